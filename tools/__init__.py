@@ -1,0 +1,1 @@
+"""What stands around the model: tokenizer, weight import, pages, command line."""
