@@ -1,0 +1,279 @@
+"""Batches hold every caption once, with little padding, and depend on seed, epoch and index."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from effcap.tools.tokenizer import Tokenizer
+from effcap.trainers import CaptionBatches, CaptionedPhoto, read_csv
+from effcap.trainers.buckets import ROUNDING, row_lengths
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("EFFCAP_SHARED", REPOSITORY.parent / "shared"))
+FLICKR = SHARED / "flickr8k" / "train.csv"
+
+
+class Numbers:
+    """A source whose input of a photo is its number, negative where mirrored."""
+
+    input_name = "images"
+    mirrored = True
+
+    def load(self, photos, mirror):
+        return np.where(mirror, -photos, photos).astype(np.float32)
+
+
+def made_photos(count: int = 50, captions: int = 5) -> list[CaptionedPhoto]:
+    rng = np.random.default_rng(0)
+    words = [
+        "a",
+        "dog",
+        "and",
+        "two",
+        "cats",
+        "run",
+        "in",
+        "the",
+        "green",
+        "park",
+        "near",
+        "some",
+        "water",
+    ]
+    return [
+        CaptionedPhoto(
+            Path(f"{i}.jpg"),
+            tuple(" ".join(rng.choice(words, rng.integers(4, 18))) for _ in range(captions)),
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train([text for p in made_photos() for text in p.captions], 400)
+
+
+def make(tokenizer, photos=None, positions=64, **options) -> CaptionBatches:
+    photos = made_photos() if photos is None else photos
+    return CaptionBatches(photos, Numbers(), tokenizer, positions, **options)
+
+
+def contents(batches: CaptionBatches) -> list[tuple]:
+    return [
+        (x["images"].tolist(), x["tokens"].tolist(), x["segments"].tolist(), y.tolist(), w.tolist())
+        for x, y, w in (batches[i] for i in range(len(batches)))
+    ]
+
+
+def captions_in(batches: CaptionBatches) -> list[tuple[int, str]]:
+    """(photo, caption) of all real tokens, read back from tokens, targets, segments, weights."""
+    found = []
+    for inputs, targets, weights in (batches[i] for i in range(len(batches))):
+        for row in range(len(targets)):
+            segments = inputs["segments"][row]
+            for segment in range(1, segments.max() + 1):
+                places = np.flatnonzero((segments == segment) & (weights[row] > 0))
+                if not len(places):
+                    continue
+                assert np.array_equal(places, np.arange(places[0], places[-1] + 1))
+                assert inputs["tokens"][row, places[0]] == batches.tokenizer.bos_id
+                assert targets[row, places[-1]] == batches.tokenizer.eos_id
+                following = targets[row, places[:-1]]
+                assert np.array_equal(following, inputs["tokens"][row, places[1:]])
+                photo = int(abs(inputs["images"][row]))
+                found.append((photo, batches.tokenizer.decode(following)))
+    return sorted(found)
+
+
+def all_captions(photos) -> list[tuple[int, str]]:
+    return sorted((i, text) for i, photo in enumerate(photos) for text in photo.captions)
+
+
+@pytest.mark.parametrize("batch_size", (1, 8, 50, 64))
+@pytest.mark.parametrize("shuffle", (True, False))
+def test_an_epoch_holds_every_caption_exactly_once(tokenizer, batch_size, shuffle):
+    batches = make(tokenizer, batch_size=batch_size, shuffle=shuffle)
+    for epoch in (0, 3):
+        batches.start_epoch(epoch)
+        assert captions_in(batches) == all_captions(made_photos())
+        assert len(batches) == -(-50 // batch_size)
+
+
+def test_a_batch_depends_on_seed_epoch_and_index_alone(tokenizer):
+    first, second = make(tokenizer, seed=3, batch_size=8), make(tokenizer, seed=3, batch_size=8)
+    for _ in range(4):
+        first.on_epoch_end()
+    second[2]
+    second.start_epoch(4)
+    assert first.epoch == 4
+    assert contents(first) == contents(second)
+    later = [second[i] for i in reversed(range(len(second)))][::-1]
+    assert [x["tokens"].tolist() for x, _, _ in later] == [c[1] for c in contents(first)]
+
+
+def test_epochs_and_seeds_differ(tokenizer):
+    batches, other = make(tokenizer, batch_size=8), make(tokenizer, batch_size=8, seed=1)
+    before = contents(batches)
+    assert before != contents(other)
+    batches.start_epoch(1)
+    assert before != contents(batches)
+
+
+def test_without_shuffling_all_epochs_are_the_same_and_nothing_is_mirrored(tokenizer):
+    batches = make(tokenizer, batch_size=8, shuffle=False)
+    before = contents(batches)
+    batches.on_epoch_end()
+    assert contents(batches) == before
+    assert all(min(batch[0]) >= 0 for batch in before)
+
+
+def test_captions_are_chosen_anew_each_epoch_and_all_get_their_turn(tokenizer):
+    batches = make(tokenizer, batch_size=8, captions_per_photo=2)
+    seen = set()
+    for epoch in range(12):
+        batches.start_epoch(epoch)
+        captions = captions_in(batches)
+        assert len(captions) == 2 * 50
+        seen |= set(captions)
+    assert len(seen) > 0.97 * len(set(all_captions(made_photos())))
+
+
+def test_about_half_is_mirrored_but_no_photo_whose_captions_speak_of_left_or_right(tokenizer):
+    photos = made_photos(200, 1)
+    photos = [
+        CaptionedPhoto(p.path, ("A dog on the Left",) if i % 2 else p.captions)
+        for i, p in enumerate(photos)
+    ]
+    batches = make(tokenizer, photos, batch_size=10)
+    images = np.concatenate([batches[i][0]["images"] for i in range(len(batches))]).astype(int)
+    mirrored = -images[images < 0]
+    assert 30 < len(mirrored) < 70
+    assert all(i % 2 == 0 for i in mirrored)
+
+
+def test_the_last_batch_is_filled_with_photos_of_no_weight(tokenizer):
+    batches = make(tokenizer, batch_size=16, shuffle=False)
+    weights = [batches[i][2] for i in range(len(batches))]
+    assert {len(w) for w in weights} == {16}
+    assert sum((w.sum(axis=1) > 0).sum() for w in weights) == 50
+    total = sum(len(tokenizer.encode(text)) + 1 for _, text in all_captions(made_photos()))
+    assert sum(w.sum() for w in weights) == total
+
+
+def test_a_caption_that_is_too_long_is_left_out_and_named(tokenizer):
+    photos = made_photos(4)
+    photos[2] = CaptionedPhoto(Path("long.jpg"), ("dog " * 100, "a dog"))
+    photos[3] = CaptionedPhoto(Path("longer.jpg"), ("cat " * 200,))
+    batches = make(tokenizer, photos, batch_size=2)
+    assert [problem.where for problem in batches.problems] == ["long.jpg", "longer.jpg"]
+    assert "at most 63 tokens" in str(batches.problems[0])
+    photos[2:] = [CaptionedPhoto(Path("long.jpg"), ("a dog",))]
+    assert captions_in(batches) == all_captions(photos)
+
+
+def test_a_caption_of_as_many_tokens_as_fit_is_kept(tokenizer):
+    text = "a dog and two cats"
+    positions = len(tokenizer.encode(text)) + 1
+    photo = [CaptionedPhoto(Path("a.jpg"), (text,))]
+    assert not make(tokenizer, photo, positions).problems
+    with pytest.raises(ValueError, match="none that can be used; a.jpg: expected a caption"):
+        make(tokenizer, photo, positions - 1)
+
+
+@pytest.mark.parametrize("captions_per_photo", (None, 1, 2))
+def test_padding_is_under_15_percent(tokenizer, captions_per_photo):
+    photos = made_photos(640)
+    batches = make(tokenizer, photos, batch_size=32, captions_per_photo=captions_per_photo)
+    for epoch in (0, 1):
+        batches.start_epoch(epoch)
+        places = sum(y.size for _, y, _ in (batches[i] for i in range(len(batches))))
+        real = sum(w.sum() for _, _, w in (batches[i] for i in range(len(batches))))
+        assert batches.padding == pytest.approx(1 - real / places)
+        assert batches.padding < 0.15
+
+
+@pytest.mark.skipif(not FLICKR.is_file(), reason="the Flickr8k captions are not here")
+@pytest.mark.parametrize("captions_per_photo", (None, 1))
+def test_padding_of_flickr8k_is_under_15_percent(captions_per_photo):
+    photos, _ = read_csv(FLICKR, FLICKR.parent / "images")
+    learned = Tokenizer.train([text for p in photos for text in p.captions], 4096)
+    batches = make(learned, photos, positions=128, captions_per_photo=captions_per_photo)
+    assert batches.padding < 0.15
+    assert len(set(length for length, _ in batches._batches)) <= 10
+
+
+def test_row_lengths_are_the_best_there_are():
+    from itertools import combinations
+
+    lengths = np.random.default_rng(0).integers(3, 50, 40)
+    ends = range(ROUNDING, 53, ROUNDING)
+
+    def places(chosen):
+        return sum(min(end for end in chosen if end >= length) for length in lengths)
+
+    for buckets in (1, 2, 3):
+        longest = -(-lengths.max() // ROUNDING) * ROUNDING
+        best = min(
+            places((*inner, longest))
+            for count in range(buckets)
+            for inner in combinations([end for end in ends if end < longest], count)
+        )
+        found = row_lengths(lengths, buckets)
+        assert len(found) <= buckets
+        assert places(found) == best
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    (
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"buckets": 0}, "buckets=0"),
+        ({"captions_per_photo": 0}, "captions_per_photo=0"),
+    ),
+)
+def test_options_out_of_range_are_refused(tokenizer, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(tokenizer, **options)
+
+
+@pytest.mark.parametrize("epochs", ((0, 1, 2), (7,)))
+@pytest.mark.parametrize("captions_per_photo", (None, 1))
+def test_fit_sees_the_batches_of_each_epoch_in_order(tokenizer, epochs, captions_per_photo):
+    from effcap.trainers.callbacks import EpochStart
+
+    options = {"batch_size": 2, "captions_per_photo": captions_per_photo, "threads": 3}
+    batches = make(tokenizer, made_photos(23), **options)
+    seen = []
+
+    class Spy(keras.Model):
+        def train_step(self, data):
+            inputs, targets, weights = data
+            seen.append((inputs["images"].numpy().tolist(), targets.numpy().tolist()))
+            return {"loss": 0.0}
+
+        def call(self, inputs):
+            return inputs
+
+    spy = Spy()
+    spy.compile("sgd", run_eagerly=True)
+    first, last = epochs[0], epochs[-1] + 1
+    spy.fit(
+        batches,
+        initial_epoch=first,
+        epochs=last,
+        callbacks=[EpochStart(batches)],
+        shuffle=False,
+        verbose=0,
+    )
+    expected = make(tokenizer, made_photos(23), **options)
+    wanted = []
+    for epoch in epochs:
+        expected.start_epoch(epoch)
+        wanted += [(c[0], c[3]) for c in contents(expected)]
+    assert seen == wanted

@@ -1,0 +1,166 @@
+"""What people see and keep of a run: presets, progress, TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+from data_maker import make_captioner
+from PIL import Image
+from rich.console import Console
+
+from effcap.captioner import Captioner
+from effcap.trainers import progress
+from effcap.trainers.callbacks import Presets, StopAfter
+from effcap.trainers.progress import Bar, track
+from effcap.trainers.tensorboard import TensorBoard, caption_picture
+
+
+def weights(captioner) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(weight) for weight in captioner.trainable_weights]
+
+
+def end_epochs(tmp_path, losses, **changes) -> Captioner:
+    captioner = make_captioner(**changes)
+    callback = Presets(tmp_path, {"command": "effcap train"})
+    callback.set_model(captioner)
+    for epoch, loss in enumerate(losses):
+        captioner.decoder.wpe.assign(captioner.decoder.wpe + 1)
+        scores = {"loss": loss} if loss > 9 else {"loss": 9.0, "val_cross_entropy": loss}
+        callback.on_epoch_end(epoch, scores)
+    return captioner
+
+
+def test_the_best_preset_is_that_of_the_lowest_validation_loss(tmp_path):
+    captioner = end_epochs(tmp_path, [3.0, 2.0, 2.5])
+    best = json.loads((tmp_path / "best" / "training.json").read_text())
+    last = json.loads((tmp_path / "last" / "training.json").read_text())
+    assert (best["epoch"], best["scores"]["val_cross_entropy"]) == (2, 2.0)
+    assert last["epoch"] == 3 and last["command"] == "effcap train"
+    found = Captioner.from_preset(tmp_path / "last")
+    for kept, wanted in zip(weights(found), weights(captioner), strict=True):
+        assert np.array_equal(kept, wanted)
+    earlier = Captioner.from_preset(tmp_path / "best").decoder.wpe
+    np.testing.assert_allclose(captioner.decoder.wpe - earlier, 1, atol=1e-5)
+
+
+def test_without_validation_the_last_is_the_best(tmp_path):
+    end_epochs(tmp_path, [11.0, 12.0])
+    assert json.loads((tmp_path / "best" / "training.json").read_text())["epoch"] == 2
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_presets(tmp_path):
+    with pytest.raises(ValueError, match="epoch 2: val_cross_entropy is nan"):
+        end_epochs(tmp_path, [3.0, float("nan")])
+    assert json.loads((tmp_path / "last" / "training.json").read_text())["epoch"] == 1
+
+
+def test_training_stops_after_as_many_steps_as_asked():
+    captioner = make_captioner()
+    callback = StopAfter(3)
+    callback.set_model(captioner)
+    stopped = []
+    for batch in range(3):
+        captioner.stop_training = False
+        callback.on_train_batch_end(batch)
+        stopped.append(captioner.stop_training)
+    assert stopped == [False, False, True]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that moves 10 seconds at each look."""
+    now = iter(range(0, 10**6, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+
+
+def test_a_log_file_gets_a_line_now_and_then(capsys, clock):
+    with Bar("training", 100, every=25) as bar:
+        for _ in range(9):
+            bar.advance("loss 1.5")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[0] == "training: 3 of 100, 0:16:10 left, loss 1.5"
+
+
+def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(
+        progress, "Console", lambda stderr: Console(file=file, force_terminal=True, width=80)
+    )
+    with Bar("training", 2) as bar:
+        bar.advance("loss 1.5")
+        bar.say("epoch 1 of 2: loss 1.5, cross-entropy 1.4, validation cross-entropy 1.6, 9 s x")
+        bar.advance()
+    text = file.getvalue()
+    assert "2/2" in text and "loss 1.5" in text
+    assert "cross-entropy 1.6, 9 s x" in text  # in one piece
+    assert text.endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_tracked_items_pass_unchanged(capsys):
+    assert list(track(iter("abc"), 3, "letters")) == list("abc") == list(track("abc", 3, None))
+
+
+def read_events(folder) -> dict:
+    """Scalars and pictures of event files: {tag: [(step, value)]}."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict = {}
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            size = int.from_bytes(data[:8], "little")
+            event, data = Event.FromString(data[12 : 12 + size]), data[12 + size + 4 :]
+            for value in event.summary.value:
+                kind = value.WhichOneof("value")
+                content = value.simple_value
+                if kind == "image":
+                    content = Image.open(io.BytesIO(value.image.encoded_image_string))
+                found.setdefault(value.tag, []).append((event.step, content))
+    return found
+
+
+def test_event_files_hold_losses_learning_rate_and_captioned_photos(tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (200, 100), "red").save(photo)
+    captioner = make_captioner()
+    captioner.compile(keras.optimizers.SGD(0.25), jit_compile=False)
+    board = TensorBoard(tmp_path / "events", [photo])
+    board.set_model(captioner)
+    board.on_train_begin()
+    board.on_epoch_begin(0)
+    losses = np.arange(1.0, 13)
+    for batch in range(12):
+        board.on_train_batch_end(batch, {"loss": losses[: batch + 1].mean()})
+    board.on_epoch_end(0, {"loss": 6.5, "val_cross_entropy": 5.5})
+    board.close()
+    events = read_events(tmp_path / "events")
+    assert events["step/loss"] == [(1, 1.0), (11, pytest.approx(losses[1:11].mean()))]
+    assert events["step/learning_rate"] == [(1, 0.25), (11, 0.25)]
+    assert events["epoch/loss"] == [(12, 6.5)] and events["epoch/val_cross_entropy"] == [(12, 5.5)]
+    ((step, picture),) = events["captions/0"]
+    assert step == 12
+    wanted = caption_picture(Image.open(photo), captioner.generate(photo))
+    assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(wanted))
+
+
+@pytest.mark.parametrize("size", ((320, 200), (150, 320), (40, 30)))
+def test_a_long_caption_is_wrapped_under_the_whole_photo(size):
+    photo = Image.new("RGB", size, "red")
+    short = caption_picture(photo, "A dog.")
+    long = caption_picture(photo, "A brown dog with a very long tail runs over the grass. " * 2)
+    assert short.width == long.width == 320 and long.height > short.height > size[1]
+    pixels = np.asarray(long)
+    red = (pixels == (255, 0, 0)).all(axis=-1)
+    assert red.sum() == size[0] * size[1]
+    strip = pixels[size[1] :]
+    assert (strip.min(axis=(0, 2))[[0, 1, 2, -3, -2, -1]] == 255).all()  # no text is cut off
+    assert (strip[-3:] == 255).all() and strip.min() < 50
+
+
+def test_an_empty_caption_has_its_picture():
+    assert caption_picture(Image.new("RGB", (64, 64)), "").height > 64

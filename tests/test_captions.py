@@ -1,0 +1,78 @@
+"""What is left out is counted in captions, told, and written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from effcap.trainers import CaptionedPhoto, Problem, TooManyProblems, tidy
+from effcap.trainers.captions import check_share
+
+
+def problems(count: int) -> list[Problem]:
+    return [Problem(f"line {i}", "empty caption") for i in range(count)]
+
+
+def test_the_first_ten_problems_are_shown_and_all_are_written(tmp_path):
+    log = tmp_path / "run" / "left_out.txt"
+    summary = check_share("training", problems(12), 1200, 0.01, log)
+    assert "training data: 12 of 1200 captions (1.00%) left out" in summary
+    assert "line 9: empty" in summary and "line 10:" not in summary
+    assert "and 2 more" in summary and str(log) in summary
+    assert len(log.read_text().splitlines()) == 12
+
+
+def test_a_photo_counts_with_all_its_captions_and_is_listed_once(tmp_path):
+    log = tmp_path / "left_out.txt"
+    wrong = [Problem("a.jpg", "no such file", 5), Problem("line 3", "empty caption")]
+    assert "6 of 600 captions (1.00%)" in check_share("training", wrong, 600, 0.01, log)
+    assert log.read_text().splitlines() == ["a.jpg: no such file", "line 3: empty caption"]
+    with pytest.raises(TooManyProblems, match="at most 1.00% of the training data"):
+        check_share("training", wrong, 599, 0.01, log)
+
+
+def test_no_problem_leaves_no_file_of_an_earlier_run(tmp_path):
+    log = tmp_path / "left_out.txt"
+    log.write_text("old")
+    assert check_share("training", [], 10, 0.0, log) == ""
+    assert not log.exists()
+
+
+def test_nothing_left_is_too_much_whatever_is_allowed():
+    with pytest.raises(TooManyProblems, match="5 of 5 captions"):
+        check_share("training", problems(5), 5, 1.0)
+
+
+def test_a_problem_of_several_lines_is_one_line_in_the_file(tmp_path):
+    log = tmp_path / "left_out.txt"
+    check_share("training", [Problem("a.jpg", "bad\nheader"), *problems(1)], 900, 0.01, log)
+    assert log.read_text().splitlines() == ["a.jpg: bad header", "line 0: empty caption"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "mirrors"),
+    (
+        ("A dog.", True),
+        ("A man holds a ball in his LEFT hand.", False),
+        ("Two girls, the rightmost one waves.", False),
+        ("A bright, cleft rock.", True),
+    ),
+)
+def test_captions_that_speak_of_left_or_right_are_not_mirrored(caption, mirrors):
+    assert CaptionedPhoto(Path("a.jpg"), ("A dog runs.", caption)).mirrors is mirrors
+
+
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    (
+        ("a dog ,  with a ball .", "A dog, with a ball."),
+        ("the man 's hat does n't fit !", "The man's hat doesn't fit!"),
+        (" two\nlines ", "Two lines."),
+        ("Done.", "Done."),
+        ("", ""),
+    ),
+)
+def test_tidy_captions_read_as_printed(raw, wanted):
+    assert tidy(raw) == wanted
+    assert tidy(wanted) == wanted

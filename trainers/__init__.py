@@ -1,0 +1,49 @@
+"""Data into batches, and batches into a trained captioner.
+
+Names are imported when first used: reading and checking data needs neither Keras nor TensorFlow.
+"""
+
+# ruff: noqa: F401  the names are for type checkers
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effcap.trainers.batches import CaptionBatches
+    from effcap.trainers.captions import CaptionedPhoto, Problem, TooManyProblems, tidy
+    from effcap.trainers.csv_data import csv_dataset, read_csv, read_csvs
+    from effcap.trainers.features import CachedFeatures, cache_features
+    from effcap.trainers.options import TrainingOptions
+    from effcap.trainers.photo_files import PhotoFiles, check_photos
+    from effcap.trainers.run_options import RunOptions
+    from effcap.trainers.training import train
+
+_MODULES = {
+    "CachedFeatures": "features",
+    "CaptionBatches": "batches",
+    "CaptionedPhoto": "captions",
+    "PhotoFiles": "photo_files",
+    "Problem": "captions",
+    "RunOptions": "run_options",
+    "TooManyProblems": "captions",
+    "TrainingOptions": "options",
+    "cache_features": "features",
+    "check_photos": "photo_files",
+    "csv_dataset": "csv_data",
+    "read_csv": "csv_data",
+    "read_csvs": "csv_data",
+    "tidy": "captions",
+    "train": "training",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'effcap.trainers' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"effcap.trainers.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,167 @@
+"""A frozen backbone's features, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from effcap.backbone import Backbone
+from effcap.trainers.photo_files import PhotoFiles
+from effcap.trainers.progress import say, track
+
+FEATURES, INDEX = "features.npy", "index.json"
+
+
+class CachedFeatures:
+    """Features of photos from a file on disk, in place of the photos.
+
+    Args:
+        features: (V, N, S, C) float16: N photos, as they are (V = 1) and mirrored (V = 2).
+    """
+
+    input_name = "features"
+
+    def __init__(self, features: np.ndarray):
+        self.features = features
+        self.mirrored = len(features) > 1
+
+    def load(self, photos: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """Features (B, S, C) of photos (B,), mirrored where `mirror` (B,)."""
+        return np.asarray(self.features[mirror.astype(int), photos])  # (B,S,C)
+
+
+class FeatureProgram(keras.Model):
+    """The backbone alone, compiled."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__(name="feature_program")
+        self.backbone = backbone
+        self.built = True
+        self.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def call(self, images):
+        return self.backbone(images, training=False)  # (B,S,C)
+
+
+def cache_features(
+    backbone: Backbone,
+    paths: Sequence[Path],
+    folder: str | PathLike,
+    mirrored: bool = False,
+    batch_size: int = 32,
+    title: str | None = None,
+) -> CachedFeatures:
+    """Features of photos, from `folder` where they are there already, else computed and kept.
+
+    They are computed again when a file or the backbone, its weights included, has changed.
+
+    Args:
+        backbone: a frozen one.
+        paths: the photos' files, all of them readable.
+        folder: where to keep them; 2*S*C bytes per photo and view.
+        mirrored: keep those of the mirrored photos, too.
+        batch_size: photos per step.
+        title: of a progress bar; None for no bar.
+
+    Raises:
+        ValueError: for a backbone that is being trained.
+        OSError: when there is no room for the features.
+    """
+    check_frozen(backbone)
+    folder = Path(folder)
+    index = {
+        "backbone": fingerprint(backbone),
+        "mirrored": mirrored,
+        "photos": [file_key(path) for path in paths],
+    }
+    reason = why_stale(folder, index)
+    if reason:
+        if title is not None:
+            say(f"{title}: {reason} in {folder}; computing them")
+        compute_features(backbone, paths, folder, mirrored, batch_size, title)
+        (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    return CachedFeatures(np.load(folder / FEATURES, mmap_mode="r"))
+
+
+def check_frozen(backbone: Backbone) -> None:
+    """Raises a ValueError for a backbone whose features change as it trains."""
+    if backbone.trainable_weights:
+        raise ValueError(
+            "Expected a frozen backbone to cache features of: those of one in training change "
+            f"with every step. Received: trainable_blocks={backbone.trainable_blocks!r}"
+        )
+
+
+def compute_features(
+    backbone: Backbone,
+    paths: Sequence[Path],
+    folder: Path,
+    mirrored: bool,
+    batch_size: int,
+    title: str | None,
+) -> None:
+    """Writes the features; without the index, which says that they are whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    (folder / FEATURES).unlink(missing_ok=True)
+    views = 2 if mirrored else 1
+    shape = (views, len(paths), *backbone.feature_shape)
+    needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            f"Expected room for {needed / 1e9:.1f} GB of features in {folder}. "
+            f"Received: {free / 1e9:.1f} GB free"
+        )
+    features = np.lib.format.open_memmap(folder / FEATURES, "w+", np.float16, shape)
+    program = FeatureProgram(backbone)
+    source = PhotoFiles(paths, backbone.image_size, mirrored)
+    steps = [(view, start) for view in range(views) for start in range(0, len(paths), batch_size)]
+    for view, start in track(steps, len(steps), title):
+        photos = np.arange(start, min(start + batch_size, len(paths)))
+        filled = np.resize(photos, batch_size)
+        images = source.load(filled, np.full(batch_size, view, bool))  # (B,h,w,3)
+        with np.errstate(over="ignore"):
+            outputs = program.predict_on_batch(images).astype(np.float16)  # (B,S,C)
+        if not np.isfinite(outputs).all():
+            raise ValueError(
+                f"Expected features below {np.finfo(np.float16).max:.0f}, the most that float16 "
+                f"holds. Received: larger ones from {backbone.net.name}; train without a cache"
+            )
+        features[view, photos] = outputs[: len(photos)]
+    features.flush()
+
+
+def why_stale(folder: Path, index: dict) -> str | None:
+    """Why the features in `folder` are not those of `index`; None where they are."""
+    try:
+        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if found == index and (folder / FEATURES).is_file():
+            return None
+        changed = [name for name in index if found.get(name) != index[name]]
+    except (FileNotFoundError, ValueError, AttributeError):
+        return "no features, or not all of them"
+    return f"features computed with other {' and '.join(changed)}" if changed else "no features"
+
+
+def file_key(path: Path) -> list:
+    """What changes when a file does: its path, size and time of modification."""
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """A hash of a backbone's layers, preprocessing, image size and weights; names do not count,
+    since Keras numbers those of layers anew in each process."""
+    layers = [{**layer.get_config(), "name": type(layer).__name__} for layer in backbone.net.layers]
+    parts = [vars(backbone.preprocessing), backbone.image_size, layers]
+    state = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    for weight in backbone.weights:
+        state.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    return state.hexdigest()

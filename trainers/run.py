@@ -1,0 +1,165 @@
+"""A whole training run: from data and a model's name to a run folder."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import keras
+
+import effcap
+from effcap.captioner import Captioner
+from effcap.tools.imagenet import load_imagenet
+from effcap.tools.tokenizer import Tokenizer
+from effcap.trainers.batches import CaptionBatches
+from effcap.trainers.captions import CaptionedPhoto, Problem
+from effcap.trainers.features import cache_features, check_frozen
+from effcap.trainers.preparation import prepare
+from effcap.trainers.progress import say
+from effcap.trainers.run_options import RunOptions
+from effcap.trainers.training import train
+
+SAMPLES = 8  # photos whose captions TensorBoard shows
+
+Data = tuple[list[CaptionedPhoto], list[Problem]]
+
+
+def run(training: Data, validation: Data | None, options: RunOptions) -> keras.callbacks.History:
+    """Checks the data, makes the captioner and trains it.
+
+    Args:
+        training, validation: photos with captions and what was wrong with the rest, as `read_csv`
+            returns them.
+        options: everything else.
+
+    Raises:
+        FileNotFoundError: for weights that are not there.
+        ValueError: for settings that do not fit, or more unusable data than `max_bad`.
+    """
+    how = options.training
+    keras.utils.set_random_seed(how.seed)
+    captioner = make_captioner(training[0], options)
+    if options.cache is not None:
+        check_frozen(captioner.encoder.backbone)
+    batches = make_batches("training", training, captioner, options)
+    held_out = None
+    if validation is not None:
+        held_out = make_batches("validation", validation, captioner, options)
+    shown = held_out or batches
+    samples = [shown.source.paths[row] for row in shown.rows[:SAMPLES]]
+    if options.cache is not None:
+        for name, part in (("training", batches), ("validation", held_out)):
+            if part is not None:
+                part.source = cache_features(
+                    captioner.encoder.backbone,
+                    part.source.paths,
+                    options.cache / name,
+                    part.source.mirrored,
+                    title=f"features of {name} photos",
+                )
+    say(
+        f"{batches.images} photos, {batches.padding:.1%} padding, "
+        f"{captioner.count_params() / 1e6:.1f} M parameters, run folder {options.out}"
+    )
+    return train(
+        captioner,
+        batches,
+        held_out,
+        options.out,
+        how,
+        make_record(captioner, batches, held_out, options),
+        samples,
+    )
+
+
+def make_captioner(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Captioner:
+    """A new captioner with a pretrained backbone, or the preset's with the settings made."""
+    try:
+        if options.preset is not None:
+            return Captioner.from_preset(options.preset, options.hparams)
+        captioner = Captioner.from_hparams(options.hparams, make_tokenizer(photos, options))
+    except (TypeError, ValueError) as error:
+        settings = f" with {', '.join(options.settings)}" if options.settings else ""
+        raise ValueError(f"Cannot make {options.model}{settings}: {error}") from error
+    backbone = captioner.encoder.backbone
+    weights = options.backbone_weights
+    if weights is None:
+        weights = "imagenet" if isinstance(backbone.network, str) else "none"
+    if weights != "none":
+        load_imagenet(backbone, None if weights == "imagenet" else weights)
+    return captioner
+
+
+def make_tokenizer(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Tokenizer:
+    """The tokenizer asked for, or one trained on the captions."""
+    if options.tokenizer is not None:
+        return Tokenizer.from_folder(options.tokenizer)
+    captions = [text for photo in photos for text in photo.captions]
+    return Tokenizer.train(captions, options.vocabulary_size or 4096)
+
+
+def make_batches(
+    name: str, data: Data, captioner: Captioner, options: RunOptions
+) -> CaptionBatches:
+    """Batches of what can be used; says what cannot."""
+    how = options.training
+    batches, summary = prepare(
+        name,
+        data,
+        captioner,
+        max_bad=options.max_bad,
+        log=options.out / f"left_out_{name}.txt",
+        title=f"checking {name} photos",
+        mirror=how.mirror and name == "training",
+        batch_size=how.batch_size,
+        captions_per_photo=how.captions_per_photo,
+        shuffle=name == "training",
+        seed=how.seed,
+    )
+    if summary:
+        say(summary)
+    return batches
+
+
+def make_record(
+    captioner: Captioner,
+    training: CaptionBatches,
+    validation: CaptionBatches | None,
+    options: RunOptions,
+) -> dict[str, Any]:
+    """All that the run came about by, for run.json and the presets' training.json."""
+    parts = {"training": training, "validation": validation}
+    return {
+        "command": shlex.join(map(str, options.command)),
+        "flags": dict(options.flags),
+        "hparams": {**captioner.hparams(), "training": asdict(options.training)},
+        "tokenizer": captioner.tokenizer.fingerprint,
+        "data": {
+            name: {
+                "photos": part.images,
+                "captions": sum(map(len, part.captions)),
+                "left_out": sum(problem.captions for problem in part.problems),
+                "padding": round(float(part.padding), 4),
+            }
+            for name, part in parts.items()
+            if part is not None
+        },
+        "versions": {
+            "effcap": effcap.__version__,
+            "keras": keras.__version__,
+            keras.backend.backend(): _backend_version(),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _backend_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(keras.backend.backend())
+    except PackageNotFoundError:  # such as tensorflow-cpu
+        return "unknown"
