@@ -14,7 +14,8 @@ from effcap.caption import Caption
 from effcap.encoder import ENCODERS
 from effcap.generation import Programs
 from effcap.gpt2 import GPT2
-from effcap.loss import CaptionLoss, cross_entropy
+from effcap.loss import CaptionLoss
+from effcap.metrics import TokenCrossEntropy
 from effcap.photos import load_photos
 from effcap.samplers import Beam, Samples
 from effcap.tools.tokenizer import Tokenizer
@@ -86,9 +87,7 @@ class Captioner(keras.Model):
                 smoothing.
         """
         if weighted_metrics is None:
-            weighted_metrics = [
-                keras.metrics.MeanMetricWrapper(cross_entropy, name="cross_entropy")
-            ]
+            weighted_metrics = [TokenCrossEntropy()]
         loss = CaptionLoss() if loss is None else loss
         super().compile(optimizer, loss, weighted_metrics=weighted_metrics, **kwargs)
         self._programs.clear()

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 
-@keras.saving.register_keras_serializable("effcap")
 def cross_entropy(y_true, y_pred, label_smoothing: float = 0.0):
     """Cross-entropy per token (B, T), in nats; arguments as in `CaptionLoss`."""
     targets = ops.expand_dims(ops.cast(y_true, "int32"), -1)  # (B,T,1)

@@ -43,9 +43,11 @@ def preset_folder(preset: str | PathLike) -> Path:
     for folder in (Path(preset), resource_folder("res") / preset):
         if (folder / CONFIG).is_file():
             return folder
+    inside = sorted(path.parent for path in Path(preset).glob(f"*/{CONFIG}"))
+    hint = f", which holds {', '.join(map(str, inside))}" if inside else ""
     raise FileNotFoundError(
         f"Expected a preset: a folder with {CONFIG}, or a name out of "
-        f"{', '.join(list_presets())}. Received: {str(preset)!r}"
+        f"{', '.join(list_presets()) or 'none shipped'}. Received: {str(preset)!r}{hint}"
     )
 
 

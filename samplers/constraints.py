@@ -58,9 +58,7 @@ def constrain(rules: Sampler, logits: Any, tokens: Any, count: Any, eos: int) ->
 
 def log_probability(logits: Any, normalizer: Any) -> Any:
     """Log-probabilities within [-10,000, 0]; -inf where a token is ruled out."""
-    return ops.where(
-        logits > RULED_OUT, ops.clip(logits - normalizer, FLOOR, 0.0), RULED_OUT
-    )
+    return ops.where(logits > RULED_OUT, ops.clip(logits - normalizer, FLOOR, 0.0), RULED_OUT)
 
 
 def penalize_repetition(logits: Any, tokens: Any, count: Any, penalty: float, eos: int) -> Any:

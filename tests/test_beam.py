@@ -64,9 +64,7 @@ def test_narrow_beam_is_the_search_without_early_exit(beams, captions, length_pe
 @pytest.mark.parametrize("diversity", [0.0, 0.4, 3.0])
 def test_diverse_beam_is_the_plain_diverse_search(beams, groups, captions, diversity):
     toy = Toy(images=16, vocabulary=6, steps=6, seed=3)
-    sampler = Beam(
-        beams=beams, groups=groups, captions=captions, diversity=diversity, max_tokens=6
-    )
+    sampler = Beam(beams=beams, groups=groups, captions=captions, diversity=diversity, max_tokens=6)
     samples = toy.run(sampler)
     for image in range(16):
         assert_captions(samples, image, beam_search(toy, image, sampler))

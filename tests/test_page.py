@@ -64,10 +64,15 @@ def embedded(page: Page) -> list[Image.Image]:
 
 
 def test_every_photo_stands_above_its_captions_in_order(tmp_path):
-    page = written(tmp_path, [photo(value=v) for v in (10, 120, 240)],
-                   {"before": ["a", "b", "c"], "after": ["d", "e", "f"]}, names=["x", "y", "z"])
+    page = written(
+        tmp_path,
+        [photo(value=v) for v in (10, 120, 240)],
+        {"before": ["a", "b", "c"], "after": ["d", "e", "f"]},
+        names=["x", "y", "z"],
+    )
     assert [image.getpixel((5, 5))[0] for image in embedded(page)] == pytest.approx(
-        [10, 120, 240], abs=2)
+        [10, 120, 240], abs=2
+    )
     assert page.texts["dd"] == ["a", "d", "b", "e", "c", "f"]
     assert page.texts["dt"] == ["before", "after"] * 3
     assert [text for text in page.texts["p"] if text in "xyz"] == ["x", "y", "z"]

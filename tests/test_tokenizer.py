@@ -87,8 +87,9 @@ class ReferenceBPE:
                 while end < len(text) and self.kind(text[end]) == self.kind(text[start]):
                     end += 1
             else:
-                end = next((i for i in range(at, len(text)) if self.kind(text[i]) != "space"),
-                           len(text))
+                end = next(
+                    (i for i in range(at, len(text)) if self.kind(text[i]) != "space"), len(text)
+                )
                 if end < len(text) and end - at > 1:
                     end -= 1  # the last space belongs to what follows
             words.append(text[at:end])
@@ -103,8 +104,10 @@ class ReferenceBPE:
             table = byte_to_character()
             parts = [table[byte] for byte in word.encode("utf-8")]
             while len(parts) > 1:
-                ranked = [(self.ranks.get(pair, 10**9), pair)
-                          for pair in zip(parts, parts[1:], strict=False)]
+                ranked = [
+                    (self.ranks.get(pair, 10**9), pair)
+                    for pair in zip(parts, parts[1:], strict=False)
+                ]
                 rank, pair = min(ranked)
                 if rank == 10**9:
                     break
@@ -242,8 +245,10 @@ def test_decode_leaves_special_tokens_out_unless_asked(small):
     ids = [small.bos_id, *photo, *small.encode("a dog"), small.eos_id, small.pad_id]
     assert small.decode(ids) == "a dog"
     assert small.decode(small.encode("é")[:1]) == "\ufffd"  # half a character
-    assert (small.decode(ids, skip_special=False)
-            == f"{END_OF_TEXT}<|photo|>a dog{END_OF_TEXT}{END_OF_TEXT}")
+    assert (
+        small.decode(ids, skip_special=False)
+        == f"{END_OF_TEXT}<|photo|>a dog{END_OF_TEXT}{END_OF_TEXT}"
+    )
 
 
 def test_special_tokens_are_appended_after_the_base_vocabulary(small):
@@ -407,8 +412,15 @@ def test_hugging_faces_names_and_format_give_the_same_tokenizer(gpt2, tmp_path):
         Tokenizer.from_folder(tmp_path)
     # As the file in Hugging Face's repository: byte-level post-processing, no padding.
     content = json.loads(gpt2.to_json())
-    content |= {"padding": None, "post_processor": {"type": "ByteLevel", "add_prefix_space": True,
-                                                    "trim_offsets": False, "use_regex": True}}
+    content |= {
+        "padding": None,
+        "post_processor": {
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": False,
+            "use_regex": True,
+        },
+    }
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     assert Tokenizer.from_folder(tmp_path) == gpt2

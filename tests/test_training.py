@@ -11,8 +11,8 @@ import pytest
 from data_maker import make_captioner, make_data
 from keras.ops import convert_to_numpy as numpy
 
+from effcap.metrics import TokenCrossEntropy
 from effcap.trainers import PhotoFiles, TrainingOptions, csv_dataset, train
-from effcap.trainers.metrics import TokenCrossEntropy
 from effcap.trainers.training import make_optimizer
 
 

@@ -121,8 +121,7 @@ def _card(
     try:
         address, size = _thumbnail(photo, width)
         picture = (
-            f'<img src="{address}" width="{size[0]}" height="{size[1]}" '
-            f'alt="{html.escape(first)}">'
+            f'<img src="{address}" width="{size[0]}" height="{size[1]}" alt="{html.escape(first)}">'
         )
     except UnreadablePhoto as error:
         picture = (

@@ -97,8 +97,9 @@ class Tokenizer:
         for vocabulary, merges in VOCABULARY_AND_MERGES:
             if (folder / vocabulary).is_file() and (folder / merges).is_file():
                 return cls._from_vocabulary_and_merges(folder / vocabulary, folder / merges)
-        pairs = ", or ".join(f"{vocabulary} + {merges}" for vocabulary, merges in
-                             VOCABULARY_AND_MERGES)
+        pairs = ", or ".join(
+            f"{vocabulary} + {merges}" for vocabulary, merges in VOCABULARY_AND_MERGES
+        )
         found = sorted(entry.name for entry in folder.iterdir())
         names = ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
         raise FileNotFoundError(
@@ -203,10 +204,14 @@ class Tokenizer:
         added_file = vocabulary.with_name("added_tokens.json")
         if vocabulary.name == "vocab.json" and added_file.is_file():
             try:
-                added = dict(sorted(json.loads(_read_text(added_file)).items(),
-                                    key=operator.itemgetter(1)))
-                added = {token: i for token, i in added.items()
-                         if tokenizer.special_tokens.get(token) != i}
+                added = dict(
+                    sorted(json.loads(_read_text(added_file)).items(), key=operator.itemgetter(1))
+                )
+                added = {
+                    token: i
+                    for token, i in added.items()
+                    if tokenizer.special_tokens.get(token) != i
+                }
             except (json.JSONDecodeError, AttributeError, TypeError) as error:
                 raise ValueError(
                     f"Expected {{token: id}} in {added_file}. Received: {error}"
@@ -372,12 +377,14 @@ class Tokenizer:
         probe = "".join(map(chr, range(256))) + " a  dog's 2 dögs\n\n 🐕🏽 " + END_OF_TEXT
         received = self.decode(self.encode(probe))
         if received != probe:
-            at = next((i for i, (a, b) in enumerate(zip(probe, received, strict=False)) if a != b),
-                      min(len(probe), len(received)))
+            at = next(
+                (i for i, (a, b) in enumerate(zip(probe, received, strict=False)) if a != b),
+                min(len(probe), len(received)),
+            )
             raise ValueError(
                 f"The tokenizer in {source} does not give text back unchanged: it turns "
-                f"{probe[at:at + 20]!r} into {received[at:at + 20]!r}. Expected a byte-level BPE "
-                "that puts no space in front of texts and drops none."
+                f"{probe[at : at + 20]!r} into {received[at : at + 20]!r}. Expected a byte-level "
+                "BPE that puts no space in front of texts and drops none."
             )
 
 

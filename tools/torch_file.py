@@ -188,9 +188,7 @@ class _Tensor:
         needed = (self.offset + self.extent) * np.dtype(self.stored_dtype).itemsize
         size = blobs[self.storage.key].size
         if needed > size:
-            raise _Unreadable(
-                f"tensor {name!r} needs {needed} bytes of a storage that has {size}"
-            )
+            raise _Unreadable(f"tensor {name!r} needs {needed} bytes of a storage that has {size}")
 
 
 class _StateDict(dict):

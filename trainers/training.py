@@ -13,7 +13,6 @@ import keras
 
 from effcap.loss import CaptionLoss
 from effcap.trainers.callbacks import EpochStart, Presets, ProgressBar, StopAfter
-from effcap.trainers.metrics import TokenCrossEntropy
 from effcap.trainers.options import TrainingOptions
 from effcap.trainers.tensorboard import TensorBoard
 
@@ -85,7 +84,6 @@ def train(
     captioner.compile(
         make_optimizer(options, steps),
         CaptionLoss(options.label_smoothing),
-        weighted_metrics=[TokenCrossEntropy()],
         # XLA would compile the step again for every row length.
         jit_compile=keras.backend.backend() == "jax",
     )

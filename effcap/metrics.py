@@ -5,9 +5,10 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from effcap.loss import CaptionLoss
+from effcap.loss import cross_entropy
 
 
+@keras.saving.register_keras_serializable("effcap")
 class TokenCrossEntropy(keras.metrics.Metric):
     """Cross-entropy per real token, in nats, over all tokens since the last reset.
 
@@ -27,7 +28,7 @@ class TokenCrossEntropy(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight):
         weights = ops.cast(sample_weight, self.dtype)  # (B,T)
-        losses = ops.cast(CaptionLoss().call(y_true, y_pred), self.dtype)  # (B,T)
+        losses = ops.cast(cross_entropy(y_true, y_pred), self.dtype)  # (B,T)
         self.total.assign_add(ops.sum(losses * weights))
         self.count.assign_add(ops.sum(weights))
 
