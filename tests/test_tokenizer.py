@@ -10,12 +10,12 @@ import pickle
 import random
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenizers
+from bpe_reference import ReferenceBPE, byte_to_character
 
 from effcap.tools.tokenizer import ALPHABET, END_OF_TEXT, Tokenizer
 
@@ -44,81 +44,10 @@ def small() -> Tokenizer:
     return Tokenizer.train(CAPTIONS, vocabulary_size=280)
 
 
-CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 CLUSTERS = ["👩‍👩‍👧‍👦", "👍🏽", "🇨🇭", "é", "e\u0301", "ﬁ", "Å", "ｶﾞ", "가", "각",
             "שלום", "مرحبا", "\u202eabc\u202c", "\u200b", "\ufeff", "ß"]  # fmt: skip
 SPACES = [" ", "  ", "\n", "\r\n", "\t", "\u00a0", " .", " n't", "'s"]
 LOOKALIKES = [END_OF_TEXT, "<|", "|>", "<|photo|>", "dog", " A", "Ġ", "Ċ"]
-
-
-def byte_to_character() -> dict[int, str]:
-    """GPT-2's table: visible Latin-1 characters stand for themselves, others for 256 and on."""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {b: chr(b) for b in visible} | {b: chr(256 + i) for i, b in enumerate(hidden)}
-
-
-class ReferenceBPE:
-    """The GPT-2 algorithm written down plainly and slowly, to compare with."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ids = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-        lines = (folder / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
-        self.ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(lines)}
-        self.known: dict[str, list[int]] = {}
-
-    @staticmethod
-    def kind(character: str) -> str:
-        category = unicodedata.category(character)
-        if character.isspace():
-            return "space"
-        return category[0] if category[0] in "LN" else "other"
-
-    def words(self, text: str) -> list[str]:
-        """'s|'t|'re|'ve|'m|'ll|'d| ?letters| ?numbers| ?others|spaces before a space or the end"""
-        words, at = [], 0
-        while at < len(text):
-            contraction = next((c for c in CONTRACTIONS if text.startswith(c, at)), None)
-            start = at + (text[at] == " ")
-            if contraction:
-                end = at + len(contraction)
-            elif start < len(text) and self.kind(text[start]) != "space":
-                end = start
-                while end < len(text) and self.kind(text[end]) == self.kind(text[start]):
-                    end += 1
-            else:
-                end = next(
-                    (i for i in range(at, len(text)) if self.kind(text[i]) != "space"), len(text)
-                )
-                if end < len(text) and end - at > 1:
-                    end -= 1  # the last space belongs to what follows
-            words.append(text[at:end])
-            at = end
-        return words
-
-    def encode(self, text: str) -> list[int]:
-        return [i for word in self.words(text) for i in self.encode_word(word)]
-
-    def encode_word(self, word: str) -> list[int]:
-        if word not in self.known:
-            table = byte_to_character()
-            parts = [table[byte] for byte in word.encode("utf-8")]
-            while len(parts) > 1:
-                ranked = [
-                    (self.ranks.get(pair, 10**9), pair)
-                    for pair in zip(parts, parts[1:], strict=False)
-                ]
-                rank, pair = min(ranked)
-                if rank == 10**9:
-                    break
-                merged, i = [], 0
-                while i < len(parts):
-                    both = tuple(parts[i : i + 2]) == pair
-                    merged.append("".join(pair) if both else parts[i])
-                    i += 2 if both else 1
-                parts = merged
-            self.known[word] = [self.ids[part] for part in parts]
-        return self.known[word]
 
 
 def random_text(dice: random.Random) -> str:
@@ -336,8 +265,8 @@ def test_training_gives_the_same_vocabulary_in_any_order_and_process(small):
     shuffled = dice.sample(CAPTIONS, len(CAPTIONS))
     assert Tokenizer.train(iter(shuffled), vocabulary_size=280).to_json() == small.to_json()
     program = (
-        "from tests.test_tokenizer import *; "
-        "print(Tokenizer.train(CAPTIONS, vocabulary_size=280).fingerprint)"
+        "from effcap.tools.tokenizer import Tokenizer; "
+        f"print(Tokenizer.train({CAPTIONS!r}, vocabulary_size=280).fingerprint)"
     )
     for threads in ("1", "4"):
         environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
