@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from effcap.presets import RECORD
 from effcap.trainers.progress import Bar
 
 if TYPE_CHECKING:
@@ -133,4 +134,4 @@ class Presets(keras.callbacks.Callback):
             self.model.save_to_preset(self.out / name)
             record = {**self.record, "epoch": epoch + 1, "scores": scores}
             text = json.dumps(record, indent=2) + "\n"
-            (self.out / name / "training.json").write_text(text, encoding="utf-8")
+            (self.out / name / RECORD).write_text(text, encoding="utf-8")

@@ -65,6 +65,7 @@ def read_csv(
             for row in reader:
                 line = reader.line_num
                 image, caption = row[image_column], row[caption_column]
+                text = (edit(caption) if edit and caption else caption or "").strip()
                 reason = None
                 if None in row or None in row.values():
                     reason = f"expected {len(columns)} fields"
@@ -72,12 +73,11 @@ def read_csv(
                     reason = "no image named"
                 elif "\0" in image:
                     reason = "a null character in the image's name"
-                elif not (edit(caption) if edit else caption).strip():
+                elif not text:
                     reason = f"empty caption of {image}"
                 if reason:
                     problems.append(Problem(f"{path}, line {line}", reason))
                 else:
-                    text = (edit(caption) if edit else caption).strip()
                     captions.setdefault(image.strip(), []).append(text)
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(

@@ -19,11 +19,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap list`."""
     from rich.console import Console
 
-    from effcap.presets import list_presets, preset_folder
+    from effcap.presets import CONFIG, list_presets, preset_folder
     from effcap.variants import list_variants, load_hparams, read_json
 
     presets = {
-        name: read_json(preset_folder(name) / "config.json", ("encoder", "decoder"))
+        name: read_json(preset_folder(name) / CONFIG, ("encoder", "decoder"))
         for name in list_presets()
     }
     variants = {name: load_hparams(name) for name in list_variants()}
