@@ -19,8 +19,10 @@ CONFIG = (
     "dropout",
     "attention_dropout",
     "special_tokens",
+    "frozen",
     "fusion",
 )
+FROZEN = (None, "embeddings", "pretrained")
 
 
 class GPT2(keras.layers.Layer):
@@ -37,6 +39,9 @@ class GPT2(keras.layers.Layer):
         attention_dropout: rate on the attention weights.
         special_tokens: how many of the V tokens are added special tokens. They have a small
             embedding table of their own, trainable while the pretrained one is frozen.
+        frozen: what is not trained: None for nothing, "embeddings" for those of tokens and
+            positions, "pretrained" for all that GPT-2 brings along, which leaves fusion and the
+            added special tokens.
         fusion: `{"kind": "cross", ...}` as in `effcap.fusion.FUSIONS`, or None for plain GPT-2.
 
     Call arguments:
@@ -63,6 +68,7 @@ class GPT2(keras.layers.Layer):
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         special_tokens: int = 0,
+        frozen: str | None = None,
         fusion: dict | None = None,
         name: str = "gpt2",
         **kwargs,
@@ -73,10 +79,15 @@ class GPT2(keras.layers.Layer):
                 "Expected fewer special tokens than tokens. "
                 f"Received: special_tokens={special_tokens}, vocabulary_size={vocabulary_size}"
             )
+        if frozen not in FROZEN:
+            raise ValueError(
+                f"Expected frozen out of {', '.join(map(repr, FROZEN))}. "
+                f"Received: frozen={frozen!r}"
+            )
         self.vocabulary_size, self.positions, self.width = vocabulary_size, positions, width
         self.heads, self.layers, self.inner = heads, layers, inner
         self.dropout, self.attention_dropout = dropout, attention_dropout
-        self.special_tokens, self.fusion = special_tokens, fusion
+        self.special_tokens, self.frozen, self.fusion = special_tokens, frozen, fusion
         self.base_size = vocabulary_size - special_tokens
         self.embedding_dropout = keras.layers.Dropout(dropout, name="embedding_dropout")
         self.blocks = [
@@ -117,7 +128,21 @@ class GPT2(keras.layers.Layer):
         for block in self.blocks:
             block.build((None, None, self.width), memory_shape)
         self.ln_f.build((None, None, self.width))
+        frozen = {None: [], "embeddings": [self.wte, self.wpe]}.get(
+            self.frozen, self.pretrained_variables
+        )
+        for variable in frozen:
+            variable.trainable = False
         self.built = True
+
+    @property
+    def pretrained_variables(self) -> list[keras.Variable]:
+        """All that GPT-2 brings along: not the fusion, nor the added special tokens."""
+        added = {id(self.special_wte)}
+        for block in self.blocks:
+            if block.fusion is not None:
+                added |= {id(weight) for weight in block.fusion.weights}
+        return [weight for weight in self.weights if id(weight) not in added]
 
     def embed(self, tokens, positions):
         """Embeddings (..., D) of tokens (...) at positions (...)."""

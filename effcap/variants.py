@@ -12,7 +12,8 @@ from typing import Any
 
 from effcap.resources import resource_folder
 
-SECTIONS = ("description", "encoder", "decoder", "training")
+ABOUT = ("description", "parameters", "needs")  # for people
+SECTIONS = ("encoder", "decoder", "training")
 
 
 def list_variants() -> list[str]:
@@ -73,10 +74,10 @@ def set_hparams(hparams: dict, settings: Iterable[str]) -> dict:
             place[key] = json.loads(text)
         except json.JSONDecodeError:
             place[key] = text
-    unknown = set(changed) - set(SECTIONS)
+    unknown = set(changed) - {*ABOUT, *SECTIONS}
     if unknown:
         names = ", ".join(sorted(unknown))
-        raise ValueError(f"Expected settings of {', '.join(SECTIONS[1:])}. Received: {names}")
+        raise ValueError(f"Expected settings of {', '.join(SECTIONS)}. Received: {names}")
     return changed
 
 

@@ -351,3 +351,51 @@ def test_memory_holds_one_tensor_at_a_time(form, tmp_path):
     tracemalloc.stop()
     assert total == sum(range(16))
     assert peak < 2.5 * 2**20
+
+
+def test_no_byte_outside_the_values_of_an_archive_changes_them_unnoticed(torch):
+    torch.storages["1"] = ("FloatStorage", np.zeros(8, np.float32))  # zeros, as extra fields may be
+    row, zeros = torch.tensor("0", 0, (24,), (1,)), torch.tensor("1", 0, (8,), (1,))
+    whole = torch.file("zip", torch.dict(row=row, zeros=zeros))
+    values = {(whole.index(array.tobytes()), array.nbytes) for _, array in torch.storages.values()}
+    inside = {place for start, size in values for place in range(start, start + size)}
+    refused = 0
+    for place in set(range(len(whole))) - inside:
+        for bit in (1, 4, 8, 64):
+            changed = bytearray(whole)
+            changed[place] ^= bit
+            try:
+                file = read_torch(bytes(changed))
+                arrays = [file["row"], file["zeros"]]
+            except ValueError:
+                refused += 1
+                continue
+            np.testing.assert_array_equal(arrays[0], ROW)
+            np.testing.assert_array_equal(arrays[1], 0)
+    assert refused > 500
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_storages_must_be_of_the_size_told(form, torch):
+    torch.storages["1"] = ("FloatStorage", np.zeros(8, np.float32))
+    row, other = torch.tensor("0", 0, (24,), (1,)), torch.tensor("1", 0, (8,), (1,))
+    content = torch.dict(row=row, other=other)
+    torch.storages["1"] = ("FloatStorage", np.zeros(9, np.float32))
+    with pytest.raises(ValueError, match="storage '1' has two sizes"):
+        read_torch(torch.file(form, content))
+
+
+def test_a_storage_that_no_tensor_is_made_of_is_refused_in_an_old_file(torch):
+    torch.storages["1"] = ("FloatStorage", np.zeros(8, np.float32))
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        read_torch(torch.file("legacy", torch.dict(row=torch.tensor("0", 0, (24,), (1,)))))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_shapes_and_dtypes_are_told_without_reading(form):
+    file = read_torch(DATA / f"torch_file_{form}.pth", prefix="state_dict.")
+    for name in file:
+        assert file.shape(name) == file[name].shape and file.dtype(name) == file[name].dtype
+    dense = {name for name in file if file.dense(name)}
+    views = {"every_second", "column", "expanded"}
+    assert not dense & views and {"transposed", "contiguous", "channels_last", "scalar"} <= dense

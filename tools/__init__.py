@@ -1,1 +1,32 @@
-"""What stands around the model: tokenizer, weight import, pages, command line."""
+"""What stands around the model: tokenizer, weight import, pages, command line.
+
+Names are imported when first used: the tokenizer alone needs neither Keras nor TensorFlow.
+"""
+
+# ruff: noqa: F401  the names are for type checkers
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effcap.tools.download import download_gpt2
+    from effcap.tools.gpt2_config import gpt2_hparams
+    from effcap.tools.gpt2_weights import load_gpt2
+
+_MODULES = {
+    "download_gpt2": "download",
+    "gpt2_hparams": "gpt2_config",
+    "load_gpt2": "gpt2_weights",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'effcap.tools' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"effcap.tools.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

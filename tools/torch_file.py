@@ -112,8 +112,32 @@ class TorchFile(Mapping):
     def __contains__(self, name: object) -> bool:
         return name in self._tensors  # without reading the tensor, as Mapping would
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The tensor's shape, without reading its values."""
+        return self._tensors[name].shape
+
+    def dtype(self, name: str) -> str:
+        """The dtype its values arrive in, without reading them."""
+        return self._tensors[name].array_dtype
+
+    def dense(self, name: str) -> bool:
+        """Whether its values lie side by side, each of them once, in whatever order of axes."""
+        tensor, step = self._tensors[name], 1
+        for stride, size in sorted(zip(tensor.stride, tensor.shape, strict=True)):
+            if size != 1 and stride != step:
+                return False
+            step *= size
+        return True
+
     def __getitem__(self, name: str) -> np.ndarray:
-        tensor = self._tensors[name]
+        """The tensor's values, read anew each time: nothing of them is kept."""
+        try:
+            return self._values(self._tensors[name])
+        finally:
+            if hasattr(mmap, "MADV_DONTNEED") and isinstance(self._buffer, mmap.mmap):
+                self._buffer.madvise(mmap.MADV_DONTNEED)  # what was read would stay in memory
+
+    def _values(self, tensor: _Tensor) -> np.ndarray:
         if tensor.extent == 0:
             return np.empty(tensor.shape, tensor.array_dtype)
         dtype = np.dtype(tensor.stored_dtype).newbyteorder(self._byte_order)
@@ -150,7 +174,13 @@ class _Storage:
 
     key: str
     dtype: str
+    count: int
     start: int
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.count * (2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize)
 
 
 @dataclass(frozen=True)
@@ -261,14 +291,15 @@ class _StateDictUnpickler(pickle._Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _location, _size, *view = pid
+        kind, dtype, key, _location, count, *view = pid
         if kind != "storage" or not isinstance(key, str) or dtype not in _DTYPES:
             raise _Unreadable(f"it refers to {kind!r}, where a state dict refers to storages")
         start = 0
         if view and view[0] is not None:
             _view_key, start, _view_size = view[0]
-        storage = _Storage(key, dtype, start)
-        self.storages[key] = storage
+        storage = _Storage(key, dtype, count, start)
+        if self.storages.setdefault(key, storage).size != storage.size:
+            raise _Unreadable(f"storage {key!r} has two sizes")
         return storage
 
     def _tensor(
@@ -359,11 +390,33 @@ def _read_zip(
         start = info.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
         if start + info.file_size > len(buffer):
             raise _Unreadable(f"its member {info.filename} is truncated")
+        _check_header(buffer, info, start)
+        if info.file_size != unpickler.storages[key].size:
+            raise _Unreadable(f"storage {key!r} has two sizes")
         blobs[key] = _Blob(start, info.file_size)
     order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in members else b"little"
     if order not in (b"little", b"big"):
         raise _Unreadable(f"its byte order is {order!r}")
     return content, blobs, "<" if order == b"little" else ">"
+
+
+def _check_header(buffer: mmap.mmap | bytes, info: zipfile.ZipInfo, start: int) -> None:
+    """Raises `_Unreadable` unless a member's own header says where it starts and whose it is.
+
+    The values have no checksum that every writer fills in, so nothing else would tell of values
+    read from the wrong place.
+    """
+    name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+    at = info.header_offset + 30 + len(name)
+    if buffer[info.header_offset + 30 : at] != name:
+        raise _Unreadable(f"its member {info.filename} is damaged")
+    while at + 4 <= start:  # extra fields: two bytes of kind, two of size, contents
+        kind, size = struct.unpack("<HH", buffer[at : at + 4])
+        if kind == 0:
+            break
+        at += 4 + size
+    if at != start:
+        raise _Unreadable(f"its member {info.filename} is damaged")
 
 
 def _read_legacy(buffer: mmap.mmap | bytes) -> tuple[Any, dict[str, _Blob]]:
@@ -382,8 +435,9 @@ def _read_legacy(buffer: mmap.mmap | bytes) -> tuple[Any, dict[str, _Blob]]:
     position, blobs = file.tell(), {}
     for key in keys:
         (count,) = struct.unpack_from("<q", buffer, position)
-        dtype = unpickler.storages[key].dtype
-        size = count * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)
+        size = unpickler.storages[key].size
+        if count != unpickler.storages[key].count:
+            raise _Unreadable(f"storage {key!r} has two sizes")
         position += 8
         if count < 0 or position + size > len(buffer):
             raise _Unreadable(f"storage {key!r} needs {size} bytes: it is truncated")

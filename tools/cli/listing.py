@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+BYTES = 16  # per trained parameter: itself, its gradient and AdamW's two moments, in float32
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds `list`."""
@@ -43,8 +45,7 @@ def show(console, title: str, use: str, models: dict[str, dict]) -> None:
     table.add_column(no_wrap=True, style="cyan")
     for name, hparams in models.items():
         lines = [Text(summary(hparams))]
-        if hparams.get("description"):
-            lines.append(Text(hparams["description"], style="dim"))
+        lines += [Text(line, style="dim") for line in about(hparams)]
         table.add_row(f"  {name}", Text("\n").join(lines))
     if models:
         console.print(table)
@@ -63,3 +64,17 @@ def summary(hparams: dict) -> str:
     if decoder.get("vocabulary_size"):
         parts.append(f"{decoder['vocabulary_size']:,} tokens")
     return ", ".join(parts)
+
+
+def about(hparams: dict) -> list[str]:
+    """What a variant is for, how large it is and what it needs, as far as it says so."""
+    lines = [hparams["description"]] if hparams.get("description") else []
+    if hparams.get("parameters"):
+        count = hparams["parameters"]
+        lines.append(
+            f"{count / 1e6:,.1f} M parameters; {BYTES * count / 1e9:.1f} GB to train them all, "
+            "besides what batches take"
+        )
+    if hparams.get("needs"):
+        lines.append(f"needs {hparams['needs']}")
+    return lines

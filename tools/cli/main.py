@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 import effcap
-from effcap.tools.cli import caption, listing, train
+from effcap.tools.cli import caption, convert, download, listing, train
 from effcap.tools.cli.parsing import Parser, expand_config
 
 DONE, FAILED, INTERRUPTED = 0, 2, 130
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(
         title="commands", dest="command", metavar="COMMAND", required=True
     )
-    for command in (caption, train, listing):
+    for command in (caption, train, convert, download, listing):
         command.add_parser(commands)
     return top
 
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"effcap: error: {one_line(error)}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print("effcap: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"effcap: {interruption or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     finally:
         warnings.formatwarning = format_warning

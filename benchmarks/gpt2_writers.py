@@ -1,0 +1,174 @@
+"""Writes GPT-2's weights in the formats they are published in, tensor by tensor, without PyTorch.
+
+For checks and measurements with weights of one's own. Names and shapes are spelled out here anew,
+so that a mistake in the reader would not be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+Shapes = Mapping[str, tuple[int, ...]]
+Values = Callable[[str], np.ndarray]
+OPENAI_NAMES = {
+    "vocab_size": "n_vocab",
+    "n_positions": "n_ctx",
+    "n_embd": "n_embd",
+    "n_head": "n_head",
+    "n_layer": "n_layer",
+    "n_inner": "n_inner",
+}
+
+
+def shapes_of(config: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a GPT-2 with these sizes, as Hugging Face names them."""
+    width = config["n_embd"]
+    inner = config.get("n_inner") or 4 * width
+    shapes = {
+        "wte.weight": (config["vocab_size"], width),
+        "wpe.weight": (config["n_positions"], width),
+    }
+    kernels = {
+        "attn.c_attn": (width, 3 * width),
+        "attn.c_proj": (width, width),
+        "mlp.c_fc": (width, inner),
+        "mlp.c_proj": (inner, width),
+    }
+    for i in range(config["n_layer"]):
+        for name, shape in kernels.items():
+            shapes |= {f"h.{i}.{name}.weight": shape, f"h.{i}.{name}.bias": shape[1:]}
+        for name in ("ln_1", "ln_2"):
+            shapes |= {f"h.{i}.{name}.weight": (width,), f"h.{i}.{name}.bias": (width,)}
+    return shapes | {"ln_f.weight": (width,), "ln_f.bias": (width,)}
+
+
+def write_safetensors(
+    folder: Path, shapes: Shapes, values: Values, name: str = "model.safetensors"
+) -> None:
+    header, position = {}, 0
+    for tensor, shape in shapes.items():
+        end = position + 4 * int(np.prod(shape))
+        header[tensor] = {"dtype": "F32", "shape": shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (folder / name).open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in shapes:
+            file.write(values(tensor).tobytes())
+
+
+def write_sharded_safetensors(folder: Path, shapes: Shapes, values: Values) -> None:
+    names, places = list(shapes), {}
+    for number, half in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
+        part = f"model-{number:05}-of-00002.safetensors"
+        write_safetensors(folder, {tensor: shapes[tensor] for tensor in half}, values, part)
+        places |= dict.fromkeys(half, part)
+    index = {"metadata": {"total_size": 0}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def write_torch(folder: Path, shapes: Shapes, values: Values) -> None:
+    """A state dict as torch.save writes it, opcode by opcode."""
+
+    def plain(value: object) -> bytes:
+        return pickle.dumps(value, 2)[2:-1]  # without protocol and stop
+
+    entries = b""
+    for key, (tensor, shape) in enumerate(shapes.items()):
+        count = int(np.prod(shape))
+        storage = plain("storage") + b"ctorch\nFloatStorage\n" + plain(str(key)) + plain("cpu")
+        strides = tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+        hooks = b"ccollections\nOrderedDict\n)R"
+        entries += plain(tensor) + b"ctorch._utils\n_rebuild_tensor_v2\n(("
+        entries += storage + plain(count) + b"tQ"
+        entries += plain(0) + plain(tuple(shape)) + plain(strides) + plain(False) + hooks + b"tR"
+    content = b"\x80\x02ccollections\nOrderedDict\n)R(" + entries + b"u."
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("pytorch_model/data.pkl", content)
+        archive.writestr("pytorch_model/byteorder", "little")
+        for key, tensor in enumerate(shapes):
+            with archive.open(f"pytorch_model/data/{key}", "w", force_zip64=True) as file:
+                file.write(values(tensor).tobytes())
+        archive.writestr("pytorch_model/version", "3\n")
+
+
+def write_hdf5(folder: Path, shapes: Shapes, values: Values) -> None:
+    """The layout of transformers' TFGPT2LMHeadModel: biases of kernels have an axis more."""
+    root, names = "transformer/tfgp_t2lm_head_model/transformer", []
+    with h5py.File(folder / "tf_model.h5", "w") as file:
+        for tensor in shapes:
+            *path, kind = tensor.split(".")
+            if path[0] == "h":
+                path = [f"h_._{path[1]}", *path[2:]]
+            array = values(tensor)
+            if path[-1].startswith("ln"):
+                kind = {"weight": "gamma", "bias": "beta"}[kind]
+            elif path[-1] == "wpe":
+                kind = "embeddings"
+            elif kind == "bias":
+                array = array[None]
+            names.append("/".join([root, *path, f"{kind}:0"]))
+            file.create_dataset(names[-1], data=array)
+        # As Keras 2 wrote them.
+        file.attrs["layer_names"] = [b"transformer"]
+        file.attrs["backend"] = b"tensorflow"
+        inside = [name.removeprefix("transformer/").encode() for name in names]
+        file["transformer"].attrs["weight_names"] = inside
+
+
+def write_checkpoint(folder: Path, shapes: Shapes, values: Values) -> None:
+    """OpenAI's checkpoint: kernels have an axis more."""
+    import tensorflow as tf
+
+    tensors = {}
+    for tensor in shapes:
+        *path, kind = tensor.split(".")
+        if path[0] == "h":
+            path = [f"h{path[1]}", *path[2:]]
+        array = values(tensor)
+        if path[-1].startswith("ln"):
+            path.append({"weight": "g", "bias": "b"}[kind])
+        elif not path[-1].startswith("w"):
+            path.append({"weight": "w", "bias": "b"}[kind])
+            array = array[None] if kind == "weight" else array
+        with tf.device("CPU"):
+            tensors["model/" + "/".join(path)] = tf.constant(array)
+    names = sorted(tensors)  # the format wants them so
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "model.ckpt"),
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[tensors[name] for name in names],
+    )
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n')
+
+
+WRITERS: dict[str, Callable[[Path, Shapes, Values], None]] = {
+    "safetensors": write_safetensors,
+    "sharded": write_sharded_safetensors,
+    "torch": write_torch,
+    "hdf5": write_hdf5,
+    "checkpoint": write_checkpoint,
+}
+
+
+def write_folder(
+    form: str, folder: Path, config: Mapping[str, int], shapes: Shapes, values: Values
+) -> Path:
+    """Writes weights and sizes as published in that form; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    WRITERS[form](folder, shapes, values)
+    if form == "checkpoint":
+        sizes = {OPENAI_NAMES[name]: value for name, value in config.items()}
+        (folder / "hparams.json").write_text(json.dumps(sizes))
+    else:
+        (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **config}))
+    return folder
