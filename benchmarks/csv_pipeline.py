@@ -3,7 +3,9 @@
     python benchmarks/csv_pipeline.py captions.csv photos/
 
 Pillow alone is `Image.open(path).convert("RGB").resize(size)` in one thread; the pipeline decodes,
-resizes, tokenizes, packs and batches. The two take turns, and the best of three rounds counts.
+resizes, tokenizes, packs and batches; once as in validation, and once with every photo varied as in
+training (mirrored, cropped to half its area or more, in other light). They take turns, and the best
+of three rounds counts.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import numpy as np
 from PIL import Image
 
 from effcap import Tokenizer
-from effcap.trainers import CaptionBatches, PhotoFiles, read_csv
+from effcap.trainers import Augmentation, CaptionBatches, PhotoFiles, read_csv
+
+VARIED = Augmentation(mirror=True, crop=0.5, colour=0.4)
 
 
 def pillow(paths: list[Path], size: tuple[int, int]) -> None:
@@ -44,12 +48,20 @@ def main() -> None:
     photos = [photo for photo in photos if photo.path.is_file()][: arguments.photos]
     paths, size = [photo.path for photo in photos], (arguments.size, arguments.size)
     tokenizer = Tokenizer.train([text for photo in photos for text in photo.captions], 2000)
-    batches = CaptionBatches(
-        photos, PhotoFiles(paths, size), tokenizer, 1024, threads=arguments.threads
+    batches, varied = (
+        CaptionBatches(
+            photos,
+            PhotoFiles(paths, size, augmentation=augmentation),
+            tokenizer,
+            1024,
+            threads=arguments.threads,
+        )
+        for augmentation in (None, VARIED)
     )
     jobs = {
         "Pillow alone": lambda: pillow(paths, size),
         f"pipeline, {arguments.threads} threads": lambda: pipeline(batches),
+        "the same, photos varied": lambda: pipeline(varied),
     }
     best = dict.fromkeys(jobs, float("inf"))
     for _ in range(3):
@@ -60,7 +72,7 @@ def main() -> None:
     alone = best["Pillow alone"]
     print(f"{len(photos)} photos to {size[0]}x{size[1]}, padding {batches.padding:.1%} of tokens")
     for name, seconds in best.items():
-        print(f"{name:22} {len(photos) / seconds:7.0f} images/s {alone / seconds:6.2f}x")
+        print(f"{name:24} {len(photos) / seconds:7.0f} images/s {alone / seconds:6.2f}x")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
+from typing import get_args
 
 import keras
 from keras import ops
 
 from effcap.networks import NETWORKS, Preprocessing
+from effcap.photos import Fit
 
 SMALLEST_SIDE = 32
 # One pattern finds the blocks of EfficientNet, -V2, -Lite, MobileNet, ConvNeXt and ResNet by layer
@@ -31,10 +33,12 @@ class Backbone(keras.layers.Layer):
             blocks and what follows them; "all" trains everything.
         scale, offset: a model is given pixels * scale + offset, each a number or one number per
             channel. Only for a model; a named network knows its own.
+        fit: how photos of another shape are brought to `image_size`, in training and in use:
+            "squash", "crop" or "pad" (see `effcap.load_photo`).
 
     Raises:
-        ValueError: for an unknown network, an image size that does not fit, or more trainable
-            blocks than there are.
+        ValueError: for an unknown network or fit, an image size that does not fit, or more
+            trainable blocks than there are.
     """
 
     def __init__(
@@ -44,10 +48,15 @@ class Backbone(keras.layers.Layer):
         trainable_blocks: int | str = 0,
         scale: float | Sequence[float] = 1.0,
         offset: float | Sequence[float] = 0.0,
+        fit: Fit = "squash",
         name: str = "backbone",
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
+        if fit not in get_args(Fit):
+            fits = ", ".join(get_args(Fit))
+            raise ValueError(f"Expected fit out of {fits}. Received: fit={fit!r}")
+        self.fit = fit
         if isinstance(network, str):
             if network not in NETWORKS:
                 raise ValueError(
@@ -112,6 +121,7 @@ class Backbone(keras.layers.Layer):
             "network": self.network,
             "image_size": list(self.image_size),
             "trainable_blocks": self.trainable_blocks,
+            "fit": self.fit,
         }
         if isinstance(self.network, str):
             return config

@@ -135,7 +135,8 @@ class Captioner(keras.Model):
             )
         captions: list[list[Caption]] = []
         for start in range(0, len(photos), batch_size):
-            images = load_photos(photos[start : start + batch_size], self.encoder.image_size)
+            group = photos[start : start + batch_size]
+            images = load_photos(group, self.encoder.image_size, self.encoder.fit)
             captions += self.generate_batch({"images": images}, sampler, batch_size)
         results = captions if details else [options[0].text for options in captions]
         return results[0] if single else results
@@ -157,7 +158,10 @@ class Captioner(keras.Model):
         if self.tokenizer is None:
             raise ValueError("Expected a captioner with a tokenizer. Received: tokenizer=None")
         rows = len(next(iter(inputs.values())))
-        samples = self._programs.run(self, inputs, sampler or Beam(), batch_size or rows)
+        if sampler is None:
+            longest = min(Beam().max_tokens, self.decoder.positions)
+            sampler = Beam(max_tokens=longest)
+        samples = self._programs.run(self, inputs, sampler, batch_size or rows)
         return [self._captions(samples, row) for row in range(rows)]
 
     def _captions(self, samples: Samples, row: int) -> list[Caption]:
@@ -183,18 +187,7 @@ class Captioner(keras.Model):
             ValueError: for an unknown variant or hyperparameter.
         """
         hparams = hparams if isinstance(hparams, dict) else variants.load_hparams(hparams)
-        encoder, decoder = variants.model_hparams(hparams, tokenizer)
-        kind = encoder.pop("kind", None)
-        if kind not in ENCODERS:
-            raise ValueError(
-                f"Expected an encoder kind out of {sorted(ENCODERS)}. "
-                f"Received: encoder.kind={kind!r}"
-            )
-        return cls(
-            variants.construct(ENCODERS[kind], encoder, "encoder"),
-            variants.construct(GPT2, decoder, "decoder"),
-            tokenizer,
-        )
+        return cls(*make_parts(hparams, tokenizer), tokenizer)
 
     def hparams(self) -> dict:
         """The hyperparameters this captioner was built from, as in a file of hparams/."""
@@ -232,3 +225,23 @@ class Captioner(keras.Model):
             ValueError: for a damaged one.
         """
         return presets.load(cls, preset, hparams)
+
+
+def make_parts(
+    hparams: dict, tokenizer: Tokenizer | None = None
+) -> tuple[keras.layers.Layer, GPT2]:
+    """(encoder, decoder) by their hyperparameters; the decoder has no weights yet.
+
+    Raises:
+        ValueError: as `Captioner.from_hparams`.
+    """
+    encoder, decoder = variants.model_hparams(hparams, tokenizer)
+    kind = encoder.pop("kind", None)
+    if kind not in ENCODERS:
+        raise ValueError(
+            f"Expected an encoder kind out of {sorted(ENCODERS)}. Received: encoder.kind={kind!r}"
+        )
+    return (
+        variants.construct(ENCODERS[kind], encoder, "encoder"),
+        variants.construct(GPT2, decoder, "decoder"),
+    )

@@ -10,6 +10,7 @@ from keras import ops
 from effcap.attention import INITIALIZER_STDDEV
 from effcap.backbone import Backbone
 from effcap.block import TransformerBlock
+from effcap.photos import Fit
 
 MANY_POSITIONS = 1024
 
@@ -72,6 +73,11 @@ class ImageEncoder(keras.layers.Layer):
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels of the images it takes."""
         return self.backbone.image_size
+
+    @property
+    def fit(self) -> Fit:
+        """How photos of another shape are brought to that size."""
+        return self.backbone.fit
 
     @property
     def memory_shape(self) -> tuple[None, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from PIL import Image, ImageFile, features
 
 Photo = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray
 Fit = Literal["squash", "crop", "pad"]
+Region = tuple[float, float, float, float]  # left, top, right, bottom, in shares of the sides
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
@@ -27,6 +29,8 @@ if "avif" in features.modules and features.check("avif"):  # in Pillow since 11.
 RESAMPLING = Image.Resampling.BICUBIC  # in all paths: photos look alike in training and use
 REDUCING_GAP = 2.0  # a photo is shrunk by a cheap method to no less than twice the size wanted
 WHITE = (255, 255, 255)
+WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
+LARGEST_FILE = 2**30  # bytes; no photo of 179 megapixels needs more
 SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 # Orientation in EXIF, 1 being upright, and what undoes it.
@@ -90,13 +94,38 @@ def load_photo(photo: Photo, image_size: tuple[int, int], fit: Fit = "squash") -
         RuntimeError: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` is set, under which Pillow hands out
             truncated photos as if whole.
     """
+    return np.array(read_photo(photo, image_size, fit))  # (height, width, 3)
+
+
+def read_photo(
+    photo: Photo, image_size: tuple[int, int], fit: Fit = "squash", region: Region = WHOLE
+) -> Image.Image:
+    """As `load_photo`, but gives a Pillow image, also of a part of the photo.
+
+    Args:
+        photo, image_size, fit: as in `load_photo`.
+        region: (left, top, right, bottom) of the part of the upright photo to read as if it were
+            the whole, in shares of its width and height.
+
+    Returns:
+        An RGB image of that size.
+
+    Raises:
+        UnreadablePhoto, ValueError, RuntimeError: as `load_photo`.
+    """
     height, width = _checked_size(image_size, fit)
-    image = _read(photo, width, height, fit)
-    if image.size != (width, height):
-        bars = Image.new("RGB", (width, height))
-        bars.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
-        image = bars
-    return np.array(image)  # (height, width, 3)
+    left, top, right, bottom = region
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(
+            "region must be (left, top, right, bottom) with 0 <= left < right <= 1 and "
+            f"0 <= top < bottom <= 1. Received: region={region!r}"
+        )
+    image = _read(photo, width, height, fit, region)
+    if image.size == (width, height):
+        return image
+    bars = Image.new("RGB", (width, height))
+    bars.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return bars
 
 
 def load_thumbnail(photo: Photo, largest: tuple[int, int]) -> Image.Image:
@@ -260,7 +289,7 @@ def _name(photo: Any) -> str:
     return f"photo given as {type(photo).__name__}"
 
 
-def _read(photo: Any, width: int, height: int, fit: str) -> Image.Image:
+def _read(photo: Any, width: int, height: int, fit: str, region: Region = WHOLE) -> Image.Image:
     """An upright RGB image that fills (width, height), or for "pad" and "inside" lies within it."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise RuntimeError(
@@ -271,12 +300,13 @@ def _read(photo: Any, width: int, height: int, fit: str) -> Image.Image:
     try:
         image = _open(photo, name)
         if image is not photo:  # drafting would shrink the caller's own image
-            _draft(image, width, height, fit)
+            _draft(image, width, height, fit, region)
         image.load()
         orientation = _orientation(image)
         if orientation > 4:  # lies on its side
             width, height = height, width
-        image = _resize(_to_rgb(image, name), width, height, fit)
+        region = _as_stored(region, orientation)
+        image = _resize(_to_rgb(image, name), width, height, fit, region)
         return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
     except UnreadablePhoto:
         raise
@@ -319,6 +349,15 @@ def _open(photo: Any, name: str) -> Image.Image:
 
 def _read_file(path: str | os.PathLike[str], name: str) -> bytes:
     try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise UnreadablePhoto(name, "it is no file but a pipe or device, which may never end")
+        if status.st_size > LARGEST_FILE:
+            raise UnreadablePhoto(
+                name,
+                f"expected a file of at most {LARGEST_FILE >> 20} MB. "
+                f"Received: {status.st_size >> 20} MB",
+            )
         return Path(path).read_bytes()
     except FileNotFoundError:
         hint = ", and addresses are not fetched" if "://" in str(path) else ""
@@ -369,8 +408,20 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in UPRIGHT else 1
 
 
-def _scaled(size: tuple[int, int], width: int, height: int, fit: str) -> tuple[int, int]:
-    """Size of the whole photo once resized, before anything is cut off or added."""
+def _as_stored(region: Region, orientation: int) -> Region:
+    """Where a region of the upright photo lies in the photo as it is stored."""
+    left, top, right, bottom = region
+    if orientation > 4:
+        left, top, right, bottom = top, left, bottom, right
+    if orientation in (2, 3, 7, 8):
+        left, right = 1 - right, 1 - left
+    if orientation in (3, 4, 6, 7):
+        top, bottom = 1 - bottom, 1 - top
+    return left, top, right, bottom
+
+
+def _scaled(size: tuple[float, float], width: int, height: int, fit: str) -> tuple[int, int]:
+    """Size of the photo once resized, before anything is cut off or added."""
     if fit == "squash":
         return width, height
     choose = max if fit == "crop" else min
@@ -380,21 +431,28 @@ def _scaled(size: tuple[int, int], width: int, height: int, fit: str) -> tuple[i
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _draft(image: Image.Image, width: int, height: int, fit: str) -> None:
+def _draft(image: Image.Image, width: int, height: int, fit: str, region: Region) -> None:
     """Let a JPEG decode at 1/2, 1/4 or 1/8 where that leaves more pixels than needed."""
     if getattr(image, "format", None) not in ("JPEG", "MPO"):
         return
-    if _orientation(image) > 4:
+    orientation = _orientation(image)
+    if orientation > 4:
         width, height = height, width
-    size = _scaled(image.size, width, height, fit)
-    image.draft(None, (int(size[0] * REDUCING_GAP), int(size[1] * REDUCING_GAP)))
+    left, top, right, bottom = _as_stored(region, orientation)
+    across, down = right - left, bottom - top
+    size = _scaled((image.width * across, image.height * down), width, height, fit)
+    wanted = (int(size[0] / across * REDUCING_GAP), int(size[1] / down * REDUCING_GAP))
+    image.draft(None, wanted)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in SIXTEEN_BITS:
-        return _from_array(_sixteen_to_eight_bits(np.asarray(image), name), name).convert("RGB")
+        array = _sixteen_to_eight_bits(np.asarray(image), name)
+        if "transparency" in image.info:  # one value that stands for it
+            array[np.asarray(image) == image.info["transparency"]] = 255
+        return Image.fromarray(array).convert("RGB")
     if image.mode == "F":
-        return _from_array(_floats_to_bytes(np.asarray(image), name), name).convert("RGB")
+        return Image.fromarray(_floats_to_bytes(np.asarray(image), name)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, WHITE)
@@ -411,13 +469,16 @@ def _sixteen_to_eight_bits(array: np.ndarray, name: str) -> np.ndarray:
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 -> 255, rounded
 
 
-def _resize(image: Image.Image, width: int, height: int, fit: str) -> Image.Image:
-    box = (0.0, 0.0, float(image.width), float(image.height))
+def _resize(image: Image.Image, width: int, height: int, fit: str, region: Region) -> Image.Image:
+    left, top, right, bottom = (
+        share * side for share, side in zip(region, 2 * image.size, strict=True)
+    )
+    size = (right - left, bottom - top)
     if fit in ("pad", "inside"):
-        width, height = _scaled(image.size, width, height, fit)
+        width, height = _scaled(size, width, height, fit)
     elif fit == "crop":
-        scale = max(width / image.width, height / image.height)
-        left = max(0.0, (image.width - width / scale) / 2)
-        top = max(0.0, (image.height - height / scale) / 2)
-        box = (left, top, image.width - left, image.height - top)
-    return image.resize((width, height), RESAMPLING, box, REDUCING_GAP)
+        scale = max(width / size[0], height / size[1])
+        across = max(0.0, (size[0] - width / scale) / 2)
+        down = max(0.0, (size[1] - height / scale) / 2)
+        left, top, right, bottom = left + across, top + down, right - across, bottom - down
+    return image.resize((width, height), RESAMPLING, (left, top, right, bottom), REDUCING_GAP)

@@ -11,11 +11,13 @@ Loading reads data only: no pickles, no code.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -51,7 +53,12 @@ def preset_folder(preset: str | PathLike) -> Path:
     )
 
 
-def save(captioner: Captioner, folder: str | PathLike, dtype: str = "float32") -> None:
+def save(
+    captioner: Captioner,
+    folder: str | PathLike,
+    dtype: str = "float32",
+    record: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a preset; one that is there already is replaced only once the new one is whole.
 
     Other files in the folder stay, but for the training.json of the captioner that was there.
@@ -60,6 +67,7 @@ def save(captioner: Captioner, folder: str | PathLike, dtype: str = "float32") -
         captioner: what to save.
         folder: where; made if missing.
         dtype: "float16" stores the weights in half the space; they are float32 again on loading.
+        record: how it was trained, for training.json; None for none.
     """
     if dtype not in DTYPES:
         raise ValueError(f"Expected a dtype out of {DTYPES}. Received: dtype={dtype!r}")
@@ -73,7 +81,10 @@ def save(captioner: Captioner, folder: str | PathLike, dtype: str = "float32") -
             "tokenizer_fingerprint": None if tokenizer is None else tokenizer.fingerprint,
             **captioner.hparams(),
         }
-        (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name, contents in ((CONFIG, config), (RECORD, record)):
+            if contents is not None:
+                text = json.dumps(contents, indent=2) + "\n"
+                (new / name).write_text(text, encoding="utf-8")
         save_weights(captioner, new / WEIGHTS)
         if dtype == "float16":
             halve(new / WEIGHTS)
@@ -81,9 +92,23 @@ def save(captioner: Captioner, folder: str | PathLike, dtype: str = "float32") -
             tokenizer.save(new / TOKENIZER)
         for name in (RECORD, WEIGHTS, TOKENIZER, CONFIG):
             if (new / name).exists():
-                (new / name).replace(folder / name)
+                replace(new / name, folder / name)
             else:  # left by an earlier captioner
                 (folder / name).unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file that takes the place of one there already only once it is whole."""
+    new = path.with_name(f".new-{path.name}")
+    new.write_text(text, encoding="utf-8")
+    replace(new, path)
+
+
+def replace(new: Path, path: Path) -> None:
+    """Puts the file `new` in the place of `path`, once it is on the disk as a whole."""
+    with new.open("rb+") as file:
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def save_weights(captioner: Captioner, path: Path) -> None:

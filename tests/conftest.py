@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import keras
@@ -20,37 +19,6 @@ CAPTIONS = (
     "a woman in a red coat stands by the water",
     "two dogs play in the water",
 )
-# The most that is left of a hyperparameter, wherever in the sections of a model it stands.
-TINY = {
-    "image_size": [64, 64],
-    "width": 32,
-    "heads": 4,
-    "layers": 2,
-    "blocks": 1,
-    "inner": 64,
-    "positions": 32,
-}
-TINY_NETWORK = "efficientnet_lite0"
-
-
-def shrink(hparams: dict) -> dict:
-    """A copy of a variant that builds and trains in seconds: same parts, same wiring, tiny."""
-
-    def shrunk(value: Any, name: str = "") -> Any:
-        if isinstance(value, dict):
-            return {key: shrunk(item, key) for key, item in value.items()}
-        if name == "network" and isinstance(value, str):
-            return TINY_NETWORK
-        if name in TINY and value is not None:
-            return min(value, TINY[name])
-        return value
-
-    small = copy.deepcopy(hparams)
-    for section in ("encoder", "decoder"):
-        small[section] = shrunk(small[section])
-    # The vocabulary is the tokenizer's.
-    small["decoder"] |= {"vocabulary_size": None, "width": TINY["width"]}
-    return small
 
 
 def _images(encoder, rows: int, rng: np.random.Generator) -> np.ndarray:

@@ -137,11 +137,13 @@ def test_network_for_any_size_needs_one():
 
 @pytest.mark.parametrize("network", [tiny_network, sequence_network])
 def test_network_of_ones_own_comes_back_from_json(network):
-    backbone = Backbone(network(), scale=0.5, offset=(1.0, 2.0, 3.0), trainable_blocks="all")
+    backbone = Backbone(
+        network(), scale=0.5, offset=(1.0, 2.0, 3.0), trainable_blocks="all", fit="pad"
+    )
     config = json.loads(json.dumps(backbone.get_config()))
     copy = Backbone.from_config(config)
     assert copy.preprocessing.scale == 0.5 and list(copy.preprocessing.offset) == [1, 2, 3]
-    assert copy.trainable_blocks == "all" and copy.get_config() == config
+    assert copy.trainable_blocks == "all" and copy.fit == "pad" and copy.get_config() == config
     copy.net.set_weights(backbone.net.get_weights())
     np.testing.assert_allclose(numpy(copy(PHOTOS)), numpy(backbone(PHOTOS)), rtol=1e-5)
 
@@ -153,6 +155,7 @@ def test_named_network_comes_back_from_json():
         "network": "efficientnet_lite0",
         "image_size": [32, 64],
         "trainable_blocks": 3,
+        "fit": "squash",
     }
     assert Backbone.from_config(config).get_config() == config
 
@@ -174,6 +177,7 @@ def pooled() -> keras.Model:
         ({"network": tiny_network, "trainable_blocks": -1}, "trainable_blocks=-1"),
         ({"network": tiny_network, "trainable_blocks": "some"}, "trainable_blocks='some'"),
         ({"network": tiny_network, "trainable_blocks": True}, "trainable_blocks=True"),
+        ({"network": tiny_network, "fit": "stretch"}, "squash, crop, pad.*fit='stretch'"),
         ({"network": pooled}, r"feature map.*pooled with output shape \(None, 3\)"),
         ({"network": keras.Sequential}, "built Keras model"),
         ({"network": lambda: 7}, "built Keras model.*Received: 7"),

@@ -23,9 +23,18 @@ class Numbers:
 
     input_name = "images"
     mirrored = True
+    fingerprint = "numbers"
 
-    def load(self, photos, mirror):
+    def load(self, photos, mirror, draws=None):
         return np.where(mirror, -photos, photos).astype(np.float32)
+
+
+class Draws(Numbers):
+    """A source whose input of a photo is its number and the random number drawn for it."""
+
+    def load(self, photos, mirror, draws=None):
+        draws = np.zeros(len(photos), np.uint64) if draws is None else draws
+        return np.stack([photos.astype(np.uint64), draws], axis=1)
 
 
 def made_photos(count: int = 50, captions: int = 5) -> list[CaptionedPhoto]:
@@ -157,6 +166,56 @@ def test_about_half_is_mirrored_but_no_photo_whose_captions_speak_of_left_or_rig
     assert all(i % 2 == 0 for i in mirrored)
 
 
+def drawn(batches: CaptionBatches) -> dict[int, int]:
+    """What was drawn for each photo."""
+    pairs = np.concatenate([batches[i][0]["images"] for i in range(len(batches))])
+    return {int(photo): int(draw) for photo, draw in pairs}
+
+
+def test_what_is_drawn_for_a_photo_depends_on_seed_epoch_and_photo_alone(tokenizer):
+    def draws(epoch, **options):
+        batches = CaptionBatches(made_photos(), Draws(), tokenizer, 64, **options)
+        batches.start_epoch(epoch)
+        return drawn(batches)
+
+    first = draws(2, batch_size=8, seed=3)
+    assert len(set(first.values())) == 50
+    assert draws(2, batch_size=5, seed=3, captions_per_photo=2, threads=7, buckets=2) == first
+    for other in (draws(3, batch_size=8, seed=3), draws(2, batch_size=8, seed=4)):
+        assert not set(other.values()) & set(first.values())
+    assert set(draws(2, shuffle=False).values()) == {0}
+
+
+def test_the_fingerprint_changes_with_all_that_the_batches_depend_on_and_nothing_else(tokenizer):
+    def changed(change) -> str:
+        photos = made_photos()
+        photos[7] = change(photos[7])
+        return make(tokenizer, photos).fingerprint
+
+    first = make(tokenizer)
+    second = make(tokenizer, threads=7)
+    second.start_epoch(5)
+    moved = [CaptionedPhoto(Path("/elsewhere") / p.path, p.captions) for p in made_photos()]
+    assert first.fingerprint == second.fingerprint == make(tokenizer, moved).fingerprint
+    others = [
+        make(tokenizer, **{name: value}).fingerprint
+        for name, value in {
+            "seed": 1, "batch_size": 8, "buckets": 3, "shuffle": False, "captions_per_photo": 4,
+        }.items()
+    ]  # fmt: skip
+    others += [
+        changed(lambda p: CaptionedPhoto(Path("x.jpg"), p.captions)),
+        changed(lambda p: CaptionedPhoto(p.path, p.captions[1:])),
+        changed(lambda p: CaptionedPhoto(p.path, (p.captions[0] + " left", *p.captions[1:]))),
+        changed(lambda p: CaptionedPhoto(p.path, p.captions[::-1])),
+        make(tokenizer, made_photos()[::-1]).fingerprint,
+        make(Tokenizer.train([made_photos()[0].captions[0]], 300)).fingerprint,
+        CaptionBatches(made_photos(), type("", (Numbers,), {"fingerprint": "x"})(), tokenizer, 64)
+        .fingerprint,
+    ]  # fmt: skip
+    assert len({first.fingerprint, *others}) == 1 + len(others)
+
+
 def test_the_last_batch_is_filled_with_photos_of_no_weight(tokenizer):
     batches = make(tokenizer, batch_size=16, shuffle=False)
     weights = [batches[i][2] for i in range(len(batches))]
@@ -245,10 +304,10 @@ def test_options_out_of_range_are_refused(tokenizer, options, message):
 @pytest.mark.parametrize("epochs", ((0, 1, 2), (7,)))
 @pytest.mark.parametrize("captions_per_photo", (None, 1))
 def test_fit_sees_the_batches_of_each_epoch_in_order(tokenizer, epochs, captions_per_photo):
-    from effcap.trainers.callbacks import EpochStart
+    from effcap.trainers.feed import feed
 
     options = {"batch_size": 2, "captions_per_photo": captions_per_photo, "threads": 3}
-    batches = make(tokenizer, made_photos(23), **options)
+    batches, expected = (make(tokenizer, made_photos(23), **options) for _ in range(2))
     seen = []
 
     class Spy(keras.Model):
@@ -262,18 +321,10 @@ def test_fit_sees_the_batches_of_each_epoch_in_order(tokenizer, epochs, captions
 
     spy = Spy()
     spy.compile("sgd", run_eagerly=True)
-    first, last = epochs[0], epochs[-1] + 1
-    spy.fit(
-        batches,
-        initial_epoch=first,
-        epochs=last,
-        callbacks=[EpochStart(batches)],
-        shuffle=False,
-        verbose=0,
-    )
-    expected = make(tokenizer, made_photos(23), **options)
     wanted = []
     for epoch in epochs:
+        batches.start_epoch(epoch)
+        spy.fit(feed(batches), verbose=0)
         expected.start_epoch(epoch)
         wanted += [(c[0], c[3]) for c in contents(expected)]
     assert seen == wanted

@@ -12,13 +12,14 @@ from conftest import (
     example_batch,
     example_inputs,
     numpy,
+    randomize,
     tiny_hparams,
 )
 from PIL import Image
 
 from effcap.caption import Caption
 from effcap.captioner import Captioner
-from effcap.photos import UnreadablePhoto
+from effcap.photos import UnreadablePhoto, load_photo
 from effcap.samplers import Beam, Greedy, Nucleus
 
 GREEDY = Greedy(max_tokens=6)
@@ -123,6 +124,27 @@ def test_photo_may_come_in_any_form(captioner, photos, tmp_path):
     for form in forms:
         assert captioner.generate(form, GREEDY) == expected
     assert captioner.generate([path, photos[1]], GREEDY) == [expected] * 2
+
+
+@pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
+def test_photos_are_fitted_as_the_backbone_says_before_and_after_saving(tokenizer, tmp_path, fit):
+    hparams = tiny_hparams()
+    hparams["encoder"]["backbone"]["fit"] = fit
+    captioner = randomize(Captioner.from_hparams(hparams, tokenizer))
+    captioner.save_to_preset(tmp_path)
+    wide = np.random.default_rng(0).integers(0, 256, (40, 120, 3), np.uint8)
+    expected = captioner.generate_batch({"images": load_photo(wide, (32, 32), fit)[None]}, GREEDY)
+    for same in (captioner, Captioner.from_preset(tmp_path)):
+        assert same.generate(wide, GREEDY, details=True)[0].score == expected[0][0].score
+    others = {"squash", "crop", "pad"} - {fit}
+    images = np.stack([load_photo(wide, (32, 32), other) for other in sorted(others)])
+    for options in captioner.generate_batch({"images": images}, GREEDY):
+        assert options[0].score != expected[0][0].score
+
+
+def test_hparams_that_do_not_speak_of_fit_squash(tokenizer):
+    hparams = Captioner.from_hparams(tiny_hparams(), tokenizer).hparams()
+    assert hparams["encoder"]["backbone"]["fit"] == "squash"
 
 
 def test_array_of_photos_is_a_batch(captioner, photos):

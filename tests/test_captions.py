@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from effcap.trainers import CaptionedPhoto, Problem, TooManyProblems, tidy
+from effcap.trainers import CaptionedPhoto, Problem, TooManyProblems, subset, tidy
 from effcap.trainers.captions import check_share
 
 
@@ -48,6 +48,53 @@ def test_a_problem_of_several_lines_is_one_line_in_the_file(tmp_path):
     log = tmp_path / "left_out.txt"
     check_share("training", [Problem("a.jpg", "bad\nheader"), *problems(1)], 900, 0.01, log)
     assert log.read_text().splitlines() == ["a.jpg: bad header", "line 0: empty caption"]
+
+
+def test_a_problem_is_printed_on_one_short_line_that_hides_nothing():
+    text = str(Problem("a\nb\x1b[31m.jpg", "x" * 10_000))
+    assert text.startswith("a b\\x1b[31m.jpg: xxx") and text.endswith("...")
+    assert len(text) < 600 and text.isprintable()
+    assert str(Problem("é東.jpg", "half \ud800")) == "é東.jpg: half \\ud800"
+
+
+def test_problems_that_cost_no_caption_are_told_all_the_same():
+    wrong = [Problem("images[3]", "no id", 0)]
+    assert "0 of 10 captions" in check_share("training", wrong, 10, 0.0)
+    with pytest.raises(TooManyProblems, match="0 of 0 captions"):
+        check_share("training", wrong, 0, 0.0)
+
+
+def made(count: int, folder: str = "") -> list[CaptionedPhoto]:
+    return [CaptionedPhoto(Path(folder, f"{i}.jpg"), ("a",)) for i in range(count)]
+
+
+def test_a_subset_is_that_share_and_part_of_any_larger_one():
+    photos = made(4000)
+    parts = [subset(photos, share, seed=1) for share in (0.0001, 0.001, 0.01, 0.1, 0.5, 1.0)]
+    for smaller, larger in zip(parts, parts[1:], strict=False):
+        assert set(smaller) <= set(larger)
+    assert [len(part) for part in parts] == [1, 4, 40, 400, 2000, 4000]
+    assert parts[-1] == photos
+    assert subset(photos, 0.1, seed=2) != parts[3]
+
+
+def test_which_photos_are_in_a_subset_depends_on_names_and_seed_alone():
+    names = [p.name for p in subset(made(500), 0.1)]
+    assert [p.name for p in subset(made(500, "/elsewhere")[::-1], 0.1)] == names[::-1]
+    nested = [CaptionedPhoto(Path(f"{i}/a.jpg"), ("a",), f"{i}/a.jpg") for i in range(500)]
+    chosen = [int(p.name.split("/")[0]) for p in subset(nested, 0.1)]  # all have one file name
+    assert chosen == sorted(chosen) and chosen != list(range(50))
+
+
+def test_a_subset_holds_at_least_one_photo_and_none_of_none():
+    assert len(subset(made(3), 1e-9)) == 1
+    assert subset([], 0.5) == []
+
+
+@pytest.mark.parametrize("share", (0, -1, 1.01, float("nan")))
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(ValueError, match=f"share={share}"):
+        subset(made(3), share)
 
 
 @pytest.mark.parametrize(

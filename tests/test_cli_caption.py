@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from data_maker import make_captioner, make_photos
 from test_cli_parsing import fails
 from test_cli_train import CHATTER, effcap, environment
 
 from effcap.captioner import Captioner
+from effcap.photos import load_photo
 from effcap.samplers import Beam, Nucleus
 from effcap.tools.cli import main
+from effcap.tools.cli.caption import readable
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,14 @@ def folder(tmp_path_factory):
 def words(folder, *more, photos="photos") -> list[str]:
     model = ["--model", str(folder / "run" / "best"), "--max-tokens", "6"]
     return ["caption", str(folder / photos), *model, *map(str, more)]
+
+
+@pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
+def test_photos_are_fitted_as_the_model_says(folder, fit):
+    path = folder / "photos" / "1.jpg"
+    encoder = SimpleNamespace(image_size=(32, 32), fit=fit)
+    (((_, image),),) = readable([path], encoder, 2, [])
+    assert np.array_equal(image, load_photo(path, (32, 32), fit))
 
 
 def test_a_folder_becomes_json_and_unreadable_photos_are_told(folder, tmp_path, capsys):

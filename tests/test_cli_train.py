@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,9 +60,21 @@ def ran(folder, tmp_path_factory):
 def test_a_run_leaves_presets_events_log_and_its_configuration(ran):
     _, out = ran
     names = {path.name for path in out.iterdir()}
-    assert names == {"best", "last", "tensorboard", "log.csv", "run.json"}
+    assert names == {
+        "best",
+        "checked_training.bin",
+        "checked_validation.bin",
+        "last",
+        "log.csv",
+        "log.txt",
+        "run.json",
+        "tensorboard",
+    }
+    log = [line[21:] for line in (out / "log.txt").read_text().splitlines()]
+    assert log[0].startswith("12 photos, ") and log[1].startswith("command: effcap train csv --csv")
+    assert log[3].startswith("epoch 1 of 2: ") and log[-1] == "finished after 2 epochs, 5 steps"
     record = json.loads((out / "run.json").read_text())
-    assert record["hparams"]["training"]["steps"] == 5
+    assert record["hparams"]["training"]["steps"] == 5 and record["finished"]["steps"] == 5
     assert record["flags"]["vocab-size"] == 300
     assert json.loads((out / "last" / "training.json").read_text())["epoch"] == 2
     assert isinstance(Captioner.from_preset(out / "best"), Captioner)
@@ -80,7 +93,7 @@ def test_people_see_news_and_no_chatter(ran):
 
 
 def test_event_files_hold_the_run(ran):
-    from test_callbacks import read_events
+    from test_progress import read_events
 
     events = read_events(ran[1] / "tensorboard")
     assert {"step/loss", "step/learning_rate", "epoch/loss", "epoch/val_loss"} <= set(events)
@@ -89,7 +102,8 @@ def test_event_files_hold_the_run(ran):
     assert len(pictures) == 5 and len(events["captions/0"]) == 2
 
 
-def test_an_interrupted_run_says_so_and_ends_at_once(folder, tmp_path):
+@pytest.mark.parametrize("number", (signal.SIGTERM,))
+def test_an_interrupted_run_says_so_and_ends_at_once(folder, tmp_path, number):
     command = effcap(*words(folder, tmp_path / "run", "--epochs", 10**6))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
     try:
@@ -97,12 +111,13 @@ def test_an_interrupted_run_says_so_and_ends_at_once(folder, tmp_path):
         while not (tmp_path / "run" / "best" / "training.json").exists():
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, error = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert error.splitlines()[-1] == "effcap: interrupted"
+    assert re.fullmatch(r"effcap: stopped after step \d+; .* --resume", error.splitlines()[-1])
+    assert (tmp_path / "run" / "checkpoint.h5").is_file()
     assert [word for word in CHATTER if word in error] == []
     assert isinstance(Captioner.from_preset(tmp_path / "run" / "last"), Captioner)
 
@@ -135,7 +150,8 @@ def test_too_many_bad_captions_stop_the_run_in_one_line_and_a_file(folder, tmp_p
     (tmp_path / "bad.csv").write_text(text)
     line = fails(words(folder, tmp_path / "run", "--csv", tmp_path / "bad.csv"), capsys)
     assert "at most 1.00% of the training data" in line and "2 of 26 captions (7.69%)" in line
-    assert "line 26: empty caption of 0.jpg" in line and "none.jpg: there is no such file" in line
+    assert "line 26: expected a caption of 0.jpg. Received: nothing" in line
+    assert "none.jpg: there is no such file" in line
     listed = (tmp_path / "run" / "left_out_training.txt").read_text()
     assert len(listed.splitlines()) == 2
 
@@ -146,9 +162,80 @@ def test_settings_that_do_not_fit_are_one_line(folder, tmp_path, capsys):
 
 
 def test_a_run_goes_on_from_a_preset_by_its_folder(ran, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("effcap.trainers.run.train", lambda captioner, *rest: found.append(rest))
+    monkeypatch.setattr(
+        "effcap.trainers.runner.train", lambda captioner, *rest, **_: found.append(rest)
+    )
     found: list = []
     given = words(folder, tmp_path / "run", "--model", ran[1] / "best", "--mirror")
     given = [word for word in given if word not in ("--vocab-size", "300")]
     assert main(given) == 0
     assert found[0][3].mirror is True
+
+
+@pytest.mark.parametrize("listed", (False, True))
+def test_captions_may_come_from_json(folder, tmp_path, listed, monkeypatch):
+    found: list = []
+    monkeypatch.setattr("effcap.trainers.runner.train", lambda *rest, **_: found.append(rest))
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in range(5)]
+    captions = [{"image_id": i, "caption": f"photo {i} ."} for i in range(5)]
+    records = [{"image": f"{i}.jpg", "text": f"photo {i} ."} for i in range(5)]
+    content = records if listed else {"images": images, "annotations": captions}
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    given = words(folder, tmp_path / "run", "--json", tmp_path / "captions.json", "--tidy")
+    at = given.index("--csv")
+    assert main(["train", "json", *given[2:at], *given[at + 2 :]]) == 0
+    batches = found[0][1]
+    assert [str(path.name) for path in batches.source.paths] == [f"{i}.jpg" for i in range(5)]
+    assert batches.tokenizer.decode(batches.captions[3][0]) == "Photo 3."
+
+
+def test_the_record_of_a_run_starts_it_again_with_other_settings(ran, tmp_path, monkeypatch):
+    found: list = []
+    monkeypatch.setattr("effcap.trainers.runner.train", lambda *rest, **_: found.append(rest))
+    again = ["train", "csv", "--config", str(ran[1] / "run.json"), "--out", str(tmp_path / "run")]
+    assert main([*again, "--set", "decoder.dropout=0.25", "--steps", "7"]) == 0
+    captioner, training, validation, _, how, *_ = found[0]
+    assert (captioner.decoder.dropout, how.steps) == (0.25, 7)
+    assert training.images == 12 and validation.images == 5
+
+
+def test_smoke_tries_a_configuration_without_data(capsys):
+    assert (
+        main(
+            [
+                "train",
+                "csv",
+                "--model",
+                "lite0-small",
+                "--smoke",
+                "--set",
+                "encoder.backbone.trainable_blocks=2",
+                "training.ema=0.9",
+            ]
+        )
+        == 0
+    )
+    assert "lite0-small works: 3 steps" in capsys.readouterr().err.splitlines()[-1]
+    line = fails(
+        [
+            "train",
+            "csv",
+            "--model",
+            "lite0-small",
+            "--smoke",
+            "--set",
+            "encoder.backbone.trainable_blocks=99",
+        ],
+        capsys,
+    )
+    assert "trainable_blocks=99" in line
+
+
+def test_a_run_killed_at_a_random_moment_ends_as_if_it_had_not_been():
+    command = [sys.executable, str(ROOT / "benchmarks" / "kill.py"), "--kills", "1"]
+    seed = str(time.time_ns() % 10**6)
+    ran = subprocess.run(
+        [*command, "--seed", seed], capture_output=True, text=True, env=environment(), timeout=900
+    )
+    assert ran.returncode == 0, (seed, ran.stdout, ran.stderr[-2000:])
+    assert ran.stdout.splitlines()[-1] == "1 kills: equal weights and scores"

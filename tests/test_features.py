@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from data_maker import SIZE, make_captioner, make_photos, tiny_hparams
 
 from effcap.backbone import Backbone
-from effcap.trainers import PhotoFiles, cache_features, features
+from effcap.trainers import Augmentation, PhotoFiles, cache_features, features
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def tiny_backbone(**changes) -> Backbone:
 def test_cached_features_are_the_backbones_up_to_float16(tmp_path, photos):
     backbone = tiny_backbone()
     cached = cache_features(backbone, photos, tmp_path / "cache", mirrored=True, batch_size=2)
-    source = PhotoFiles(photos, (SIZE, SIZE), mirrored=True)
+    source = PhotoFiles(photos, (SIZE, SIZE))
     numbers, mirror = np.array([4, 0, 3]), np.array([False, True, True])
     expected = keras.ops.convert_to_numpy(backbone(source.load(numbers, mirror)))
     received = cached.load(numbers, mirror)
@@ -125,6 +126,37 @@ def test_another_image_size_is_another_backbone(tmp_path, photos, computed):
         found = cache_features(flexible(side), photos, tmp_path / "cache")
         assert found.features.shape == (1, 5, (side // 16) ** 2, 4)
     assert len(computed) == 2
+
+
+def test_another_fit_is_another_backbone_and_gives_the_features_of_that_fit(
+    tmp_path, photos, computed
+):
+    numbers, mirror = np.arange(5), np.zeros(5, bool)
+    for fit in ("squash", "crop", "crop"):
+        backbone = tiny_backbone(fit=fit)
+        cached = cache_features(backbone, photos, tmp_path / "cache").load(numbers, mirror)
+        images = PhotoFiles(photos, (SIZE, SIZE), fit).load(numbers, mirror)
+        expected = keras.ops.convert_to_numpy(backbone(images))
+        np.testing.assert_allclose(cached, expected, rtol=1e-3, atol=1e-4)
+    assert len(computed) == 2
+
+
+def test_the_fingerprint_is_of_what_the_features_show_not_of_where_the_photos_lie(tmp_path, photos):
+    def fingerprint(paths, **changes):
+        return cache_features(tiny_backbone(**changes), paths, tmp_path / "cache").fingerprint
+
+    moved = [Path(shutil.copy(path, tmp_path / path.name)) for path in photos]
+    first = fingerprint(photos)
+    assert fingerprint(moved) == first
+    assert fingerprint(photos, fit="pad") != first
+    assert fingerprint(photos[:3]) != first
+
+
+def test_photos_varied_in_ways_no_features_are_kept_of_are_refused():
+    features.check_mirrored_only(Augmentation(mirror=True))
+    for varied in (Augmentation(crop=0.5), Augmentation(colour=0.1)):
+        with pytest.raises(ValueError, match="no crop and no colour with cached features"):
+            features.check_mirrored_only(varied)
 
 
 def test_interrupted_writing_leaves_no_cache_that_counts_as_whole(tmp_path, photos, monkeypatch):

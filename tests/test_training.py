@@ -13,7 +13,7 @@ from keras.ops import convert_to_numpy as numpy
 
 from effcap.metrics import TokenCrossEntropy
 from effcap.trainers import PhotoFiles, TrainingOptions, csv_dataset, train
-from effcap.trainers.training import make_optimizer
+from effcap.trainers.callbacks import Steps
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,63 @@ def batches_of(data, captioner, name="train", **options):
     return csv_dataset(data / f"{name}.csv", data / "photos", captioner, **options)
 
 
-def run(data, out, validation=True, prepare=lambda captioner: None, **options):
-    captioner = make_captioner()
+STATEFUL = {
+    "epochs": 3,
+    "ema": 0.9,
+    "gradient_accumulation": 2,
+    "captions_per_photo": 1,
+    "mirror": True,
+    "seed": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def whole_run(data, tmp_path_factory):
+    """(captioner, history, folder) of a run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    return *run(data, folder, **STATEFUL), folder
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Makes the next runs stop after a step, as if asked to or killed; None for not at all."""
+    count = Steps.on_train_batch_end
+
+    def stop(step, killed=False):
+        def ended(self, batch, logs=None):
+            self.interruption.asked = not killed and self.position.steps + 1 == step
+            count(self, batch, logs)
+            if self.position.steps == step:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Steps, "on_train_batch_end", count if step is None else ended)
+
+    return stop
+
+
+def run(
+    data,
+    out,
+    validation=True,
+    prepare=lambda captioner: None,
+    resume=False,
+    frozen=None,
+    name="train",
+    **options,
+):
+    captioner = make_captioner(frozen=frozen)
     prepare(captioner)
     how = TrainingOptions(**{"batch_size": 4, "epochs": 2, "learning_rate": 3e-3, **options})
-    training = batches_of(data, captioner, seed=how.seed)
+    training = batches_of(
+        data,
+        captioner,
+        name,
+        shuffle=True,
+        seed=how.seed,
+        captions_per_photo=how.captions_per_photo,
+    )
     held_out = batches_of(data, captioner, "dev") if validation else None
-    return captioner, train(captioner, training, held_out, out, how)
+    return captioner, train(captioner, training, held_out, out, how, resume=resume)
 
 
 def cross_entropy(captioner, batches) -> float:
@@ -57,52 +107,13 @@ def cross_entropy(captioner, batches) -> float:
     return float(metric.result())
 
 
-def rate(optimizer, step: int) -> float:
-    return float(optimizer._learning_rate(step))
-
-
-@pytest.mark.parametrize("steps", (1, 2, 20, 333))
-def test_the_learning_rate_rises_then_falls_as_a_cosine_and_ends_at_zero(steps):
-    optimizer = make_optimizer(TrainingOptions(learning_rate=0.4, warmup=0.1), steps)
-    rates = np.array([rate(optimizer, step) for step in range(steps + 1)])
-    warmup = int(0.1 * steps)
-    assert rates[-1] == pytest.approx(0, abs=1e-9)
-    assert (rates[:-1] > 0).all()  # no step is for nothing
-    assert rates.max() == rates[warmup] == pytest.approx(0.4)
-    assert (np.diff(rates[: warmup + 1]) > 0).all() and (np.diff(rates[warmup:]) < 0).all()
-    middle = (steps + warmup) / 2
-    if middle == int(middle):
-        assert rates[int(middle)] == pytest.approx(0.2)
-
-
-def test_the_moving_average_never_spans_more_than_a_fifth_of_the_run():
-    momenta = [make_optimizer(TrainingOptions(ema=0.998), n).ema_momentum for n in (50, 250, 9999)]
-    assert momenta == pytest.approx([0.9, 0.98, 0.998])
-    assert not make_optimizer(TrainingOptions(ema=0.998), 5).use_ema
-    assert not make_optimizer(TrainingOptions(), 5000).use_ema
-
-
-def test_weight_decay_spares_biases_norms_and_embeddings(data):
-    captioner = make_captioner(special_tokens=0)
-    optimizer = make_optimizer(TrainingOptions(), 10)
-    optimizer.build(captioner.trainable_variables)
-    decayed = {v.path for v in captioner.trainable_variables if optimizer._use_weight_decay(v)}
-    assert decayed
-    for variable in captioner.trainable_variables:
-        is_matrix = variable.path.endswith("/kernel")
-        assert (variable.path in decayed) == is_matrix, variable.path
-        assert not is_matrix or len(variable.shape) >= 2
-    others = {v.path.rsplit("/", 1)[1] for v in captioner.trainable_variables} - {"kernel"}
-    assert others == {"bias", "gamma", "beta", "wte", "wpe", "position_embedding"}
-
-
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(("steps", "epochs"), ((1, 1), (3, 1), (7, 3)))
 def test_a_run_of_n_steps_takes_n_steps(data, tmp_path, steps, epochs):
     captioner, history = run(data, tmp_path, validation=False, steps=steps, epochs=1)
     assert int(captioner.optimizer.iterations) == steps
-    assert len(history.history["loss"]) == epochs
-    assert rate(captioner.optimizer, steps) == pytest.approx(0, abs=1e-9)
+    assert len(history) == epochs
+    assert float(captioner.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.usefixtures("eager")
@@ -120,7 +131,7 @@ def test_validation_loss_is_the_mean_over_all_real_tokens(data, tmp_path):
             logs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
             total -= logs[np.arange(len(own)), targets[0, own]].sum()
             count += len(own)
-    assert history.history["val_cross_entropy"][0] == pytest.approx(total / count, rel=2e-6)
+    assert history[0]["val_cross_entropy"] == pytest.approx(total / count, rel=2e-6)
 
 
 @pytest.mark.usefixtures("eager")
@@ -132,7 +143,7 @@ def test_the_averaged_weights_are_validated_and_saved(data, tmp_path):
     saved = Captioner.from_preset(tmp_path / "last")
     for ours, kept in zip(captioner.trainable_weights, saved.trainable_weights, strict=True):
         assert np.array_equal(numpy(ours), numpy(kept))
-    assert history.history["val_cross_entropy"][-1] == pytest.approx(
+    assert history[-1]["val_cross_entropy"] == pytest.approx(
         cross_entropy(saved, batches_of(data, saved, "dev")), rel=1e-5
     )
     plain, _ = run(data, tmp_path / "plain", epochs=3)
@@ -171,10 +182,10 @@ def test_a_photo_that_vanishes_in_training_is_named(data, tmp_path, monkeypatch)
 
     load = PhotoFiles.load
 
-    def vanish(self, photos, mirror):
+    def vanish(self, photos, *rest):
         if 3 in photos:
             raise UnreadablePhoto("photo '3.jpg'", "there is no such file")
-        return load(self, photos, mirror)
+        return load(self, photos, *rest)
 
     monkeypatch.setattr(PhotoFiles, "load", vanish)
     with pytest.raises(UnreadablePhoto, match="Cannot read photo '3.jpg'"):
@@ -182,30 +193,73 @@ def test_a_photo_that_vanishes_in_training_is_named(data, tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("eager")
-def test_an_interrupted_run_leaves_whole_presets(data, tmp_path, monkeypatch):
+def test_a_run_that_is_asked_to_stop_leaves_whole_presets_and_a_checkpoint(
+    data, tmp_path, stop_after
+):
     from effcap.captioner import Captioner
-    from effcap.trainers.callbacks import StopAfter
 
-    ended = StopAfter.on_train_batch_end
-
-    def interrupt(self, batch, logs=None):
-        ended(self, batch, logs)
-        if self.left == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(StopAfter, "on_train_batch_end", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    stop_after(4)
+    with pytest.raises(KeyboardInterrupt, match="after step 4"):
         run(data, tmp_path)
     for name in ("last", "best"):
         assert len(Captioner.from_preset(tmp_path / name).weights) > 10
         assert json.loads((tmp_path / name / "training.json").read_text())["epoch"] == 1
+    assert (tmp_path / "checkpoint.h5").is_file()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+# Step 3 ends an epoch; after 7, two batches are left; killed in 5, it goes on from after 3.
+@pytest.mark.parametrize(("step", "killed"), ((1, False), (3, False), (7, False), (5, True)))
+def test_a_resumed_run_ends_as_if_it_had_never_stopped(
+    data, tmp_path, whole_run, stop_after, step, killed
+):
+    stop_after(step, killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, **STATEFUL)
+    stop_after(None)
+    captioner, history = run(data, tmp_path, resume=True, **STATEFUL)
+    wanted, wanted_history, folder = whole_run
+    assert history == wanted_history
+    for one, two in zip(captioner.variables, wanted.variables, strict=True):
+        assert np.array_equal(numpy(one), numpy(two)), one.path
+    assert (tmp_path / "log.csv").read_text() == (folder / "log.csv").read_text()
+    assert not (tmp_path / "checkpoint.h5").exists()  # the run has ended
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_run_with_other_options_or_data_is_not_gone_on_with(data, tmp_path, stop_after):
+    stop_after(1)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path)
+    with pytest.raises(ValueError, match="training.learning_rate was 0.003 and is 0.1"):
+        run(data, tmp_path, resume=True, learning_rate=0.1)
+    with pytest.raises(ValueError, match="training data was .* and is "):
+        run(data, tmp_path, resume=True, name="dev")
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_run_ends_early_when_it_has_not_been_better_for_long(data, tmp_path):
+    _, history = run(data, tmp_path, patience=2, epochs=9, learning_rate=0.0)
+    assert len(history) == 3
+    assert "no better for 2 epochs" in (tmp_path / "log.txt").read_text()
+    assert json.loads((tmp_path / "best" / "training.json").read_text())["epoch"] == 1
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_frozen_decoder_learns_to_look_and_keeps_its_language(data, tmp_path):
+    before = [numpy(one) for one in make_captioner(frozen="pretrained").weights]
+    captioner, _ = run(data, tmp_path, validation=False, steps=2, frozen="pretrained")
+    kept = {one.path for one in captioner.decoder.pretrained_variables}
+    for old, new in zip(before, captioner.weights, strict=True):
+        same = np.array_equal(old, numpy(new))
+        assert same or new.path not in kept, new.path
+        assert not same or "/fusion/attention/c_proj" not in new.path, new.path
 
 
 @pytest.mark.usefixtures("eager")
 def test_losses_are_logged_and_fall(data, tmp_path):
     _, history = run(data, tmp_path, epochs=3, learning_rate=2e-2)
-    losses = history.history["cross_entropy"]
+    losses = [scores["cross_entropy"] for scores in history]
     assert losses[-1] < losses[0] - 0.3
     lines = (tmp_path / "log.csv").read_text().splitlines()
     assert lines[0] == "epoch,cross_entropy,loss,val_cross_entropy,val_loss" and len(lines) == 4

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from conftest import tiny_hparams
 
-from effcap.captioner import Captioner
+from effcap.captioner import Captioner, make_parts
 from effcap.variants import (
+    ABOUT,
     SECTIONS,
     construct,
     list_variants,
@@ -21,7 +23,7 @@ from effcap.variants import (
 def test_variants_are_the_files_of_the_folder():
     assert "lite0-small" in list_variants()
     for name in list_variants():
-        assert set(load_hparams(name)) <= set(SECTIONS), name
+        assert set(load_hparams(name)) <= {*ABOUT, *SECTIONS}, name
         assert load_hparams(name)["description"]
 
 
@@ -112,3 +114,42 @@ def test_hyperparameter_that_does_not_exist_is_named(tokenizer, section, change,
 def test_missing_section_is_named(tokenizer):
     with pytest.raises(ValueError, match="section 'decoder'"):
         Captioner.from_hparams({"encoder": {}}, tokenizer)
+
+
+def size_of_block(width: int, inner: int, fusion: bool) -> int:
+    """Parameters of a transformer block."""
+
+    def dense(inputs: int, outputs: int) -> int:
+        return inputs * outputs + outputs
+
+    attention = dense(width, 3 * width) + dense(width, width)
+    cross = dense(width, width) + dense(width, 2 * width) + dense(width, width) + 2 * width
+    mlp = dense(width, inner) + dense(inner, width)
+    return 4 * width + attention + mlp + (cross if fusion else 0)
+
+
+def size_of(hparams: dict) -> int:
+    """Parameters of a captioner, without making its decoder."""
+    hparams = json.loads(json.dumps(hparams))
+    sizes, parts = hparams["decoder"], hparams["encoder"]
+    sizes["vocabulary_size"] = sizes["vocabulary_size"] or 4096  # as learned from the captions
+    encoder, _ = make_parts(hparams)
+    width, (positions, channels) = sizes["width"], encoder.backbone.feature_shape
+    count = sum(math.prod(weight.shape) for weight in encoder.backbone.net.weights)
+    count += 2 * channels + (channels + 1) * width + positions * width + 2 * width
+    count += parts["blocks"] * size_of_block(width, 4 * width, fusion=False)
+    count += (sizes["vocabulary_size"] + sizes["positions"] + 2) * width
+    inner = sizes.get("inner") or 4 * width
+    return count + sizes["layers"] * size_of_block(width, inner, fusion=True)
+
+
+@pytest.mark.parametrize("name", list_variants())
+def test_variants_say_how_large_they_are(name):
+    assert load_hparams(name)["parameters"] == size_of(load_hparams(name))
+
+
+def test_the_size_is_counted_right():
+    hparams = tiny_hparams()
+    hparams["decoder"]["vocabulary_size"] = 300
+    captioner = Captioner.from_hparams(hparams)
+    assert size_of(captioner.hparams()) == captioner.count_params()

@@ -10,16 +10,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from effcap.trainers.augmentation import Augmentation
     from effcap.trainers.batches import CaptionBatches
-    from effcap.trainers.captions import CaptionedPhoto, Problem, TooManyProblems, tidy
+    from effcap.trainers.captions import (
+        CaptionedPhoto,
+        Problem,
+        TooManyProblems,
+        subset,
+        tidy,
+    )
     from effcap.trainers.csv_data import csv_dataset, read_csv, read_csvs
     from effcap.trainers.features import CachedFeatures, cache_features
+    from effcap.trainers.json_data import json_dataset, read_json_captions, read_jsons
     from effcap.trainers.options import TrainingOptions
     from effcap.trainers.photo_files import PhotoFiles, check_photos
     from effcap.trainers.run_options import RunOptions
+    from effcap.trainers.runner import run
     from effcap.trainers.training import train
 
 _MODULES = {
+    "Augmentation": "augmentation",
     "CachedFeatures": "features",
     "CaptionBatches": "batches",
     "CaptionedPhoto": "captions",
@@ -31,8 +41,13 @@ _MODULES = {
     "cache_features": "features",
     "check_photos": "photo_files",
     "csv_dataset": "csv_data",
+    "json_dataset": "json_data",
     "read_csv": "csv_data",
     "read_csvs": "csv_data",
+    "read_json_captions": "json_data",
+    "read_jsons": "json_data",
+    "run": "runner",
+    "subset": "captions",
     "tidy": "captions",
     "train": "training",
 }

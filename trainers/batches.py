@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -22,9 +24,15 @@ class Source(Protocol):
 
     input_name: str
     mirrored: bool
+    fingerprint: str
 
-    def load(self, photos: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        """Inputs (B, ...) of the photos numbered `photos` (B,), mirrored where `mirror` (B,)."""
+    def load(
+        self, photos: np.ndarray, mirror: np.ndarray, draws: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Inputs (B, ...) of the photos numbered `photos` (B,), mirrored where `mirror` (B,).
+
+        What else is random about them comes from `draws` (B,) uint64 alone; None for nothing.
+        """
 
 
 class CaptionBatches(keras.utils.PyDataset):
@@ -45,8 +53,9 @@ class CaptionBatches(keras.utils.PyDataset):
         positions: the decoder's; a caption with more tokens is left out, and named in `problems`.
         batch_size: photos per batch. The last batch is filled up with photos of weight 0.
         captions_per_photo: at most that many, chosen anew each epoch; None for all.
-        shuffle: whether order and choice change from epoch to epoch.
-        seed: of order and choice.
+        shuffle: whether order, choice and views change from epoch to epoch; otherwise photos are
+            seen as they are.
+        seed: of order, choice and views.
         buckets: number of row lengths.
         threads: batches prepared at the same time; by default one per core, from 2 to 8.
 
@@ -99,6 +108,7 @@ class CaptionBatches(keras.utils.PyDataset):
 
     def _encode(self, photos: Sequence[CaptionedPhoto], positions: int) -> None:
         """Tokenizes all captions at once; a token costs two bytes where the vocabulary allows."""
+        state = hashlib.sha256()
         dtype = np.uint16 if self.tokenizer.vocabulary_size <= 2**16 else np.int32
         flat = self.tokenizer.encode_batch([text for photo in photos for text in photo.captions])
         encoded = iter(flat)
@@ -121,6 +131,10 @@ class CaptionBatches(keras.utils.PyDataset):
                 self.rows.append(number)
                 self.captions.append(kept)
                 self.mirrors.append(photo.mirrors)
+                lengths = [len(tokens) for tokens in kept]
+                state.update(repr((number, photo.name, photo.mirrors, lengths)).encode())
+                state.update(np.concatenate(kept).tobytes())
+        self._contents = state.hexdigest()
 
     def _lengths(self, chosen: Sequence[np.ndarray]) -> np.ndarray:
         """Tokens in each row with those captions of each photo; one more per caption than it has
@@ -159,6 +173,8 @@ class CaptionBatches(keras.utils.PyDataset):
         self._chosen = self._choices(epoch)
         mirror = np.random.default_rng([self.seed, epoch, 2]).random(count) < 0.5
         self._mirror = mirror & np.array(self.mirrors) & self.source.mirrored & self.shuffle
+        draws = np.random.default_rng([self.seed, epoch, 3])
+        self._draws = draws.integers(2**64, size=count, dtype=np.uint64) if self.shuffle else None
         bucket = np.searchsorted(self.row_lengths, self._lengths(self._chosen)[order])
         # Only the last batch is not full; some hold rows of two buckets.
         rank = np.argsort(bucket, kind="stable")
@@ -192,7 +208,8 @@ class CaptionBatches(keras.utils.PyDataset):
         filled = np.resize(members, self.batch_size)  # (B,) a photo of the batch fills a gap
         photos = np.array([self.rows[member] for member in filled])
         try:
-            encoder_input = self.source.load(photos, self._mirror[filled])
+            draws = None if self._draws is None else self._draws[filled]
+            encoder_input = self.source.load(photos, self._mirror[filled], draws)
         except UnreadablePhoto as error:
             self.failure = error  # what Keras makes of it is hard to read
             raise
@@ -230,6 +247,21 @@ class CaptionBatches(keras.utils.PyDataset):
     def images(self) -> int:
         """Number of photos in an epoch."""
         return len(self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the batches of every epoch depend on: equal ones are the same."""
+        parts = {
+            "contents": self._contents,
+            "tokenizer": self.tokenizer.fingerprint,
+            "source": self.source.fingerprint,
+            "row_lengths": self.row_lengths.tolist(),
+            "batch_size": self.batch_size,
+            "captions_per_photo": self.captions_per_photo,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _show_that_lengths_vary(

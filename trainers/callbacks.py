@@ -1,67 +1,102 @@
-"""What happens while a captioner trains: epochs, progress, presets."""
+"""What happens from step to step while a captioner trains: counting, checkpoints, progress."""
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
 
-from effcap.presets import RECORD
 from effcap.trainers.progress import Bar
 
 if TYPE_CHECKING:
     from effcap.trainers.batches import CaptionBatches
+    from effcap.trainers.checkpoint import Checkpoint, Position
+    from effcap.trainers.interruption import Interruption
 
 
-class EpochStart(keras.callbacks.Callback):
-    """Gives each epoch the batches of its number, whatever Keras read before it began."""
+class Restore(keras.callbacks.Callback):
+    """Gives the captioner the checkpoint's state once Keras has built and reset everything.
 
-    def __init__(self, batches: CaptionBatches):
+    Args:
+        checkpoint: of this run.
+        within_epoch: whether it was written within an epoch, whose running means then go on.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, within_epoch: bool):
         super().__init__()
-        self.batches = batches
+        self.checkpoint, self.within_epoch = checkpoint, within_epoch
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.batches.shuffle:
-            self.batches.start_epoch(epoch)
+        self.checkpoint.restore(self.model)
+        if not self.within_epoch:
+            for metric in (*self.model.metrics, *self.checkpoint.metrics):
+                metric.reset_state()
 
 
-class StopAfter(keras.callbacks.Callback):
-    """Ends training after that many steps."""
+class Steps(keras.callbacks.Callback):
+    """Counts steps, writes checkpoints between them, and stops in good order when asked to.
 
-    def __init__(self, steps: int):
+    Args:
+        checkpoint: of this run.
+        position: moves on with each step.
+        interruption: says when to stop.
+        minutes: between two checkpoints.
+        steps: between two checkpoints, in place of the minutes.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        position: Position,
+        interruption: Interruption,
+        minutes: float,
+        steps: int | None,
+    ):
         super().__init__()
-        self.left = steps
+        self.checkpoint, self.position, self.interruption = checkpoint, position, interruption
+        self.minutes, self.steps = minutes, steps
+        self.end = 0  # of the epoch, in steps of the run; a checkpoint follows it anyway
+        self.written = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            self.model.stop_training = True
+        self.position.steps += 1
+        if self.position.steps < self.end and (self.interruption.asked or self._due()):
+            self.checkpoint.write(self.model, self.position)
+            self.written = time.monotonic()
+            if self.interruption.asked:
+                raise KeyboardInterrupt(
+                    f"stopped after step {self.position.steps}; the same command goes on from "
+                    "there with --resume"
+                )
+
+    def _due(self) -> bool:
+        if self.steps is not None:
+            return self.position.steps % self.steps == 0
+        return time.monotonic() - self.written >= 60 * self.minutes
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """A progress bar with time left and images per second; a line per epoch.
+    """A progress bar with time left and images per second.
 
     Args:
         batches: what is trained on.
-        steps: in the whole run.
+        position: where the run stands.
+        steps, epochs: in the whole run.
     """
 
     REFRESH = 0.5  # seconds; to look at the loss is to wait for the step
 
-    def __init__(self, batches: CaptionBatches, steps: int):
+    def __init__(self, batches: CaptionBatches, position: Position, steps: int, epochs: int):
         super().__init__()
-        self.batches = batches
-        self.bar = Bar("training", steps)
-
-    def on_train_begin(self, logs=None):
+        self.batches, self.epochs = batches, epochs
+        self.epoch = position.epoch
+        self.bar = Bar("training", steps, done=position.steps)
         self.bar.__enter__()
         self.bar.tell("compiling")
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
         self.begun = time.perf_counter()
         self.rate = 0.0
 
@@ -70,9 +105,7 @@ class ProgressBar(keras.callbacks.Callback):
         if batch == 0:  # which took longer, since it was being compiled
             self.started = self.told = now
         else:
-            images = min((batch + 1) * self.batches.batch_size, self.batches.images)
-            images -= self.batches.batch_size
-            self.rate = images / max(now - self.started, 1e-6)
+            self.rate = batch * self.batches.batch_size / max(now - self.started, 1e-6)
         status = None
         if batch == 0 or now - self.told >= self.REFRESH:
             self.told = now
@@ -80,58 +113,29 @@ class ProgressBar(keras.callbacks.Callback):
             status = f"loss {float(logs['loss']):.3f}{rate}"
         self.bar.advance(status)
 
-    def on_test_begin(self, logs=None):
-        self.bar.tell("validating")
+    def tell(self, status: str) -> None:
+        """Shows what is going on between two epochs."""
+        self.bar.tell(status)
 
-    def on_test_end(self, logs=None):
-        self.bar.tell("saving")
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self.bar.say(line)
 
-    def on_epoch_end(self, epoch, logs=None):
-        parts = [f"epoch {epoch + 1} of {self.params['epochs']}: loss {logs['loss']:.4f}"]
+    def summary(self, scores: dict[str, float], is_best: bool) -> str:
+        """An epoch in a line."""
+        parts = [f"epoch {self.epoch + 1} of {self.epochs}: loss {scores['loss']:.4f}"]
         for name, label in (
             ("cross_entropy", "cross-entropy"),
             ("val_cross_entropy", "validation cross-entropy"),
         ):
-            if name in logs:
-                parts.append(f"{label} {logs[name]:.4f}")
+            if name in scores:
+                parts.append(f"{label} {scores[name]:.4f}")
+        if is_best and "val_cross_entropy" in scores:
+            parts[-1] += " (the best)"
         if self.rate:
             parts.append(f"{self.rate:.0f} images/s")
-        self.bar.say(", ".join([*parts, f"{time.perf_counter() - self.begun:.0f} s"]))
+        return ", ".join([*parts, f"{time.perf_counter() - self.begun:.0f} s"])
 
     def close(self) -> None:
         """Leaves the terminal in order, also when training was interrupted."""
         self.bar.__exit__()
-
-
-class Presets(keras.callbacks.Callback):
-    """Saves the captioner after each epoch as `last`, and as `best` when it is.
-
-    Args:
-        out: run folder.
-        record: how the run came about; written with the scores as training.json.
-        monitor: what the best has least of; without it in the logs, the last is the best.
-    """
-
-    def __init__(self, out: Path, record: dict, monitor: str = "val_cross_entropy"):
-        super().__init__()
-        self.out, self.record, self.monitor = out, record, monitor
-        self.best = float("inf")
-
-    def on_epoch_end(self, epoch, logs=None):
-        scores = {name: float(value) for name, value in (logs or {}).items()}
-        for name, value in scores.items():
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"Training came apart in epoch {epoch + 1}: {name} is {value}. Try a lower "
-                    "learning rate. What was saved before is in place."
-                )
-        names = ["last"]
-        value = scores.get(self.monitor, -epoch)
-        if value < self.best:
-            self.best = value
-            names.append("best")
-        for name in names:
-            self.model.save_to_preset(self.out / name)
-            record = {**self.record, "epoch": epoch + 1, "scores": scores}
-            text = json.dumps(record, indent=2) + "\n"
-            (self.out / name / RECORD).write_text(text, encoding="utf-8")

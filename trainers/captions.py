@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SHOWN = 10  # problems told one by one; the rest is in the file
+LONGEST_LINE = 500  # characters of a problem's place, and of its reason
 
 
 @dataclass(frozen=True)
 class CaptionedPhoto:
-    """A photo's file and all its captions."""
+    """A photo's file, all its captions, and what the data call it (the file's name by default)."""
 
     path: Path
     captions: tuple[str, ...]
+    name: str = ""
+
+    def __post_init__(self):
+        if not self.name:
+            object.__setattr__(self, "name", self.path.name)
 
     @property
     def mirrors(self) -> bool:
@@ -32,7 +39,7 @@ class Problem:
     captions: int = 1
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
+        return f"{one_line(self.where)}: {one_line(self.reason)}"
 
 
 class TooManyProblems(ValueError):
@@ -64,7 +71,7 @@ def check_share(
     if not problems:
         return ""
     lost = sum(problem.captions for problem in problems)
-    share = f"{lost} of {total} captions ({lost / total:.2%})"
+    share = f"{lost} of {total} captions ({lost / max(total, 1):.2%})"
     places = "1 place" if len(problems) == 1 else f"{len(problems)} places"
     lines = [f"{name} data: {share} left out, for what is wrong in {places}:"]
     lines += [f"  {problem}" for problem in problems[:SHOWN]]
@@ -72,8 +79,7 @@ def check_share(
         lines.append(f"  and {len(problems) - SHOWN} more")
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        one_line_each = "".join(" ".join(str(problem).split()) + "\n" for problem in problems)
-        log.write_text(one_line_each, encoding="utf-8", errors="backslashreplace")
+        log.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
         lines.append(f"  all of them in {log}")
     summary = "\n".join(lines)
     if lost > max_bad * total or lost >= total:
@@ -82,6 +88,38 @@ def check_share(
             f"Received:\n{summary}"
         )
     return summary
+
+
+def one_line(text: str) -> str:
+    """Text from a file as it can be printed: on one line, of bearable length, nothing hidden."""
+    text = " ".join(text[: 10 * LONGEST_LINE].split())
+    if len(text) > LONGEST_LINE:
+        text = f"{text[:LONGEST_LINE]}..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def subset(photos: Sequence[CaptionedPhoto], share: float, seed: int = 0) -> list[CaptionedPhoto]:
+    """That share of the photos, rounded, at least one, each with all its captions.
+
+    Which ones depends on their names and the seed, not on their order. A smaller share of the same
+    seed is part of a larger one.
+
+    Raises:
+        ValueError: unless `share` is above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"Expected a share above 0 and at most 1. Received: share={share}")
+
+    def place(number: int) -> bytes:
+        """At random but for ever."""
+        key = f"{seed} {photos[number].name}".encode(errors="surrogateescape")
+        return hashlib.blake2b(key, digest_size=16).digest()
+
+    count = max(1, round(share * len(photos)))
+    chosen = sorted(range(len(photos)), key=place)[:count]
+    return [photos[number] for number in sorted(chosen)]
 
 
 def tidy(caption: str) -> str:

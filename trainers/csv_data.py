@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import warnings
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effcap.trainers.captions import CaptionedPhoto, Problem
+from effcap.trainers.captions import CaptionedPhoto, Problem, one_line
+from effcap.trainers.reading import Collector, lines_of, photo_folder, read_several, read_text
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
     from effcap.trainers.batches import CaptionBatches
+
+SEPARATORS = (";", "\t", "|")  # that people mistake for commas
 
 csv.field_size_limit(2**24)
 
@@ -27,7 +29,8 @@ def read_csv(
 ) -> tuple[list[CaptionedPhoto], list[Problem]]:
     """Photos with their captions, in the order in which they first appear.
 
-    Spaces around a photo's name and around a caption are dropped.
+    Spaces around a photo's name and around a caption are dropped. Different spellings of a path
+    (`a.jpg`, `./a.jpg`) are one photo. A caption that a photo has twice counts twice.
 
     Args:
         path: a CSV file in UTF-8 with a header.
@@ -41,65 +44,60 @@ def read_csv(
 
     Raises:
         FileNotFoundError: without such a file or folder.
-        ValueError: when it is no CSV in UTF-8 or lacks a column.
+        ValueError: when it is no CSV in UTF-8, or lacks a column or has it twice.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a CSV file. Received: {path}, which is not there")
-    folder = path.parent if images is None else Path(images)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder of photos. Received: {folder}")
-    captions: dict[str, list[str]] = {}
-    problems = []
+    text = read_text(path, "CSV")
+    found = Collector(photo_folder(path, images), edit)
+    reader = csv.reader(lines_of(text), strict=True, skipinitialspace=True)
     line = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True, skipinitialspace=True)
-            columns = reader.fieldnames or []
-            missing = [name for name in (image_column, caption_column) if name not in columns]
-            if missing:
-                raise ValueError(
-                    f"Expected a column {' and '.join(map(repr, missing))} in {path}. "
-                    f"Received columns: {', '.join(columns) or 'none'}"
-                )
-            for row in reader:
-                line = reader.line_num
-                image, caption = row[image_column], row[caption_column]
-                text = (edit(caption) if edit and caption else caption or "").strip()
-                reason = None
-                if None in row or None in row.values():
-                    reason = f"expected {len(columns)} fields"
-                elif not image.strip():
-                    reason = "no image named"
-                elif "\0" in image:
-                    reason = "a null character in the image's name"
-                elif not text:
-                    reason = f"empty caption of {image}"
-                if reason:
-                    problems.append(Problem(f"{path}, line {line}", reason))
-                else:
-                    captions.setdefault(image.strip(), []).append(text)
-    except (csv.Error, UnicodeDecodeError) as error:
+        rows = filter(None, reader)  # without blank lines
+        columns = [name.strip() for name in next(rows, [])]
+        image_at, caption_at = _find_columns(columns, (image_column, caption_column), path)
+        for row in rows:
+            line = reader.line_num
+            where = f"{path}, line {line}"
+            if len(row) == len(columns):
+                found.add(where, row[image_at], [row[caption_at]])
+            else:
+                reason = f"expected {len(columns)} fields (text with commas belongs in quotes)"
+                found.problems.append(Problem(where, f"{reason}. Received: {len(row)}"))
+    except csv.Error as error:
         raise ValueError(
-            f"Expected a CSV file in UTF-8. Received: {path}, which after line {line} is not: "
-            f"{error}"
+            f"Expected a CSV file. Received: {path}, which after line {line} is not: {error}; is "
+            "a quote never closed, or one inside a field not doubled?"
         ) from error
-    photos = [CaptionedPhoto(folder / name, tuple(texts)) for name, texts in captions.items()]
-    return photos, problems
+    return found.photos(), found.problems
+
+
+def _find_columns(columns: list[str], wanted: tuple[str, str], path: Path) -> list[int]:
+    """Where the columns for images and captions stand."""
+    if wanted[0] == wanted[1]:
+        raise ValueError(f"Expected two columns. Received: {wanted[0]!r} for images and captions")
+    missing = [name for name in wanted if name not in columns]
+    twice = [name for name in wanted if columns.count(name) > 1]
+    if not missing and not twice:
+        return [columns.index(name) for name in wanted]
+    received = one_line(", ".join(columns)) or "none"
+    if twice:
+        raise ValueError(
+            f"Expected a column {' and '.join(map(repr, twice))} once in {path}. "
+            f"Received columns: {received}"
+        )
+    separator = next((s for s in SEPARATORS if len(columns) == 1 and s in columns[0]), None)
+    hint = f"; it is separated by {separator!r}, save it with commas" if separator else ""
+    raise ValueError(
+        f"Expected a column {' and '.join(map(repr, missing))} in {path}. "
+        f"Received columns: {received}{hint}"
+    )
 
 
 def read_csvs(
     paths: Iterable[str | PathLike], *arguments: Any
 ) -> tuple[list[CaptionedPhoto], list[Problem]]:
     """`read_csv` for several files with the same arguments; a photo in several of them is one."""
-    captions: dict[Path, tuple[str, ...]] = {}
-    problems: list[Problem] = []
-    for path in paths:
-        photos, wrong = read_csv(path, *arguments)
-        problems += wrong
-        for photo in photos:
-            captions[photo.path] = captions.get(photo.path, ()) + photo.captions
-    return [CaptionedPhoto(path, texts) for path, texts in captions.items()], problems
+    return read_several(lambda path: read_csv(path, *arguments), paths)
 
 
 def csv_dataset(
@@ -121,12 +119,12 @@ def csv_dataset(
     Args:
         path: a CSV file in UTF-8 with a header, or several.
         images: folder that the image column is relative to; the CSV's own by default.
-        captioner: whose tokenizer and image size to use.
+        captioner: whose tokenizer, image size and fit to use.
         image_column, caption_column: names of the columns.
         edit: applied to every caption, such as `effcap.trainers.tidy`.
         max_bad: the share of captions that may have to be left out.
         options: of `CaptionBatches`, such as `batch_size=32`, `shuffle=True`, `seed=0`; and
-            `mirror=True` to mirror photos at random.
+            `mirror=True`, `crop=0.6`, `colour=0.3` to vary photos (see `Augmentation`).
 
     Returns:
         `CaptionBatches`, with what had to be left out in its `problems`.
@@ -140,11 +138,8 @@ def csv_dataset(
         >>> captioner.compile()
         >>> captioner.fit(data, epochs=3)
     """
-    from effcap.trainers.preparation import prepare
+    from effcap.trainers.preparation import dataset
 
-    paths = [path] if isinstance(path, str | PathLike) else list(path)
+    paths = [path] if isinstance(path, str | PathLike) else path
     data = read_csvs(paths, images, image_column, caption_column, edit)
-    batches, summary = prepare("CSV", data, captioner, max_bad=max_bad, **options)
-    if summary:
-        warnings.warn(summary, stacklevel=2)
-    return batches
+    return dataset("CSV", data, captioner, max_bad=max_bad, **options)

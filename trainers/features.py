@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from effcap.backbone import Backbone
+from effcap.trainers.augmentation import Augmentation
 from effcap.trainers.photo_files import PhotoFiles
 from effcap.trainers.progress import say, track
 
@@ -24,16 +25,19 @@ class CachedFeatures:
 
     Args:
         features: (V, N, S, C) float16: N photos, as they are (V = 1) and mirrored (V = 2).
+        fingerprint: a hash of what they were computed from.
     """
 
     input_name = "features"
 
-    def __init__(self, features: np.ndarray):
-        self.features = features
+    def __init__(self, features: np.ndarray, fingerprint: str):
+        self.features, self.fingerprint = features, fingerprint
         self.mirrored = len(features) > 1
 
-    def load(self, photos: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        """Features (B, S, C) of photos (B,), mirrored where `mirror` (B,)."""
+    def load(
+        self, photos: np.ndarray, mirror: np.ndarray, draws: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Features (B, S, C) of photos (B,), mirrored where `mirror` (B,); `draws` do nothing."""
         return np.asarray(self.features[mirror.astype(int), photos])  # (B,S,C)
 
 
@@ -87,7 +91,10 @@ def cache_features(
             say(f"{title}: {reason} in {folder}; computing them")
         compute_features(backbone, paths, folder, mirrored, batch_size, title)
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    return CachedFeatures(np.load(folder / FEATURES, mmap_mode="r"))
+    # Not where the files lie and when they were written: copies give the same features.
+    parts = [index["backbone"], mirrored, [size for _, size, _ in index["photos"]]]
+    state = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return CachedFeatures(np.load(folder / FEATURES, mmap_mode="r"), state)
 
 
 def check_frozen(backbone: Backbone) -> None:
@@ -96,6 +103,16 @@ def check_frozen(backbone: Backbone) -> None:
         raise ValueError(
             "Expected a frozen backbone to cache features of: those of one in training change "
             f"with every step. Received: trainable_blocks={backbone.trainable_blocks!r}"
+        )
+
+
+def check_mirrored_only(augmentation: Augmentation) -> None:
+    """Raises a ValueError where photos are to be varied in ways no features are kept of."""
+    if augmentation.crop < 1 or augmentation.colour > 0:
+        raise ValueError(
+            "Expected no crop and no colour with cached features: they are kept of whole photos, "
+            f"plain and mirrored. Received: crop={augmentation.crop}, "
+            f"colour={augmentation.colour}; use crop=1 and colour=0, or no cache"
         )
 
 
@@ -121,7 +138,7 @@ def compute_features(
         )
     features = np.lib.format.open_memmap(folder / FEATURES, "w+", np.float16, shape)
     program = FeatureProgram(backbone)
-    source = PhotoFiles(paths, backbone.image_size, mirrored)
+    source = PhotoFiles(paths, backbone.image_size, backbone.fit)
     steps = [(view, start) for view in range(views) for start in range(0, len(paths), batch_size)]
     for view, start in track(steps, len(steps), title):
         photos = np.arange(start, min(start + batch_size, len(paths)))
@@ -157,10 +174,10 @@ def file_key(path: Path) -> list:
 
 
 def fingerprint(backbone: Backbone) -> str:
-    """A hash of a backbone's layers, preprocessing, image size and weights; names do not count,
-    since Keras numbers those of layers anew in each process."""
+    """A hash of a backbone's layers, preprocessing, image size, fit and weights; names do not
+    count, since Keras numbers those of layers anew in each process."""
     layers = [{**layer.get_config(), "name": type(layer).__name__} for layer in backbone.net.layers]
-    parts = [vars(backbone.preprocessing), backbone.image_size, layers]
+    parts = [vars(backbone.preprocessing), backbone.image_size, backbone.fit, layers]
     state = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for weight in backbone.weights:
         state.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())

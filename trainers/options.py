@@ -7,6 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
+from effcap.trainers.augmentation import Augmentation
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # and Keras's names for them
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -17,7 +21,13 @@ class TrainingOptions:
         steps: length of the run in steps, in place of `epochs`.
         batch_size: photos per step, each with its captions.
         captions_per_photo: at most that many per photo and epoch; None for all.
+        gradient_accumulation: steps whose gradients are averaged for one update of the weights.
+            At the end of a run, those of an unfinished update are not used.
         learning_rate: the highest, at the end of the warmup.
+        backbone_learning_rate: the highest for the backbone, where it is trained; None for the
+            same as the rest.
+        decoder_learning_rate: the highest for what GPT-2 brings along, where it is trained; None
+            for the same as the rest.
         warmup: share of all steps in which the learning rate rises from 0; it then falls as a
             cosine to 0.
         weight_decay: AdamW's, on matrices only: not on biases, norms and embeddings.
@@ -25,7 +35,12 @@ class TrainingOptions:
         label_smoothing: share of the target's probability spread over all tokens.
         ema: momentum of the moving average of weights that is validated and saved; 0 for none. It
             is lowered in short runs, where the average would still hold the weights of the start.
+        patience: epochs without a better validation score after which the run ends; None for all
+            epochs.
+        precision: "float32", or "bfloat16" for computing in half the bits, with weights in float32.
         mirror: mirror photos at random, except where a caption says left or right.
+        crop: least share of a photo's area that a random crop keeps; 1 for no crops.
+        colour: strength of random changes of brightness, contrast and saturation, from 0 to 1.
         seed: of weights, order, choice and dropout.
 
     Raises:
@@ -36,13 +51,20 @@ class TrainingOptions:
     steps: int | None = None
     batch_size: int = 32
     captions_per_photo: int | None = None
+    gradient_accumulation: int = 1
     learning_rate: float = 5e-4
+    backbone_learning_rate: float | None = None
+    decoder_learning_rate: float | None = None
     warmup: float = 0.05
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
     ema: float = 0.0
+    patience: int | None = None
+    precision: str = "float32"
     mirror: bool = False
+    crop: float = 1.0
+    colour: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
@@ -53,9 +75,11 @@ class TrainingOptions:
                 raise ValueError(
                     f"Expected training.{name} to be {wanted}. Received: {name}={value!r}"
                 )
-        for name in ("epochs", "steps", "batch_size", "captions_per_photo"):
+        counts = ("epochs", "steps", "batch_size", "captions_per_photo", "patience")
+        for name in (*counts, "gradient_accumulation"):
             self._check(name, 1)
-        for name in ("learning_rate", "weight_decay", "clip_norm", "seed"):
+        rates = ("learning_rate", "backbone_learning_rate", "decoder_learning_rate")
+        for name in (*rates, "weight_decay", "clip_norm", "seed"):
             self._check(name, 0)
         for name in ("warmup", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
@@ -63,6 +87,19 @@ class TrainingOptions:
                     f"Expected training.{name} from 0 up to but not including 1. "
                     f"Received: {name}={getattr(self, name)}"
                 )
+
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"Expected training.precision out of {', '.join(PRECISIONS)}. "
+                f"Received: precision={self.precision!r}"
+            )
+
+        self.augmentation  # noqa: B018  its own checks
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How photos are varied."""
+        return Augmentation(mirror=self.mirror, crop=self.crop, colour=self.colour)
 
     def _check(self, name: str, least: int) -> None:
         value = getattr(self, name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effcap.trainers.augmentation import Augmentation
 from effcap.trainers.batches import CaptionBatches
-from effcap.trainers.captions import CaptionedPhoto, Problem, check_share
+from effcap.trainers.captions import check_share
 from effcap.trainers.photo_files import PhotoFiles, check_photos
+from effcap.trainers.reading import Data
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
@@ -15,13 +18,16 @@ if TYPE_CHECKING:
 
 def prepare(
     name: str,
-    data: tuple[list[CaptionedPhoto], list[Problem]],
+    data: Data,
     captioner: Captioner,
     *,
     max_bad: float = 0.01,
     log: Path | None = None,
     title: str | None = None,
+    record: Path | None = None,
     mirror: bool = False,
+    crop: float = 1.0,
+    colour: float = 0.0,
     **options: Any,
 ) -> tuple[CaptionBatches, str]:
     """Leaves out what cannot be used, of whatever kind, and counts it.
@@ -29,10 +35,11 @@ def prepare(
     Args:
         name: of the data, such as "training".
         data: photos with captions and what was wrong with the rest, as `read_csv` returns them.
-        captioner: whose tokenizer and image size to use.
+        captioner: whose tokenizer, image size and fit to use.
         max_bad, log: as in `check_share`.
         title: of the progress bar while photos are checked; None for no bar.
-        mirror: mirror photos at random, except where a caption says left or right.
+        record: file that remembers the photos found good, as in `check_photos`.
+        mirror, crop, colour: how photos are varied, as in `Augmentation`.
         options: of `CaptionBatches`.
 
     Returns:
@@ -40,20 +47,31 @@ def prepare(
         batches' `problems`.
 
     Raises:
+        ValueError: for options out of range, or when there is no data.
         TooManyProblems: when more than `max_bad` of the captions cannot be used, or none can.
     """
+    augmentation = Augmentation(mirror=mirror, crop=crop, colour=colour)
     photos, problems = data
     total = sum(problem.captions for problem in problems)
     total += sum(len(photo.captions) for photo in photos)
-    size = captioner.encoder.image_size
-    good, unreadable = check_photos(photos, size, title=title)
+    encoder = captioner.encoder
+    good, unreadable = check_photos(photos, encoder.image_size, title=title, record=record)
     problems = problems + unreadable
     if not good:
         check_share(name, problems, total, max_bad, log)
         raise ValueError(f"Expected photos with captions as {name} data. Received: none")
-    source = PhotoFiles([photo.path for photo in good], size, mirror)
+    paths = [photo.path for photo in good]
+    source = PhotoFiles(paths, encoder.image_size, encoder.fit, augmentation)
     batches = CaptionBatches(
         good, source, captioner.tokenizer, captioner.decoder.positions, **options
     )
     batches.problems = problems + batches.problems
     return batches, check_share(name, batches.problems, total, max_bad, log)
+
+
+def dataset(name: str, data: Data, captioner: Captioner, **options: Any) -> CaptionBatches:
+    """`prepare` for a notebook: what is left out is a warning to the caller's caller."""
+    batches, summary = prepare(name, data, captioner, **options)
+    if summary:
+        warnings.warn(summary, stacklevel=3)
+    return batches

@@ -29,11 +29,12 @@ class Bar:
         title: what is being done.
         total: number of steps.
         every: seconds between two lines where stderr is no terminal.
+        done: steps that were taken earlier.
     """
 
-    def __init__(self, title: str, total: int, every: float = 30.0):
+    def __init__(self, title: str, total: int, every: float = 30.0, done: int = 0):
         self.title, self.total, self.every = title, total, every
-        self.done = 0
+        self.before = self.done = done
         self.console = Console(stderr=True)
         self.drawn = self.console.is_terminal or self.console.is_jupyter
         self.bar = Progress(
@@ -50,7 +51,7 @@ class Bar:
     def __enter__(self) -> Bar:
         self.started = self.told = time.monotonic()
         self.bar.start()
-        self.task = self.bar.add_task(self.title, total=self.total, status="")
+        self.task = self.bar.add_task(self.title, total=self.total, completed=self.done, status="")
         return self
 
     def __exit__(self, *_) -> None:
@@ -64,7 +65,8 @@ class Bar:
         now = time.monotonic()
         if not self.drawn and now - self.told >= self.every:
             self.told = now
-            left = (now - self.started) / self.done * (self.total - self.done)
+            pace = (now - self.started) / (self.done - self.before)  # seconds per step
+            left = pace * (self.total - self.done)
             line = f"{self.title}: {self.done} of {self.total}, {timedelta(seconds=round(left))}"
             say(f"{line} left{'' if status is None else f', {status}'}")
 

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from effcap.presets import CONFIG, list_presets, preset_folder
+from effcap.tools.backbone_weights import check_backbone_weights
 from effcap.trainers.options import TrainingOptions
+from effcap.trainers.run_folder import BEST, CHECKPOINT, LAST
 from effcap.variants import list_variants, load_hparams, read_json, set_hparams
+
+EARLIER = (CHECKPOINT, LAST, BEST)  # what a run folder holds once its run has begun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +24,21 @@ class RunOptions:
 
     Attributes:
         model: a variant to train from scratch, or a preset to go on from.
-        out: run folder; one that holds the presets of an earlier run is refused.
+        out: run folder; one that holds an earlier run is refused, unless with `resume`.
+        resume: go on with the run in `out`, where there is one.
         settings: changes of hyperparameters, such as "decoder.dropout=0.1".
         tokenizer: folder of a tokenizer for a variant; None trains one on the captions.
         vocabulary_size: of the tokenizer trained on the captions; None for 4096.
         backbone_weights: "imagenet", "none", or the path of weights; None for "imagenet" where the
             variant's network is known by name.
+        weights: folder of GPT-2's weights for a variant, see `effcap.tools.load_gpt2`; its
+            tokenizer is used, too, unless another is given.
         cache: folder for the features of a frozen backbone; None computes them at every step.
+        train_percentage: share of the training photos to use, such as 0.001 for 0.1 %, chosen by
+            the seed; all of them by default.
         max_bad: share of the captions that may be unusable.
+        checkpoint_minutes: between two checkpoints; there is one after each epoch besides.
+        checkpoint_steps: between two checkpoints, in place of the minutes.
         command: the command line, for the record.
         flags: the command line's long options and their values, for the record.
 
@@ -37,26 +48,24 @@ class RunOptions:
     """
 
     model: str | PathLike
-    out: Path
+    out: str | PathLike
+    resume: bool = False
     settings: Sequence[str] = ()
     tokenizer: Path | None = None
     vocabulary_size: int | None = None
     backbone_weights: str | None = None
+    weights: Path | None = None
     cache: Path | None = None
+    train_percentage: float = 1.0
     max_bad: float = 0.01
+    checkpoint_minutes: float = 10.0
+    checkpoint_steps: int | None = None
     command: Sequence[str] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not 0 <= self.max_bad <= 1:
-            raise ValueError(f"Expected max_bad from 0 to 1. Received: max_bad={self.max_bad}")
-        if self.out.exists() and not self.out.is_dir():
-            raise FileExistsError(f"Expected a run folder. Received: {self.out}, which is a file")
-        if (self.out / "last").exists():
-            raise FileExistsError(
-                f"Expected a new run folder. Received: {self.out}, which holds the presets of an "
-                "earlier run; choose another folder, or remove it"
-            )
+        self._check_numbers()
+        self._check_folder()
         if self.preset is not None:
             self._refuse_options_of_variants()
         if self.tokenizer is not None and self.vocabulary_size is not None:
@@ -66,15 +75,49 @@ class RunOptions:
             )
         if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
             raise FileNotFoundError(f"Expected a tokenizer's folder. Received: {self.tokenizer}")
-        weights = self.backbone_weights
-        if weights not in (None, "imagenet", "none") and not Path(weights).exists():
+        if self.weights is not None and not Path(self.weights).is_dir():
             raise FileNotFoundError(
-                f"Expected backbone weights: imagenet, none, or a file. Received: {weights!r}"
+                f"Expected a folder with GPT-2's weights. Received: {self.weights}"
             )
+        check_backbone_weights(self.backbone_weights)
         self.training  # noqa: B018  its own checks
 
+    def _check_numbers(self) -> None:
+        if not 0 <= self.max_bad <= 1:
+            raise ValueError(f"Expected max_bad from 0 to 1. Received: max_bad={self.max_bad}")
+        if not 0 < self.train_percentage <= 1:
+            raise ValueError(
+                "Expected train_percentage, a share of the photos, above 0 and up to 1. "
+                f"Received: train_percentage={self.train_percentage}"
+            )
+        if not self.checkpoint_minutes > 0:
+            raise ValueError(
+                "Expected checkpoint_minutes above 0. "
+                f"Received: checkpoint_minutes={self.checkpoint_minutes}"
+            )
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise ValueError(
+                "Expected checkpoint_steps of at least 1. "
+                f"Received: checkpoint_steps={self.checkpoint_steps}"
+            )
+
+    def _check_folder(self) -> None:
+        out = self.folder
+        if out.exists() and not out.is_dir():
+            raise FileExistsError(f"Expected a run folder. Received: {out}, which is a file")
+        if not self.resume and any((out / name).exists() for name in EARLIER):
+            raise FileExistsError(
+                f"Expected a new run folder. Received: {out}, which holds an earlier run; go on "
+                "with it (--resume), choose another folder, or remove it"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.out)
+
     def _refuse_options_of_variants(self) -> None:
-        for name in ("tokenizer", "vocabulary_size", "backbone_weights"):
+        for name in ("tokenizer", "vocabulary_size", "backbone_weights", "weights"):
             if getattr(self, name) is not None:
                 raise ValueError(
                     f"Expected no {name.replace('_', ' ')}: the preset {str(self.model)!r} has its "

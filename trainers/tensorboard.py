@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,61 +14,80 @@ from PIL import Image, ImageDraw, ImageFont
 from effcap.photos import load_thumbnail
 
 if TYPE_CHECKING:
+    from effcap.captioner import Captioner
     from effcap.photos import Photo
+    from effcap.trainers.batches import CaptionBatches
+    from effcap.trainers.checkpoint import Position
 
 EVERY = 10  # steps between two points
 WIDTH, HEIGHT = 320, 320  # of photos, at most
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Loss and learning rate as training goes on; losses and sample captions after each epoch.
+    """Loss, learning rate and images per second as training goes on; scores and sample captions
+    after each epoch.
 
     Args:
         folder: where the event files go.
+        position: where the run stands.
+        batches: what is trained on.
         samples: photos whose captions to show.
     """
 
-    def __init__(self, folder: Path, samples: Sequence[Photo] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        position: Position,
+        batches: CaptionBatches,
+        samples: Sequence[Photo] = (),
+    ):
         super().__init__()
-        self.folder, self.samples = folder, samples
-        self.writer = None
-        self.step = 0
-
-    def on_train_begin(self, logs=None):
         from tensorboardX import SummaryWriter
 
-        self.writer = SummaryWriter(str(self.folder))
+        self.position, self.batches, self.samples = position, batches, samples
+        # What an interrupted run wrote after its checkpoint is not shown twice.
+        self.writer = SummaryWriter(str(folder), purge_step=position.steps + 1)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.seen, self.total = 0, 0.0  # steps of this epoch, and the sum of their losses
+        self.told = None if self._seen() else (0, 0.0, None)
+
+    def _seen(self) -> int:
+        """Steps since the epoch began, those before the run was stopped included."""
+        return self.position.steps - self.position.epoch * len(self.batches)
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        if (self.step - 1) % EVERY == 0:
-            # Keras gives the mean since the epoch began; here, the mean since the last point.
-            total = float(logs["loss"]) * (batch + 1)
-            loss = (total - self.total) / (batch + 1 - self.seen)
-            self.seen, self.total = batch + 1, total
-            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            self.writer.add_scalar("step/loss", loss, self.step)
-            self.writer.add_scalar("step/learning_rate", rate, self.step)
+        step, seen = self.position.steps, self._seen()
+        if self.told is not None and (step - 1) % EVERY:
+            return
+        # Keras gives the mean since the epoch began; here, the mean since the last point.
+        total, now = float(logs["loss"]) * seen, time.perf_counter()
+        if self.told is not None:
+            steps, before, then = self.told
+            self.writer.add_scalar("step/loss", (total - before) / (seen - steps), step)
+            if then is not None:
+                rate = (seen - steps) * self.batches.batch_size / (now - then)
+                self.writer.add_scalar("step/images_per_second", rate, step)
+        learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.writer.add_scalar("step/learning_rate", learning_rate, step)
+        self.told = seen, total, now
 
-    def on_epoch_end(self, epoch, logs=None):
-        for name, value in logs.items():
-            self.writer.add_scalar(f"epoch/{name}", float(value), self.step)
+    def end_epoch(self, captioner: Captioner, scores: Mapping[str, float]) -> None:
+        """Scores of an epoch, and what the captioner writes now."""
+        step = self.position.steps
+        for name, value in scores.items():
+            self.writer.add_scalar(f"epoch/{name}", value, step)
         if self.samples:
-            captions = self.model.generate(self.samples)
+            captions = captioner.generate(self.samples)
             for number, (photo, caption) in enumerate(zip(self.samples, captions, strict=True)):
                 picture = caption_picture(load_thumbnail(photo, (HEIGHT, WIDTH)), caption)
                 self.writer.add_image(
-                    f"captions/{number}", np.asarray(picture), self.step, dataformats="HWC"
+                    f"captions/{number}", np.asarray(picture), step, dataformats="HWC"
                 )
         self.writer.flush()
 
     def close(self) -> None:
         """Writes what is left, also when training was interrupted."""
-        if self.writer is not None:
-            self.writer.close()
+        self.writer.close()
 
 
 def caption_picture(photo: Image.Image, caption: str, width: int = WIDTH) -> Image.Image:

@@ -16,6 +16,8 @@ from effcap.tools.cli.terminal import start_keras
 if TYPE_CHECKING:
     import numpy as np
 
+    from effcap.encoder import ImageEncoder
+
 DEFAULT_PRESET = "flickr8k-lite0"
 SAMPLERS = ("beam", "nucleus", "greedy")
 # (option, kind, the sampler it belongs to or None for all, help)
@@ -112,9 +114,9 @@ def run(arguments: argparse.Namespace) -> None:
     captioner = Captioner.from_preset(preset)
     results: list[dict] = []
     skipped: list[UnreadablePhoto] = []
-    size, batch_size = captioner.encoder.image_size, arguments.batch_size
+    encoder, batch_size = captioner.encoder, arguments.batch_size
     with Bar("captioning", len(paths)) as bar:
-        for batch in readable(paths, size, batch_size, skipped):
+        for batch in readable(paths, encoder, batch_size, skipped):
             images = [image for _, image in batch]
             captions = captioner.generate(images, sampler, details=True, batch_size=batch_size)
             for (path, _), options in zip(batch, captions, strict=True):
@@ -131,14 +133,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def readable(
-    paths: Sequence[Path], image_size: tuple[int, int], batch_size: int, skipped: list
+    paths: Sequence[Path], encoder: ImageEncoder, batch_size: int, skipped: list
 ) -> Iterator[list[tuple[Path, np.ndarray]]]:
     """Batches of photos, decoded in threads; the errors of the others go to `skipped`."""
     from effcap.photos import UnreadablePhoto, load_photo
 
     def load(path: Path) -> np.ndarray | UnreadablePhoto:
         try:
-            return load_photo(path, image_size)
+            return load_photo(path, encoder.image_size, encoder.fit)
         except UnreadablePhoto as error:
             return error
 

@@ -86,7 +86,7 @@ def as_words(name: str, value: object) -> list[str]:
 
 def flags_of(parsed: argparse.Namespace) -> dict[str, object]:
     """The options of a command by their long names, as --config takes them."""
-    skipped = ("arguments", "command", "config", "parser", "run", "source")
+    skipped = ("arguments", "command", "config", "parser", "resume", "run", "smoke", "source")
     return {
         name.replace("_", "-"): as_json(value)
         for name, value in vars(parsed).items()

@@ -1,9 +1,8 @@
-"""What people see and keep of a run: presets, progress, TensorBoard."""
+"""What people see of a run: progress, TensorBoard."""
 
 from __future__ import annotations
 
 import io
-import json
 
 import keras
 import numpy as np
@@ -12,62 +11,10 @@ from data_maker import make_captioner
 from PIL import Image
 from rich.console import Console
 
-from effcap.captioner import Captioner
 from effcap.trainers import progress
-from effcap.trainers.callbacks import Presets, StopAfter
+from effcap.trainers.checkpoint import Position
 from effcap.trainers.progress import Bar, track
 from effcap.trainers.tensorboard import TensorBoard, caption_picture
-
-
-def weights(captioner) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(weight) for weight in captioner.trainable_weights]
-
-
-def end_epochs(tmp_path, losses, **changes) -> Captioner:
-    captioner = make_captioner(**changes)
-    callback = Presets(tmp_path, {"command": "effcap train"})
-    callback.set_model(captioner)
-    for epoch, loss in enumerate(losses):
-        captioner.decoder.wpe.assign(captioner.decoder.wpe + 1)
-        scores = {"loss": loss} if loss > 9 else {"loss": 9.0, "val_cross_entropy": loss}
-        callback.on_epoch_end(epoch, scores)
-    return captioner
-
-
-def test_the_best_preset_is_that_of_the_lowest_validation_loss(tmp_path):
-    captioner = end_epochs(tmp_path, [3.0, 2.0, 2.5])
-    best = json.loads((tmp_path / "best" / "training.json").read_text())
-    last = json.loads((tmp_path / "last" / "training.json").read_text())
-    assert (best["epoch"], best["scores"]["val_cross_entropy"]) == (2, 2.0)
-    assert last["epoch"] == 3 and last["command"] == "effcap train"
-    found = Captioner.from_preset(tmp_path / "last")
-    for kept, wanted in zip(weights(found), weights(captioner), strict=True):
-        assert np.array_equal(kept, wanted)
-    earlier = Captioner.from_preset(tmp_path / "best").decoder.wpe
-    np.testing.assert_allclose(captioner.decoder.wpe - earlier, 1, atol=1e-5)
-
-
-def test_without_validation_the_last_is_the_best(tmp_path):
-    end_epochs(tmp_path, [11.0, 12.0])
-    assert json.loads((tmp_path / "best" / "training.json").read_text())["epoch"] == 2
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_presets(tmp_path):
-    with pytest.raises(ValueError, match="epoch 2: val_cross_entropy is nan"):
-        end_epochs(tmp_path, [3.0, float("nan")])
-    assert json.loads((tmp_path / "last" / "training.json").read_text())["epoch"] == 1
-
-
-def test_training_stops_after_as_many_steps_as_asked():
-    captioner = make_captioner()
-    callback = StopAfter(3)
-    callback.set_model(captioner)
-    stopped = []
-    for batch in range(3):
-        captioner.stop_training = False
-        callback.on_train_batch_end(batch)
-        stopped.append(captioner.stop_training)
-    assert stopped == [False, False, True]
 
 
 @pytest.fixture
@@ -84,6 +31,13 @@ def test_a_log_file_gets_a_line_now_and_then(capsys, clock):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert lines[0] == "training: 3 of 100, 0:16:10 left, loss 1.5"
+
+
+def test_the_time_left_counts_only_steps_that_were_taken_now(capsys, clock):
+    with Bar("training", 100, every=25, done=90) as bar:
+        for _ in range(4):
+            bar.advance()
+    assert capsys.readouterr().err.splitlines()[0] == "training: 93 of 100, 0:01:10 left"
 
 
 def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch):
@@ -124,28 +78,63 @@ def read_events(folder) -> dict:
     return found
 
 
-def test_event_files_hold_losses_learning_rate_and_captioned_photos(tmp_path):
-    photo = tmp_path / "photo.png"
-    Image.new("RGB", (200, 100), "red").save(photo)
+class Batches:
+    """As many as an epoch has, of so many photos each."""
+
+    batch_size = 4
+
+    def __len__(self) -> int:
+        return 12
+
+
+def board_of(folder, position, captioner, photos=()) -> TensorBoard:
+    board = TensorBoard(folder, position, Batches(), photos)
+    board.set_model(captioner)
+    board.on_epoch_begin(position.epoch)
+    return board
+
+
+def take_steps(board, losses) -> None:
+    for batch in range(board.position.steps, len(losses)):
+        board.position.steps += 1
+        board.on_train_batch_end(batch, {"loss": losses[: batch + 1].mean()})
+
+
+@pytest.fixture
+def captioner():
     captioner = make_captioner()
     captioner.compile(keras.optimizers.SGD(0.25), jit_compile=False)
-    board = TensorBoard(tmp_path / "events", [photo])
-    board.set_model(captioner)
-    board.on_train_begin()
-    board.on_epoch_begin(0)
+    return captioner
+
+
+def test_event_files_hold_losses_learning_rate_pace_and_captioned_photos(tmp_path, captioner):
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (200, 100), "red").save(photo)
+    board = board_of(tmp_path / "events", Position(), captioner, [photo])
     losses = np.arange(1.0, 13)
-    for batch in range(12):
-        board.on_train_batch_end(batch, {"loss": losses[: batch + 1].mean()})
-    board.on_epoch_end(0, {"loss": 6.5, "val_cross_entropy": 5.5})
+    take_steps(board, losses)
+    board.end_epoch(captioner, {"loss": 6.5, "val_cross_entropy": 5.5})
     board.close()
     events = read_events(tmp_path / "events")
     assert events["step/loss"] == [(1, 1.0), (11, pytest.approx(losses[1:11].mean()))]
     assert events["step/learning_rate"] == [(1, 0.25), (11, 0.25)]
+    ((step, pace),) = events["step/images_per_second"]
+    assert step == 11 and pace > 0
     assert events["epoch/loss"] == [(12, 6.5)] and events["epoch/val_cross_entropy"] == [(12, 5.5)]
     ((step, picture),) = events["captions/0"]
     assert step == 12
     wanted = caption_picture(Image.open(photo), captioner.generate(photo))
     assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(wanted))
+
+
+def test_the_curve_of_a_resumed_run_goes_on(tmp_path, captioner):
+    losses = np.arange(1.0, 31)
+    board = board_of(tmp_path, Position(steps=5), captioner)
+    take_steps(board, losses[:12])
+    board.close()
+    events = read_events(tmp_path)
+    # Keras's mean is that since the epoch began, what the first process saw included.
+    assert events["step/loss"] == [(11, pytest.approx(losses[6:11].mean()))]
 
 
 @pytest.mark.parametrize("size", ((320, 200), (150, 320), (40, 30)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -12,13 +13,16 @@ import keras
 
 import effcap
 from effcap.captioner import Captioner
-from effcap.tools.imagenet import load_imagenet
+from effcap.tools import load_gpt2
+from effcap.tools.backbone_weights import load_backbone_weights
 from effcap.tools.tokenizer import Tokenizer
 from effcap.trainers.batches import CaptionBatches
-from effcap.trainers.captions import CaptionedPhoto, Problem
-from effcap.trainers.features import cache_features, check_frozen
+from effcap.trainers.captions import CaptionedPhoto, Problem, subset
+from effcap.trainers.features import cache_features, check_frozen, check_mirrored_only
+from effcap.trainers.options import PRECISIONS
 from effcap.trainers.preparation import prepare
 from effcap.trainers.progress import say
+from effcap.trainers.run_folder import finished, note
 from effcap.trainers.run_options import RunOptions
 from effcap.trainers.training import train
 
@@ -27,24 +31,38 @@ SAMPLES = 8  # photos whose captions TensorBoard shows
 Data = tuple[list[CaptionedPhoto], list[Problem]]
 
 
-def run(training: Data, validation: Data | None, options: RunOptions) -> keras.callbacks.History:
-    """Checks the data, makes the captioner and trains it.
+def run(training: Data, validation: Data | None, options: RunOptions) -> list[dict[str, float]]:
+    """Checks the data, makes the captioner and trains it, or goes on where an earlier call stopped.
 
     Args:
         training, validation: photos with captions and what was wrong with the rest, as `read_csv`
             returns them.
         options: everything else.
 
+    Returns:
+        The scores of each epoch, as `train` does; none of a run that had ended before.
+
     Raises:
         FileNotFoundError: for weights that are not there.
         ValueError: for settings that do not fit, or more unusable data than `max_bad`.
+        KeyboardInterrupt: when asked to stop, after a checkpoint.
     """
+    if options.resume and finished(options.folder):
+        say(f"the run in {options.folder} has come to its end already")
+        return []
+    with computing_in(options.training.precision):
+        return _run(training, validation, options)
+
+
+def _run(training: Data, validation: Data | None, options: RunOptions) -> list[dict[str, float]]:
     how = options.training
     keras.utils.set_random_seed(how.seed)
-    captioner = make_captioner(training[0], options)
+    photos = subset(training[0], options.train_percentage, how.seed)
+    captioner = make_captioner(photos, options)
     if options.cache is not None:
         check_frozen(captioner.encoder.backbone)
-    batches = make_batches("training", training, captioner, options)
+        check_mirrored_only(how.augmentation)
+    batches = make_batches("training", (photos, training[1]), captioner, options)
     held_out = None
     if validation is not None:
         held_out = make_batches("validation", validation, captioner, options)
@@ -60,19 +78,40 @@ def run(training: Data, validation: Data | None, options: RunOptions) -> keras.c
                     part.source.mirrored,
                     title=f"features of {name} photos",
                 )
-    say(
+    tell(
+        options,
         f"{batches.images} photos, {batches.padding:.1%} padding, "
-        f"{captioner.count_params() / 1e6:.1f} M parameters, run folder {options.out}"
+        f"{captioner.count_params() / 1e6:.1f} M parameters, run folder {options.out}",
     )
     return train(
         captioner,
         batches,
         held_out,
-        options.out,
+        options.folder,
         how,
         make_record(captioner, batches, held_out, options),
         samples,
+        resume=options.resume,
+        checkpoint_minutes=options.checkpoint_minutes,
+        checkpoint_steps=options.checkpoint_steps,
     )
+
+
+def tell(options: RunOptions, line: str) -> None:
+    """Tells people, and the run's log."""
+    say(line)
+    note(options.folder, line)
+
+
+@contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """Within it, new layers compute in that precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(PRECISIONS[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def make_captioner(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Captioner:
@@ -84,19 +123,17 @@ def make_captioner(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Cap
     except (TypeError, ValueError) as error:
         settings = f" with {', '.join(options.settings)}" if options.settings else ""
         raise ValueError(f"Cannot make {options.model}{settings}: {error}") from error
-    backbone = captioner.encoder.backbone
-    weights = options.backbone_weights
-    if weights is None:
-        weights = "imagenet" if isinstance(backbone.network, str) else "none"
-    if weights != "none":
-        load_imagenet(backbone, None if weights == "imagenet" else weights)
+    load_backbone_weights(captioner.encoder.backbone, options.backbone_weights)
+    if options.weights is not None:
+        tell(options, load_gpt2(captioner, options.weights))
     return captioner
 
 
 def make_tokenizer(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Tokenizer:
     """The tokenizer asked for, or one trained on the captions."""
-    if options.tokenizer is not None:
-        return Tokenizer.from_folder(options.tokenizer)
+    folder = options.tokenizer or options.weights
+    if folder is not None:
+        return Tokenizer.from_folder(folder)
     captions = [text for photo in photos for text in photo.captions]
     return Tokenizer.train(captions, options.vocabulary_size or 4096)
 
@@ -106,21 +143,23 @@ def make_batches(
 ) -> CaptionBatches:
     """Batches of what can be used; says what cannot."""
     how = options.training
+    views = asdict(how.augmentation) if name == "training" else {}
     batches, summary = prepare(
         name,
         data,
         captioner,
         max_bad=options.max_bad,
-        log=options.out / f"left_out_{name}.txt",
+        log=options.folder / f"left_out_{name}.txt",
+        record=options.folder / f"checked_{name}.bin",
         title=f"checking {name} photos",
-        mirror=how.mirror and name == "training",
+        **views,
         batch_size=how.batch_size,
         captions_per_photo=how.captions_per_photo,
         shuffle=name == "training",
         seed=how.seed,
     )
     if summary:
-        say(summary)
+        tell(options, summary)
     return batches
 
 
@@ -136,6 +175,7 @@ def make_record(
         "command": shlex.join(map(str, options.command)),
         "flags": dict(options.flags),
         "hparams": {**captioner.hparams(), "training": asdict(options.training)},
+        "train_percentage": options.train_percentage,
         "tokenizer": captioner.tokenizer.fingerprint,
         "data": {
             name: {

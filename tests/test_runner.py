@@ -8,9 +8,9 @@ import pytest
 from data_maker import make_captioner, make_data, make_variant
 
 from effcap.trainers import Problem, RunOptions, TooManyProblems, read_csv
-from effcap.trainers import run as run_module
-from effcap.trainers.run import make_captioner as captioner_of
-from effcap.trainers.run import run
+from effcap.trainers import runner as run_module
+from effcap.trainers.runner import make_captioner as captioner_of
+from effcap.trainers.runner import run
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 def trained(monkeypatch):
     """What `train` was given, in place of training."""
     given = []
-    monkeypatch.setattr(run_module, "train", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(run_module, "train", lambda *arguments, **named: given.append(arguments))
     return given
 
 
@@ -39,10 +39,15 @@ def data(folder, name="train"):
     return read_csv(folder / f"{name}.csv", folder / "photos")
 
 
-def test_a_run_folder_with_presets_of_an_earlier_run_is_refused(folder, tmp_path):
-    (tmp_path / "last").mkdir()
+@pytest.mark.parametrize("name", ("last", "best", "checkpoint.h5"))
+def test_a_run_folder_of_an_earlier_run_is_refused_unless_to_go_on(folder, tmp_path, name):
+    (tmp_path / name).mkdir()
     with pytest.raises(FileExistsError, match="an earlier run"):
         options(folder, tmp_path)
+    assert options(folder, tmp_path, resume=True).folder == tmp_path
+
+
+def test_a_run_folder_that_is_a_file_is_refused(folder, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="which is a file"):
         options(folder, tmp_path / "file")
@@ -52,6 +57,14 @@ def test_a_run_folder_with_presets_of_an_earlier_run_is_refused(folder, tmp_path
     ("changes", "message"),
     (
         ({"max_bad": 2}, "max_bad=2"),
+        ({"train_percentage": 0}, "train_percentage=0"),
+        ({"train_percentage": 10}, "up to 1. Received: train_percentage=10"),
+        ({"checkpoint_minutes": 0}, "checkpoint_minutes=0"),
+        ({"checkpoint_steps": 0}, "checkpoint_steps=0"),
+        ({"weights": "none"}, "folder with GPT-2's weights. Received: none"),
+        ({"settings": ["training.precision=half"]}, "precision='half'"),
+        ({"settings": ["training.crop=0"]}, "crop=0"),
+        ({"settings": ["training.gradient_accumulation=0"]}, "gradient_accumulation=0"),
         ({"model": "lite0-smal"}, r"variant \(.*lite0-small.*\).*Received: 'lite0-smal'"),
         ({"settings": ["training.epoch=3"]}, "Received: epoch"),
         ({"settings": ["training.epochs=abc"]}, "epochs to be int. Received: epochs='abc'"),
@@ -73,7 +86,13 @@ def test_a_run_folder_given_as_model_is_told_from_its_presets(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", ({"tokenizer": "x"}, {"vocabulary_size": 300}, {"backbone_weights": "none"})
+    "changes",
+    (
+        {"tokenizer": "x"},
+        {"vocabulary_size": 300},
+        {"backbone_weights": "none"},
+        {"weights": "x"},
+    ),
 )
 def test_options_of_variants_are_not_ignored_for_presets(folder, tmp_path, changes):
     changes = {"vocabulary_size": None, **changes, "model": folder / "run" / "best"}
@@ -171,3 +190,46 @@ def test_a_cache_for_a_backbone_in_training_is_refused_before_photos_are_read(fo
     missing = [type(photo)(tmp_path / "none.jpg", photo.captions) for photo in photos]
     with pytest.raises(ValueError, match="frozen backbone .* trainable_blocks='all'"):
         run((missing, []), None, chosen)
+
+
+def test_a_run_that_has_ended_is_not_begun_again(folder, tmp_path, trained, capsys):
+    (tmp_path / "run.json").write_text('{"finished": {}}')
+    (tmp_path / "last").mkdir()
+    assert run(data(folder), None, options(folder, tmp_path, resume=True)) == []
+    assert "come to its end already" in capsys.readouterr().err and not trained
+
+
+def test_a_share_of_the_photos_is_chosen_by_the_seed(folder, tmp_path, trained):
+    for name, seed in (("1", 0), ("2", 0), ("3", 1)):
+        settings = [f"training.seed={seed}"]
+        chosen = options(folder, tmp_path / name, train_percentage=0.5, settings=settings)
+        run(data(folder), None, chosen)
+    first, again, other = (
+        {str(path) for path in arguments[1].source.paths} for arguments in trained
+    )
+    assert first == again != other and len(first) == 6
+    assert trained[0][5]["train_percentage"] == 0.5
+
+
+def test_computing_in_bfloat16_keeps_weights_in_float32(folder, tmp_path, trained):
+    run(data(folder), None, options(folder, tmp_path, settings=["training.precision=bfloat16"]))
+    captioner = trained[0][0]
+    assert captioner.decoder.compute_dtype == "bfloat16"
+    assert {weight.dtype for weight in captioner.weights} == {"float32"}
+    assert captioner_of(data(folder)[0], options(folder, tmp_path / "2")).compute_dtype == "float32"
+
+
+def test_gpt2s_weights_and_tokenizer_come_from_their_folder(folder, tmp_path, trained, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(run_module, "load_gpt2", lambda *given: loaded.append(given) or "loaded")
+    make_captioner().tokenizer.save(tmp_path / "tokenizer.json")
+    chosen = options(folder, tmp_path / "run", weights=tmp_path, vocabulary_size=None)
+    run(data(folder), None, chosen)
+    assert loaded == [(trained[0][0], tmp_path)]
+    assert trained[0][0].tokenizer == make_captioner().tokenizer
+
+
+def test_crops_are_refused_with_cached_features(folder, tmp_path):
+    chosen = options(folder, tmp_path, cache=tmp_path / "c", settings=["training.crop=0.5"])
+    with pytest.raises(ValueError, match="no crop and no colour with cached features"):
+        run(data(folder), None, chosen)
