@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -52,6 +53,7 @@ def install(venv: Path, package: str) -> Path:
 def demo(effcap: Path) -> None:
     """Captions, fine-tunes, captions again, and leaves a page to look at."""
     before, after, page = DEMO / "before.json", DEMO / "after.json", DEMO / "index.html"
+    shutil.rmtree(DEMO / "run", ignore_errors=True)  # of an earlier demo
     run(effcap, "caption", PHOTOS, "--out", before)
     run(
         *(effcap, "train", "csv", "--csv", "res/captions.csv", "--images", PHOTOS),

@@ -63,11 +63,12 @@ class ArraySource:
     """The encoder's inputs from an array in memory."""
 
     mirrored = False
+    fingerprint = "array"
 
     def __init__(self, inputs: dict):
         ((self.input_name, self.array),) = inputs.items()
 
-    def load(self, photos, mirror):
+    def load(self, photos, mirror, draws=None):
         return self.array[photos]
 
 
