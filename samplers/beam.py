@@ -51,15 +51,15 @@ class Beam(Sampler):
 
     Args:
         beams: hypotheses per image. Default 5.
-        length_penalty: exponent of the length. 0 ranks by probability, 1 (default) by the mean
-            log-probability of a token; higher favours longer captions.
+        length_penalty: exponent of the length. 0 ranks by probability, 1 by the mean
+            log-probability of a token; higher favours longer captions. Default 0.7.
         captions: captions returned per image, at most `beams`. Default 1.
         groups: groups of beams, a divisor of `beams`. Default 1.
         diversity: strength of the diversity between groups, 0 or above. Default 0.0.
     """
 
     beams: int = 5
-    length_penalty: float = 1.0
+    length_penalty: float = 0.7
     captions: int = 1
     groups: int = 1
     diversity: float = 0.0

@@ -164,7 +164,7 @@ def test_search_goes_on_while_a_longer_hypothesis_can_still_win():
         logits = ops.take(ops.convert_to_tensor(early), tokens, axis=0)
         return ops.where(position < 7, logits, ops.convert_to_tensor(late)), state
 
-    samples = as_numpy(Beam(beams=2, max_tokens=12)(step, [[EOS]], (), eos=EOS))
+    samples = as_numpy(Beam(beams=2, length_penalty=1.0, max_tokens=12)(step, [[EOS]], (), eos=EOS))
     assert samples.tokens[0, 0].tolist() == [2, 3, 3, 3, 3, 3, 3] + [EOS] * 5
     np.testing.assert_allclose(samples.scores[0, 0], np.log(0.4) / 8, rtol=1e-5)
 
