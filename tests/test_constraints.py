@@ -133,7 +133,8 @@ def test_single_nan_and_infinite_logits_have_a_meaning(sampler):
 
     samples = as_numpy(sampler(max_tokens=4, suppress=(3,))(step, [[3]], (), eos=EOS))
     assert samples.tokens[0, 0].tolist() == [2, 0, 0, 0]
-    expected = np.log(0.5) / (2 if sampler is Beam else 1)
+    length = 2 ** sampler().length_penalty if sampler is Beam else 1
+    expected = np.log(0.5) / length
     np.testing.assert_allclose(samples.scores[0, 0], expected, rtol=1e-5)
 
 

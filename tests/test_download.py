@@ -86,8 +86,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             end = start + server.drops.pop(name, len(content))
+            server.sent[name] += len(content[start:end])  # before the client can look
             self.wfile.write(content[start:end])
-            server.sent[name] += len(content[start:end])
 
 
 @pytest.fixture
