@@ -116,6 +116,11 @@ class RunOptions:
         """The run folder."""
         return Path(self.out)
 
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """Folder of the tokenizer: the one given, or that of GPT-2's weights; None for none."""
+        return self.tokenizer or self.weights
+
     def _refuse_options_of_variants(self) -> None:
         for name in ("tokenizer", "vocabulary_size", "backbone_weights", "weights"):
             if getattr(self, name) is not None:
@@ -146,7 +151,7 @@ class RunOptions:
             return load_hparams(self.model)
         except FileNotFoundError:
             presets = ", ".join(list_presets())
-            best = Path(self.model) / "best"
+            best = Path(self.model) / BEST
             hint = f"; do you mean {best}?" if (best / CONFIG).is_file() else ""
             raise FileNotFoundError(
                 f"Expected a variant ({', '.join(list_variants())}), a preset "

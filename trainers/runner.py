@@ -17,18 +17,17 @@ from effcap.tools import load_gpt2
 from effcap.tools.backbone_weights import load_backbone_weights
 from effcap.tools.tokenizer import Tokenizer
 from effcap.trainers.batches import CaptionBatches
-from effcap.trainers.captions import CaptionedPhoto, Problem, subset
+from effcap.trainers.captions import CaptionedPhoto, subset
 from effcap.trainers.features import cache_features, check_frozen, check_mirrored_only
 from effcap.trainers.options import PRECISIONS
 from effcap.trainers.preparation import prepare
 from effcap.trainers.progress import say
+from effcap.trainers.reading import Data
 from effcap.trainers.run_folder import finished, note
 from effcap.trainers.run_options import RunOptions
 from effcap.trainers.training import train
 
 SAMPLES = 8  # photos whose captions TensorBoard shows
-
-Data = tuple[list[CaptionedPhoto], list[Problem]]
 
 
 def run(training: Data, validation: Data | None, options: RunOptions) -> list[dict[str, float]]:
@@ -131,9 +130,8 @@ def make_captioner(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Cap
 
 def make_tokenizer(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Tokenizer:
     """The tokenizer asked for, or one trained on the captions."""
-    folder = options.tokenizer or options.weights
-    if folder is not None:
-        return Tokenizer.from_folder(folder)
+    if options.tokenizer_folder is not None:
+        return Tokenizer.from_folder(options.tokenizer_folder)
     captions = [text for photo in photos for text in photo.captions]
     return Tokenizer.train(captions, options.vocabulary_size or 4096)
 

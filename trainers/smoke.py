@@ -75,14 +75,13 @@ def smoke(options: RunOptions, folder: Path) -> None:
     variant = folder / "smoke.json"
     variant.write_text(json.dumps(tiny), encoding="utf-8")
     photos = make_photos(folder / "photos")
-    tokenizer = options.tokenizer or options.weights
     trial = replace(
         options,
         model=variant,
         settings=(),
         weights=None,
-        tokenizer=tokenizer,
-        vocabulary_size=None if tokenizer else 300,
+        tokenizer=options.tokenizer_folder,
+        vocabulary_size=None if options.tokenizer_folder else 300,
         backbone_weights="none",
         cache=folder / "cache" if options.cache else None,
         train_percentage=1.0,
