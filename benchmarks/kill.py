@@ -1,6 +1,7 @@
 """Kills a training run again and again, at random moments; it must end as if nothing had happened.
 
     python benchmarks/kill.py --kills 20
+    python benchmarks/kill.py --kills 20 --data dali
 
 One run is left alone. Another, with the same options, is killed with SIGKILL so many times, each
 time some moments after it wrote a checkpoint, and resumed. Both must end with the same weights, to
@@ -45,11 +46,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", choices=("csv", "dali"), default="csv", help="dali: shards")
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        command = prepare(root, steps=STEPS_PER_KILL * (arguments.kills + 1))
+        steps = STEPS_PER_KILL * (arguments.kills + 1)
+        command = prepare(root, steps, arguments.data == "dali")
         whole, killed = root / "whole", root / "killed"
         finish(command, whole)
         for number in range(1, arguments.kills + 1):
@@ -61,7 +64,7 @@ def main() -> int:
     return 1 if differences else 0
 
 
-def prepare(root: Path, steps: int) -> list[str]:
+def prepare(root: Path, steps: int, as_shards: bool = False) -> list[str]:
     """Photos, captions and a tiny variant; the command that trains on them, but for --out."""
     from effcap.trainers.smoke import make_photos, shrink
     from effcap.variants import load_hparams
@@ -76,19 +79,29 @@ def prepare(root: Path, steps: int) -> list[str]:
         "--csv": root / "captions.csv",
         "--val-csv": root / "captions.csv",
         "--images": root / "photos",
-        "--model": root / "tiny.json",
-        "--steps": steps,
     }
-    given = [str(word) for pair in (files | OPTIONS).items() for word in pair]
-    command = [sys.executable, "-m", "effcap", "train", "csv", *given]
+    effcap = [sys.executable, "-m", "effcap"]
+    if as_shards:
+        shards, packed = root / "shards", ("--csv", files["--csv"], "--images", files["--images"])
+        run([*effcap, "shards", *map(str, packed), "--out", str(shards), "--max-count", "12"])
+        run([*effcap, "index", str(shards)])
+        files = {"--shards": shards, "--val-shards": shards, "--shuffle-block": 8}
+    options = files | {"--model": root / "tiny.json", "--steps": steps} | OPTIONS
+    given = [str(word) for pair in options.items() for word in pair]
+    command = [*effcap, "train", "dali" if as_shards else "csv", *given]
     return [*command, "--set", *SETTINGS, "--resume"]
+
+
+def run(command: list[str]) -> None:
+    """Runs a command to its end."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[2:4])} failed:\n{done.stderr}")
 
 
 def finish(command: list[str], out: Path) -> None:
     """Lets the run come to its end."""
-    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"the run failed:\n{done.stderr}")
+    run([*command, "--out", str(out)])
 
 
 def kill(command: list[str], out: Path, moment: float) -> int:

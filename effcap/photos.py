@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 import stat
 import warnings
 from collections.abc import Sequence
@@ -176,87 +174,6 @@ def load_photos(
     finally:
         pool.shutdown(cancel_futures=True)
     return batch
-
-
-def find_photos(arguments: Sequence[str | Path]) -> list[Path]:
-    """Expand files, folders and patterns into the paths of photos.
-
-    A file is taken whatever its suffix. A folder gives the images in it and below it, a pattern
-    (`holiday/*.jpg`, `photos/**`) those that match; an image is told by its suffix, and hidden
-    files and folders are passed over.
-
-    Args:
-        arguments: as they come from a command line.
-
-    Returns:
-        Each photo once, in the order of the arguments, those of one argument in natural order
-        (`2.jpg` before `10.jpg`).
-
-    Raises:
-        FileNotFoundError: an argument is not there, or gives no photo.
-    """
-    if isinstance(arguments, str | Path):
-        arguments = [arguments]
-    found: dict[str, Path] = {}
-    for argument in arguments:
-        for path in _expand(argument):
-            found.setdefault(os.path.abspath(path), path)
-    return list(found.values())
-
-
-def _expand(argument: str | Path) -> list[Path]:
-    path = Path(argument)
-    if path.is_dir():
-        candidates = _files_below(path)
-        where = "in the folder"
-    elif path.exists():
-        return [path]
-    elif glob.has_magic(str(argument)):
-        candidates = [
-            Path(match)
-            for match in glob.iglob(str(argument), recursive=True)
-            if os.path.isfile(match)
-        ]
-        where = "matched by the pattern"
-    else:
-        raise FileNotFoundError(
-            f"Expected a photo, a folder of photos or a pattern. Received: {str(argument)!r}, "
-            "which is not there."
-        )
-    photos = [path for path in candidates if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not photos:
-        raise FileNotFoundError(
-            f"No photo {where} {str(argument)!r}, among {len(candidates)} files. "
-            f"Looked for: {' '.join(IMAGE_SUFFIXES)}"
-        )
-    return sorted(photos, key=_natural)
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """Files in a folder and below it, hidden ones left out; links are followed, circles are not."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    files: list[Path] = []
-    visited = set()
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        visited.add(os.path.realpath(here))
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and os.path.realpath(os.path.join(here, name)) not in visited
-        ]
-        files += [Path(here, name) for name in names if not name.startswith(".")]
-    return files
-
-
-def _natural(path: Path) -> tuple[Any, ...]:
-    """Sort key under which numbers in names count as numbers."""
-    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
-    # Text and digits alternate, so that keys only ever compare text with text.
-    return [[int(x) if i % 2 else x for i, x in enumerate(part)] for part in parts], str(path)
 
 
 def _checked_size(image_size: tuple[int, int], fit: str) -> tuple[int, int]:
@@ -470,15 +387,47 @@ def _sixteen_to_eight_bits(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _resize(image: Image.Image, width: int, height: int, fit: str, region: Region) -> Image.Image:
-    left, top, right, bottom = (
-        share * side for share, side in zip(region, 2 * image.size, strict=True)
-    )
-    size = (right - left, bottom - top)
+    box, size = framed(image.size, (height, width), fit, region)
+    return image.resize(size, RESAMPLING, box, REDUCING_GAP)
+
+
+def framed(
+    size: tuple[int, int], image_size: tuple[int, int], fit: str, region: Region = WHOLE
+) -> tuple[Region, tuple[int, int]]:
+    """What is seen of a photo, and how large.
+
+    Args:
+        size: (width, height) of the photo in pixels.
+        image_size, fit, region: as in `read_photo`.
+
+    Returns:
+        (left, top, right, bottom) of the part that is seen, in pixels of the photo, and the
+        (width, height) in pixels that it comes out at.
+    """
+    height, width = image_size
+    left, top, right, bottom = (share * side for share, side in zip(region, 2 * size, strict=True))
+    across, down = right - left, bottom - top
     if fit in ("pad", "inside"):
-        width, height = _scaled(size, width, height, fit)
+        width, height = _scaled((across, down), width, height, fit)
     elif fit == "crop":
-        scale = max(width / size[0], height / size[1])
-        across = max(0.0, (size[0] - width / scale) / 2)
-        down = max(0.0, (size[1] - height / scale) / 2)
-        left, top, right, bottom = left + across, top + down, right - across, bottom - down
-    return image.resize((width, height), RESAMPLING, (left, top, right, bottom), REDUCING_GAP)
+        scale = max(width / across, height / down)
+        beside = max(0.0, (across - width / scale) / 2)
+        above = max(0.0, (down - height / scale) / 2)
+        left, top, right, bottom = left + beside, top + above, right - beside, bottom - above
+    return (left, top, right, bottom), (width, height)
+
+
+def upright_size(photo: bytes) -> tuple[int, int]:
+    """(width, height) of the photo in an image file, turned upright; its pixels are not decoded.
+
+    Raises:
+        UnreadablePhoto: as `load_photo`.
+    """
+    try:
+        image = _open(photo, "a photo")
+    except UnreadablePhoto:
+        raise
+    except Exception as error:  # as in `_read`
+        raise UnreadablePhoto("a photo", f"damaged: {error or type(error).__name__}") from error
+    width, height = image.size
+    return (height, width) if _orientation(image) > 4 else (width, height)

@@ -10,11 +10,13 @@ Loading reads data only: no pickles, no code.
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +30,15 @@ from effcap.tools.tokenizer import Tokenizer
 from effcap.variants import read_json
 
 if TYPE_CHECKING:
+    import keras
+
     from effcap.captioner import Captioner
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.weights.h5", "tokenizer.json"
 RECORD = "training.json"
+BEST = "best"  # of the presets in the folder of a run
 DTYPES = ("float32", "float16")
+PER_VARIABLE = 4096  # bytes that HDF5 adds for each variable, at most
 
 
 def list_presets() -> list[str]:
@@ -41,15 +47,17 @@ def list_presets() -> list[str]:
 
 
 def preset_folder(preset: str | PathLike) -> Path:
-    """The folder of a preset given by folder or by name; FileNotFoundError where there is none."""
-    for folder in (Path(preset), resource_folder("res") / preset):
+    """The folder of a preset given by folder or by name; the folder of a run stands for its best.
+
+    Raises:
+        FileNotFoundError: where there is none.
+    """
+    for folder in (Path(preset), Path(preset) / BEST, resource_folder("res") / preset):
         if (folder / CONFIG).is_file():
             return folder
-    inside = sorted(path.parent for path in Path(preset).glob(f"*/{CONFIG}"))
-    hint = f", which holds {', '.join(map(str, inside))}" if inside else ""
     raise FileNotFoundError(
         f"Expected a preset: a folder with {CONFIG}, or a name out of "
-        f"{', '.join(list_presets()) or 'none shipped'}. Received: {str(preset)!r}{hint}"
+        f"{', '.join(list_presets()) or 'none shipped'}. Received: {str(preset)!r}"
     )
 
 
@@ -111,8 +119,30 @@ def replace(new: Path, path: Path) -> None:
     new.replace(path)
 
 
+def make_room(path: Path, variables: Sequence[keras.Variable]) -> None:
+    """Raises an OSError where there is no room for an HDF5 file of variables at `path`.
+
+    HDF5 itself, when a disk runs full under it, ends the whole process.
+    """
+    needed = sum(math.prod(v.shape) * (8 if "64" in v.dtype else 4) for v in variables)
+    needed += PER_VARIABLE * len(variables)
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, needed)
+            elif shutil.disk_usage(path.parent).free < needed:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise OSError(
+            f"Expected room for {needed / 1e6:.0f} MB in {path.parent}. Received: {error.strerror}"
+        ) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def save_weights(captioner: Captioner, path: Path) -> None:
     """Writes the captioner's weights alone; Keras would add the optimizer's, twice as many."""
+    make_room(path, captioner.variables)
     optimizer = getattr(captioner, "optimizer", None)
     if optimizer is None:
         captioner.save_weights(path)

@@ -16,7 +16,7 @@ from effcap.captioner import Captioner
 from effcap.photos import load_photo
 from effcap.samplers import Beam, Nucleus
 from effcap.tools.cli import main
-from effcap.tools.cli.caption import readable
+from effcap.tools.cli.captioning import readable
 
 
 @pytest.fixture(scope="module")

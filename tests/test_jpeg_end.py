@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from effcap.photos import load_photo
-from effcap.trainers.jpeg_end import ends_early
+from effcap.tools.jpeg_end import ends_early
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 

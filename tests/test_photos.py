@@ -16,7 +16,8 @@ import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from effcap import photos
-from effcap.photos import UnreadablePhoto, find_photos, load_photo, load_photos, load_thumbnail
+from effcap.find_photos import find_photos
+from effcap.photos import UnreadablePhoto, load_photo, load_photos, load_thumbnail
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EFFCAP_SHARED", REPOSITORY.parent / "shared"))

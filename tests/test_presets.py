@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import h5py
@@ -195,3 +197,24 @@ def test_configuration_runs_no_code(preset, layer, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=CONFIG):
         Captioner.from_preset(preset)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_is_told_before_anything_is_written(captioner, tmp_path, monkeypatch):
+    """Where HDF5 meets one itself, it ends the process."""
+
+    def full(file, start, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"Expected room for \d+ MB in .*No space left on device"):
+        captioner.save_to_preset(tmp_path / "preset")
+    assert not list((tmp_path / "preset").iterdir())
+
+
+def test_room_is_made_for_all_that_is_written(captioner, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        os, "posix_fallocate", lambda file, start, size: asked.append(size), raising=False
+    )
+    captioner.save_to_preset(tmp_path / "preset")
+    assert asked[0] >= (tmp_path / "preset" / "model.weights.h5").stat().st_size

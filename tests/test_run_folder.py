@@ -26,7 +26,7 @@ def end_epochs(path, losses) -> Captioner:
     for loss in losses:
         captioner.decoder.wpe.assign(captioner.decoder.wpe + 1)
         scores = {"loss": loss} if loss > 9 else {"loss": 9.0, MONITOR: loss}
-        folder.save(captioner, position, position.end_epoch(scores, MONITOR))
+        folder.save(captioner, position, position.end_epoch(scores))
     return captioner
 
 
@@ -53,9 +53,9 @@ def test_without_validation_the_last_is_the_best(tmp_path):
 
 def test_epochs_without_a_better_score_are_counted():
     position = Position()
-    best = [position.end_epoch({MONITOR: score}, MONITOR) for score in (3.0, 3.0, 2.0, 2.5, 2.1)]
+    best = [position.end_epoch({MONITOR: score}) for score in (3.0, 3.0, 2.0, 2.5, 2.1)]
     assert best == [True, False, True, False, False]
-    assert (position.epoch, position.best, position.stale) == (5, 2.0, 2)
+    assert (position.epoch, position.best, position.stale) == (5, -2.0, 2)
 
 
 @pytest.mark.parametrize("value", (float("nan"), float("inf")))
@@ -68,7 +68,7 @@ def test_the_log_says_what_was_run_with_the_time(tmp_path, capsys):
     record = {"command": "effcap train csv", "versions": {"keras": "3.15"}}
     folder, position = RunFolder(tmp_path / "run", record), Position(steps=7)
     folder.begin(position)
-    position.end_epoch({"loss": 1.0}, MONITOR)
+    position.end_epoch({"loss": 1.0})
     assert not finished(tmp_path / "run")
     folder.finish(position)
     lines = (tmp_path / "run" / "log.txt").read_text().splitlines()

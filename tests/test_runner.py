@@ -9,6 +9,7 @@ from data_maker import make_captioner, make_data, make_variant
 
 from effcap.trainers import Problem, RunOptions, TooManyProblems, read_csv
 from effcap.trainers import runner as run_module
+from effcap.trainers.preparation import PhotoData
 from effcap.trainers.runner import make_captioner as captioner_of
 from effcap.trainers.runner import run
 
@@ -80,9 +81,9 @@ def test_options_that_do_not_fit_are_refused_at_once(folder, tmp_path, changes, 
         options(folder, tmp_path / "out", **changes)
 
 
-def test_a_run_folder_given_as_model_is_told_from_its_presets(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="do you mean .*best"):
-        options(folder, tmp_path, model=folder / "run")
+def test_a_run_folder_given_as_model_stands_for_its_best(folder, tmp_path):
+    run_options = options(folder, tmp_path, model=folder / "run", vocabulary_size=None)
+    assert run_options.preset == folder / "run" / "best"
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,8 @@ def test_computing_in_bfloat16_keeps_weights_in_float32(folder, tmp_path, traine
     captioner = trained[0][0]
     assert captioner.decoder.compute_dtype == "bfloat16"
     assert {weight.dtype for weight in captioner.weights} == {"float32"}
-    assert captioner_of(data(folder)[0], options(folder, tmp_path / "2")).compute_dtype == "float32"
+    plain = captioner_of(PhotoData(*data(folder)), options(folder, tmp_path / "2"))
+    assert plain.compute_dtype == "float32"
 
 
 def test_gpt2s_weights_and_tokenizer_come_from_their_folder(folder, tmp_path, trained, monkeypatch):

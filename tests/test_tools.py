@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_every_public_name_can_be_imported():
-    assert set(dir(tools)) == {"download_gpt2", "gpt2_hparams", "load_gpt2"}
+    assert set(dir(tools)) == {"caption_shards", "download_gpt2", "gpt2_hparams", "load_gpt2"}
     for name in tools.__all__:
         assert callable(getattr(tools, name))
     with pytest.raises(AttributeError, match="no_such_name"):

@@ -262,5 +262,8 @@ def test_losses_are_logged_and_fall(data, tmp_path):
     losses = [scores["cross_entropy"] for scores in history]
     assert losses[-1] < losses[0] - 0.3
     lines = (tmp_path / "log.csv").read_text().splitlines()
-    assert lines[0] == "epoch,cross_entropy,loss,val_cross_entropy,val_loss" and len(lines) == 4
+    assert (
+        lines[0] == "epoch,cross_entropy,loss,val_cross_entropy,val_loss,val_cider,val_distinct"
+        and len(lines) == 4
+    )
     assert all(math.isfinite(float(x)) for line in lines[1:] for x in line.split(","))

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from effcap.tools.download import download_gpt2
     from effcap.tools.gpt2_config import gpt2_hparams
     from effcap.tools.gpt2_weights import load_gpt2
+    from effcap.tools.shard_captions import caption_shards
 
 _MODULES = {
+    "caption_shards": "shard_captions",
     "download_gpt2": "download",
     "gpt2_hparams": "gpt2_config",
     "load_gpt2": "gpt2_weights",

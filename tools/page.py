@@ -25,6 +25,7 @@ def write_page(
     note: str = "",
     names: Sequence[str] | None = None,
     width: int = 360,
+    headings: Mapping[int, str] | None = None,
 ) -> Path:
     """Write photos and the captions under them as one HTML file.
 
@@ -41,6 +42,7 @@ def write_page(
         note: a line under the title, such as the model and the data.
         names: what to call each photo; by default its file name.
         width: of the thumbnails in pixels, and their height, at most.
+        headings: what stands above the photo of that number, which begins a section.
 
     Returns:
         The path of the file.
@@ -63,6 +65,8 @@ def write_page(
     for i, photo in enumerate(photos):
         rows = {heading: _lines(captions[i]) for heading, captions in columns.items()}
         name = _file_name(photo, i) if names is None else str(names[i])
+        if headings and i in headings:
+            cards.append(f"<h2>{html.escape(headings[i])}</h2>")
         cards.append(_card(photo, name, rows, width))
     count = f"{len(photos)} photo" + ("" if len(photos) == 1 else "s")
     text = PAGE.substitute(
@@ -181,6 +185,8 @@ body {
 }
 header { margin-bottom: 2rem; }
 h1 { font-size: clamp(1.5rem, 3vw, 2.1rem); line-height: 1.2; letter-spacing: -.02em; }
+h2 { grid-column: 1 / -1; font-size: 1.2rem; line-height: 1.2; }
+h2:not(:first-child) { margin-top: 1.5rem; }
 header p { margin-top: .4rem; color: var(--quiet); }
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr));
   gap: 1.5rem; }

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from effcap.trainers.photo_files import PhotoFiles, check_photos
     from effcap.trainers.run_options import RunOptions
     from effcap.trainers.runner import run
+    from effcap.trainers.shards.batches import ShardBatches
+    from effcap.trainers.shards.data import Shards, read_shards, shard_dataset
     from effcap.trainers.training import train
 
 _MODULES = {
@@ -36,6 +38,8 @@ _MODULES = {
     "PhotoFiles": "photo_files",
     "Problem": "captions",
     "RunOptions": "run_options",
+    "ShardBatches": "shards.batches",
+    "Shards": "shards.data",
     "TooManyProblems": "captions",
     "TrainingOptions": "options",
     "cache_features": "features",
@@ -46,7 +50,9 @@ _MODULES = {
     "read_csvs": "csv_data",
     "read_json_captions": "json_data",
     "read_jsons": "json_data",
+    "read_shards": "shards.data",
     "run": "runner",
+    "shard_dataset": "shards.data",
     "subset": "captions",
     "tidy": "captions",
     "train": "training",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-import keras
 import numpy as np
 
 from effcap.photos import UnreadablePhoto
 from effcap.tools.tokenizer import Tokenizer
 from effcap.trainers.buckets import ROUNDING, row_lengths
-from effcap.trainers.captions import CaptionedPhoto, Problem
+from effcap.trainers.captions import CaptionedPhoto
+from effcap.trainers.packed import Batch, PackedBatches, show_that_lengths_vary
 
-MOST_THREADS = 8  # by default: more rarely help, and each holds batches
+if TYPE_CHECKING:
+    from effcap.photos import Photo
 
 
 class Source(Protocol):
@@ -35,34 +36,19 @@ class Source(Protocol):
         """
 
 
-class CaptionBatches(keras.utils.PyDataset):
-    """Batches of photos with captions, for `fit` on any backend.
+class CaptionBatches(PackedBatches):
+    """Batches of photos whose captions are all in memory; see `PackedBatches` for their form.
 
-    A batch is `(inputs, targets, weights)`: inputs `{"images" or "features": (B, ...), "tokens":
-    (B, T), "segments": (B, T)}`, targets (B, T) the tokens that follow, weights (B, T) 1 for real
-    tokens and 0 for padding. The captions of a photo stand in one row one after the other, told
-    apart by segments 1, 2, ... (0 is padding), so the photo is encoded once for all of them.
-    Rows of similar length share a batch. Which photos, captions and views a batch holds depends on
-    the seed, the epoch and its number alone, so training can go on from any of them. (`fit` takes
-    batches in an order of its own, unless told `shuffle=False`.)
+    Rows of similar length share a batch. The last batch is filled up with photos of weight 0.
 
     Args:
         photos: the photos with their captions.
         source: where the encoder's inputs come from.
-        tokenizer: for the captions.
-        positions: the decoder's; a caption with more tokens is left out, and named in `problems`.
-        batch_size: photos per batch. The last batch is filled up with photos of weight 0.
-        captions_per_photo: at most that many, chosen anew each epoch; None for all.
-        shuffle: whether order, choice and views change from epoch to epoch; otherwise photos are
-            seen as they are.
-        seed: of order, choice and views.
+        tokenizer, positions: as in `PackedBatches`; captions too long for the decoder are left out,
+            and named in `problems`.
         buckets: number of row lengths.
-        threads: batches prepared at the same time; by default one per core, from 2 to 8.
-
-    Attributes:
-        problems: captions that were left out.
-        row_lengths: the values that T takes, ascending.
-        failure: the photo that could not be read in training, if that happened.
+        options: of `PackedBatches`: batch_size, captions_per_photo, shuffle, seed, threads, parts,
+            part.
 
     Raises:
         ValueError: for options out of range, or when there is nothing to train on.
@@ -75,29 +61,14 @@ class CaptionBatches(keras.utils.PyDataset):
         tokenizer: Tokenizer,
         positions: int,
         *,
-        batch_size: int = 32,
-        captions_per_photo: int | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
         buckets: int = 8,
-        threads: int | None = None,
+        **options: Any,
     ):
-        threads = threads or min(max(2, os.cpu_count() or 2), MOST_THREADS)
-        super().__init__(workers=threads, max_queue_size=2 * threads)
-        for name, value in (("batch_size", batch_size), ("buckets", buckets)):
-            if value < 1:
-                raise ValueError(f"Expected {name} of at least 1. Received: {name}={value}")
-        if captions_per_photo is not None and captions_per_photo < 1:
-            raise ValueError(
-                "Expected captions_per_photo of at least 1, or None for all. "
-                f"Received: captions_per_photo={captions_per_photo}"
-            )
-        self.source, self.tokenizer = source, tokenizer
-        self.batch_size, self.captions_per_photo = batch_size, captions_per_photo
-        self.shuffle, self.seed, self.epoch = shuffle, seed, -1
-        self.problems: list[Problem] = []
-        self.failure: UnreadablePhoto | None = None
-        self._encode(photos, positions)
+        super().__init__(tokenizer, positions, **options)
+        if buckets < 1:
+            raise ValueError(f"Expected buckets of at least 1. Received: buckets={buckets}")
+        self.source = source
+        self._encode(photos)
         if not self.rows:
             raise ValueError(
                 "Expected photos with captions. Received: none that can be used"
@@ -106,29 +77,26 @@ class CaptionBatches(keras.utils.PyDataset):
         self._make_row_lengths(buckets)
         self.start_epoch(0)
 
-    def _encode(self, photos: Sequence[CaptionedPhoto], positions: int) -> None:
-        """Tokenizes all captions at once; a token costs two bytes where the vocabulary allows."""
+    def _encode(self, photos: Sequence[CaptionedPhoto]) -> None:
+        """Tokenizes all captions at once."""
         state = hashlib.sha256()
-        dtype = np.uint16 if self.tokenizer.vocabulary_size <= 2**16 else np.int32
         flat = self.tokenizer.encode_batch([text for photo in photos for text in photo.captions])
         encoded = iter(flat)
         self.rows: list[int] = []  # number of the photo in the source
+        self.paths: list[Path] = []
         self.captions: list[list[np.ndarray]] = []
         self.mirrors: list[bool] = []
         for number, photo in enumerate(photos):
             kept = []
             for text in photo.captions:
-                tokens = np.asarray(next(encoded), dtype)
-                if len(tokens) < positions:
+                tokens = np.asarray(next(encoded), self.token_type)
+                if len(tokens) < self.positions:
                     kept.append(tokens)
                 else:
-                    reason = (
-                        f"expected a caption of at most {positions - 1} tokens. "
-                        f"Received: {len(tokens)}: {text[:60]!r}"
-                    )
-                    self.problems.append(Problem(str(photo.path), reason))
+                    self.problems.append(self.too_long(str(photo.path), text, len(tokens)))
             if kept:
                 self.rows.append(number)
+                self.paths.append(photo.path)
                 self.captions.append(kept)
                 self.mirrors.append(photo.mirrors)
                 lengths = [len(tokens) for tokens in kept]
@@ -159,11 +127,7 @@ class CaptionBatches(keras.utils.PyDataset):
             self.row_lengths = np.append(self.row_lengths, longest)
 
     def start_epoch(self, epoch: int) -> None:
-        """Lays out an epoch: which rows, captions and views each batch holds.
-
-        Keras starts the next epoch by itself; call this to go on from another one, but not while
-        `fit` is reading.
-        """
+        """Lays out an epoch, see `PackedBatches.start_epoch`."""
         if epoch == self.epoch:
             return
         self.epoch = epoch
@@ -185,27 +149,21 @@ class CaptionBatches(keras.utils.PyDataset):
             batches.append((int(self.row_lengths[bucket[start:end].max()]), order[start:end]))
         if self.shuffle:
             batches = [batches[i] for i in order_rng.permutation(len(batches))]
-        self._batches = _show_that_lengths_vary(batches, self.row_lengths)
+        self._batches = show_that_lengths_vary(batches, self.row_lengths)
 
     def _choices(self, epoch: int) -> list[np.ndarray]:
         """Numbers of the captions of each row in an epoch."""
         rng = np.random.default_rng([self.seed, epoch, 1])
-        return [self._choose(len(row), rng) for row in self.captions]
-
-    def _choose(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        wanted = self.captions_per_photo
-        if wanted is None or wanted >= count:
-            return np.arange(count)
-        if not self.shuffle:
-            return np.arange(wanted)
-        return np.sort(rng.choice(count, wanted, replace=False))
+        return [self.choose(len(row), rng) for row in self.captions]
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> Batch:
         length, members = self._batches[index]
         filled = np.resize(members, self.batch_size)  # (B,) a photo of the batch fills a gap
+        real = np.arange(self.batch_size) < len(members)  # (B,)
+        filled, real = filled[self.own_rows()], real[self.own_rows()]  # (B / parts,)
         photos = np.array([self.rows[member] for member in filled])
         try:
             draws = None if self._draws is None else self._draws[filled]
@@ -213,29 +171,11 @@ class CaptionBatches(keras.utils.PyDataset):
         except UnreadablePhoto as error:
             self.failure = error  # what Keras makes of it is hard to read
             raise
-        inputs: dict[str, Any] = {self.source.input_name: encoder_input}
-        shape = (self.batch_size, length)
-        tokens = np.full(shape, self.tokenizer.pad_id, np.int32)  # (B,T)
-        targets = np.full(shape, self.tokenizer.pad_id, np.int32)  # (B,T)
-        segments = np.zeros(shape, np.int32)  # (B,T)
-        for row, member in enumerate(filled):
-            start = 0
-            for segment, choice in enumerate(self._chosen[member], 1):
-                caption = self.captions[member][choice]
-                end = start + len(caption) + 1
-                tokens[row, start] = self.tokenizer.bos_id
-                tokens[row, start + 1 : end] = targets[row, start : end - 1] = caption
-                targets[row, end - 1] = self.tokenizer.eos_id
-                segments[row, start:end] = segment
-                start = end
-        weights = (segments > 0).astype(np.float32)  # (B,T)
-        weights[len(members) :] = 0
-        return {**inputs, "tokens": tokens, "segments": segments}, targets, weights
-
-    def on_epoch_end(self) -> None:
-        """Starts the next epoch; Keras calls it, and once more before `fit` begins."""
-        if self.shuffle:
-            self.start_epoch(self.epoch + 1)
+        chosen = [[self.captions[i][choice] for choice in self._chosen[i]] for i in filled]
+        tokens, targets, segments = self.pack(chosen, length)
+        weights = ((segments > 0) & real[:, None]).astype(np.float32)  # (B,T)
+        inputs = {self.source.input_name: encoder_input, "tokens": tokens, "segments": segments}
+        return inputs, targets, weights
 
     @property
     def padding(self) -> float:
@@ -247,6 +187,15 @@ class CaptionBatches(keras.utils.PyDataset):
     def images(self) -> int:
         """Number of photos in an epoch."""
         return len(self.rows)
+
+    @property
+    def captions_left(self) -> int:
+        """Number of captions that can be used."""
+        return sum(map(len, self.captions))
+
+    def samples(self, count: int) -> list[Photo]:
+        """The first photos, as they are, for people to look at."""
+        return list(self.paths[:count])
 
     @property
     def fingerprint(self) -> str:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from effcap.trainers.hosts import Agreement
 from effcap.trainers.progress import Bar
 
 if TYPE_CHECKING:
-    from effcap.trainers.batches import CaptionBatches
     from effcap.trainers.checkpoint import Checkpoint, Position
     from effcap.trainers.interruption import Interruption
+    from effcap.trainers.packed import PackedBatches
 
 
 class Restore(keras.callbacks.Callback):
@@ -40,7 +41,7 @@ class Steps(keras.callbacks.Callback):
     Args:
         checkpoint: of this run.
         position: moves on with each step.
-        interruption: says when to stop.
+        interruption: says when to stop; whichever host is asked to, all of them stop together.
         minutes: between two checkpoints.
         steps: between two checkpoints, in place of the minutes.
     """
@@ -55,16 +56,18 @@ class Steps(keras.callbacks.Callback):
     ):
         super().__init__()
         self.checkpoint, self.position, self.interruption = checkpoint, position, interruption
+        self.agreement = Agreement()
         self.minutes, self.steps = minutes, steps
         self.end = 0  # of the epoch, in steps of the run; a checkpoint follows it anyway
         self.written = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         self.position.steps += 1
-        if self.position.steps < self.end and (self.interruption.asked or self._due()):
+        asked = self.agreement.hear(self.interruption.asked)
+        if self.position.steps < self.end and (asked or self._due()):
             self.checkpoint.write(self.model, self.position)
             self.written = time.monotonic()
-            if self.interruption.asked:
+            if asked:
                 raise KeyboardInterrupt(
                     f"stopped after step {self.position.steps}; the same command goes on from "
                     "there with --resume"
@@ -76,6 +79,35 @@ class Steps(keras.callbacks.Callback):
         return time.monotonic() - self.written >= 60 * self.minutes
 
 
+class NoBar(Bar):
+    """In place of a `Bar`, where another process has one."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def advance(self, status=None, steps=1):
+        pass
+
+    def tell(self, status):
+        pass
+
+    def say(self, line):
+        pass
+
+
+# Scores of an epoch that are told besides the loss, and what they are called.
+TOLD = (
+    ("reward", "reward"),
+    ("baseline", "baseline"),
+    ("cross_entropy", "cross-entropy"),
+    ("val_cross_entropy", "validation cross-entropy"),
+    ("val_cider", "validation CIDEr"),
+)
+
+
 class ProgressBar(keras.callbacks.Callback):
     """A progress bar with time left and images per second.
 
@@ -83,15 +115,24 @@ class ProgressBar(keras.callbacks.Callback):
         batches: what is trained on.
         position: where the run stands.
         steps, epochs: in the whole run.
+        shown: whether to show it; of several processes, one does.
     """
 
     REFRESH = 0.5  # seconds; to look at the loss is to wait for the step
 
-    def __init__(self, batches: CaptionBatches, position: Position, steps: int, epochs: int):
+    def __init__(
+        self,
+        batches: PackedBatches,
+        position: Position,
+        steps: int,
+        epochs: int,
+        *,
+        shown: bool = True,
+    ):
         super().__init__()
         self.batches, self.epochs = batches, epochs
         self.epoch = position.epoch
-        self.bar = Bar("training", steps, done=position.steps)
+        self.bar = (Bar if shown else NoBar)("training", steps, done=position.steps)
         self.bar.__enter__()
         self.bar.tell("compiling")
 
@@ -110,7 +151,8 @@ class ProgressBar(keras.callbacks.Callback):
         if batch == 0 or now - self.told >= self.REFRESH:
             self.told = now
             rate = f", {self.rate:.0f} images/s" if self.rate else ""
-            status = f"loss {float(logs['loss']):.3f}{rate}"
+            shown = "reward" if "reward" in logs else "loss"
+            status = f"{shown} {float(logs[shown]):.3f}{rate}"
         self.bar.advance(status)
 
     def tell(self, status: str) -> None:
@@ -124,13 +166,8 @@ class ProgressBar(keras.callbacks.Callback):
     def summary(self, scores: dict[str, float], is_best: bool) -> str:
         """An epoch in a line."""
         parts = [f"epoch {self.epoch + 1} of {self.epochs}: loss {scores['loss']:.4f}"]
-        for name, label in (
-            ("cross_entropy", "cross-entropy"),
-            ("val_cross_entropy", "validation cross-entropy"),
-        ):
-            if name in scores:
-                parts.append(f"{label} {scores[name]:.4f}")
-        if is_best and "val_cross_entropy" in scores:
+        parts += [f"{label} {scores[name]:.4f}" for name, label in TOLD if name in scores]
+        if is_best and any(name.startswith("val_") for name in scores):
             parts[-1] += " (the best)"
         if self.rate:
             parts.append(f"{self.rate:.0f} images/s")

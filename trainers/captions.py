@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SHOWN = 10  # problems told one by one; the rest is in the file
+SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 LONGEST_LINE = 500  # characters of a problem's place, and of its reason
 
 
@@ -26,8 +27,13 @@ class CaptionedPhoto:
 
     @property
     def mirrors(self) -> bool:
-        """Whether the captions stay true of the mirrored photo: none speaks of left or right."""
-        return not any(re.search(r"\b(left|right)", text, re.IGNORECASE) for text in self.captions)
+        """Whether the captions stay true of the mirrored photo."""
+        return stay_true_mirrored(self.captions)
+
+
+def stay_true_mirrored(captions: Iterable[str]) -> bool:
+    """Whether captions stay true of the mirrored photo: none speaks of left or right."""
+    return not any(SIDES.search(text) for text in captions)
 
 
 @dataclass(frozen=True)

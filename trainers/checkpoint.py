@@ -13,10 +13,13 @@ import h5py
 import keras
 import numpy as np
 
-from effcap.presets import replace
+from effcap.presets import make_room, replace
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
+
+# What makes an epoch the best: the first of these that is known, and whether more of it is better.
+MERITS = (("val_cider", 1), ("val_cross_entropy", -1))
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Position:
     Attributes:
         steps: steps taken, since the beginning of the run.
         history: scores of each epoch that has ended.
-        best: the lowest validation score so far; None before there is one.
+        best: the highest merit of an epoch so far (see `MERITS`); None before there is one.
         stale: epochs since the best.
     """
 
@@ -40,11 +43,11 @@ class Position:
         """The epoch being trained, counted from 0."""
         return len(self.history)
 
-    def end_epoch(self, scores: dict[str, float], monitor: str) -> bool:
-        """Takes down an epoch's scores; whether it is the best, or the last without `monitor`."""
+    def end_epoch(self, scores: dict[str, float]) -> bool:
+        """Takes down an epoch's scores; whether it is the best, or the last without validation."""
         self.history.append(scores)
-        value = scores.get(monitor)
-        is_best = value is None or self.best is None or value < self.best
+        value = next((sign * scores[name] for name, sign in MERITS if name in scores), None)
+        is_best = value is None or self.best is None or value > self.best
         self.best = value if is_best else self.best
         self.stale = 0 if is_best else self.stale + 1
         return is_best
@@ -60,6 +63,7 @@ class Checkpoint:
         path: of the file.
         identity: what must be the same for a run to go on: flat, of JSON values.
         metrics: those that the captioner is compiled with.
+        writes: whether this process writes it; others only read.
     """
 
     def __init__(
@@ -67,14 +71,19 @@ class Checkpoint:
         path: Path,
         identity: Mapping[str, Any] | None = None,
         metrics: Sequence[keras.metrics.Metric] = (),
+        *,
+        writes: bool = True,
     ):
-        self.path, self.metrics = path, metrics
+        self.path, self.metrics, self.writes = path, metrics, writes
         self.identity = dict(identity or {})
 
     def write(self, captioner: Captioner, position: Position) -> None:
         """Raises an OSError when there is no room; the old file then stays."""
+        if not self.writes:
+            return
         new = self.path.with_suffix(".new")
         try:
+            make_room(new, self._state(captioner))
             with h5py.File(new, "w") as file:
                 file.attrs["identity"] = json.dumps(self.identity)
                 file.attrs["position"] = json.dumps(asdict(position))
@@ -87,6 +96,11 @@ class Checkpoint:
                 f"Expected room for a checkpoint in {self.path.parent}; the one before is still "
                 f"there. Received: {error}"
             ) from error
+
+    def remove(self) -> None:
+        """Removes the file of a run that has ended."""
+        if self.writes:
+            self.path.unlink(missing_ok=True)
 
     def position(self) -> Position | None:
         """The position of the run in the file; None where there is no file.

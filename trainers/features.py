@@ -15,6 +15,7 @@ import numpy as np
 from effcap.backbone import Backbone
 from effcap.trainers.augmentation import Augmentation
 from effcap.trainers.photo_files import PhotoFiles
+from effcap.trainers.preparation import DataSource, PhotoData
 from effcap.trainers.progress import say, track
 
 FEATURES, INDEX = "features.npy", "index.json"
@@ -114,6 +115,16 @@ def check_mirrored_only(augmentation: Augmentation) -> None:
             f"plain and mirrored. Received: crop={augmentation.crop}, "
             f"colour={augmentation.colour}; use crop=1 and colour=0, or no cache"
         )
+
+
+def check_files(*sources: DataSource | None) -> None:
+    """Raises a ValueError for data that are not files of photos."""
+    for source in sources:
+        if source is not None and not isinstance(source, PhotoData):
+            raise ValueError(
+                "Expected photo files to cache features of. Received: "
+                f"{type(source).__name__.lower()}; train without --cache-features"
+            )
 
 
 def compute_features(

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 if TYPE_CHECKING:
-    from effcap.trainers.batches import CaptionBatches
+    from effcap.trainers.packed import PackedBatches
 
 
-def feed(batches: CaptionBatches, first: int = 0, last: int | None = None) -> Any:
+def feed(batches: PackedBatches, first: int = 0, last: int | None = None) -> Any:
     """Batches number `first` to `last` - 1 of the epoch that is laid out, for `fit` or `evaluate`.
 
     Whatever part it is, the compiled step is the same: under TensorFlow, Keras would take from the
@@ -29,13 +29,16 @@ def feed(batches: CaptionBatches, first: int = 0, last: int | None = None) -> An
         lambda: ahead(batches, first, last),
         output_signature=keras.tree.map_structure(_signature, batches[first]),
     )
+    options = tf.data.Options()  # several devices share each batch, not the batches
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    dataset = dataset.with_options(options)
     return dataset.apply(tf.data.experimental.assert_cardinality(last - first))
 
 
 class _Part(keras.utils.PyDataset):
     """Some batches of others, one after the other; Keras's own threads would not keep to it."""
 
-    def __init__(self, batches: CaptionBatches, first: int, last: int):
+    def __init__(self, batches: PackedBatches, first: int, last: int):
         super().__init__(workers=1)
         self.batches, self.first, self.last = batches, first, last
         self.next, self.stream = 0, ahead(batches, first, last)
@@ -51,7 +54,7 @@ class _Part(keras.utils.PyDataset):
         return next(self.stream)
 
 
-def ahead(batches: CaptionBatches, first: int, last: int) -> Iterator[Any]:
+def ahead(batches: PackedBatches, first: int, last: int) -> Iterator[Any]:
     """The batches in order, each begun while others before it are still in use."""
     pool = ThreadPoolExecutor(batches.workers)
     waiting: deque = deque()

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from effcap.trainers.options import TrainingOptions
+from effcap.trainers.replicas import sum_over_devices
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
@@ -44,6 +45,17 @@ class CaptionOptimizer(keras.optimizers.Adam):
         super().build(variables)
         self._factors = [self.factors.get(variable.path, 1.0) for variable in variables]
         self._decays = [0.0 if variable.name in NO_DECAY else self.decay for variable in variables]
+
+    def apply(self, grads, trainable_variables=None):
+        """Sums the gradients of all devices first: Keras would clip those of each by themselves."""
+        known = [gradient for gradient in grads if gradient is not None]
+        sums = iter(sum_over_devices(known))
+        grads = [None if gradient is None else next(sums) for gradient in grads]
+        super().apply(grads, trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Nothing, in place of what Keras does after clipping: see `apply`."""
+        return grads_and_vars
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

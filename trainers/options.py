@@ -37,6 +37,8 @@ class TrainingOptions:
             is lowered in short runs, where the average would still hold the weights of the start.
         patience: epochs without a better validation score after which the run ends; None for all
             epochs.
+        cider_photos: held-out photos, at most, that are captioned after each epoch for CIDEr,
+            which tells the best epoch; 0 for none, the best then has the least cross-entropy.
         precision: "float32", or "bfloat16" for computing in half the bits, with weights in float32.
         mirror: mirror photos at random, except where a caption says left or right.
         crop: least share of a photo's area that a random crop keeps; 1 for no crops.
@@ -61,6 +63,7 @@ class TrainingOptions:
     label_smoothing: float = 0.1
     ema: float = 0.0
     patience: int | None = None
+    cider_photos: int = 1000
     precision: str = "float32"
     mirror: bool = False
     crop: float = 1.0
@@ -79,7 +82,7 @@ class TrainingOptions:
         for name in (*counts, "gradient_accumulation"):
             self._check(name, 1)
         rates = ("learning_rate", "backbone_learning_rate", "decoder_learning_rate")
-        for name in (*rates, "weight_decay", "clip_norm", "seed"):
+        for name in (*rates, "weight_decay", "clip_norm", "seed", "cider_photos"):
             self._check(name, 0)
         for name in ("warmup", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from effcap.photos import Fit, UnreadablePhoto, load_photo, read_photo
+from effcap.tools.jpeg_end import ends_early
 from effcap.trainers.augmentation import Augmentation, View
 from effcap.trainers.captions import CaptionedPhoto, Problem
-from effcap.trainers.jpeg_end import ends_early
 from effcap.trainers.progress import track
 
 PLAIN = View()

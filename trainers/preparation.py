@@ -3,17 +3,90 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from effcap.trainers.augmentation import Augmentation
 from effcap.trainers.batches import CaptionBatches
-from effcap.trainers.captions import check_share
+from effcap.trainers.captions import CaptionedPhoto, Problem, check_share, subset
+from effcap.trainers.packed import PackedBatches
 from effcap.trainers.photo_files import PhotoFiles, check_photos
 from effcap.trainers.reading import Data
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
+    from effcap.trainers.run_options import RunOptions
+
+
+class DataSource(Protocol):
+    """Data that a run can be made of."""
+
+    def subset(self, share: float, seed: int) -> DataSource:
+        """A share of the photos, chosen by the seed."""
+
+    def captions(self) -> list[str]:
+        """Captions to train a tokenizer on."""
+
+    def references(self) -> Iterator[Sequence[str]]:
+        """The captions of one photo after the other."""
+
+    def batches(
+        self, name: str, captioner: Captioner, options: RunOptions, **more: Any
+    ) -> tuple[PackedBatches, str]:
+        """(batches, summary of what was left out, empty where nothing was).
+
+        Args:
+            name: "training" or "validation".
+            captioner: whose tokenizer, image size and fit to use.
+            options: of the run.
+            more: options of `PackedBatches`.
+
+        Raises:
+            TooManyProblems: when more than `options.max_bad` of the captions cannot be used.
+        """
+
+
+@dataclass(frozen=True)
+class PhotoData:
+    """Photos in files, with captions, and what was wrong with the rest; see `DataSource`."""
+
+    photos: list[CaptionedPhoto]
+    problems: list[Problem]
+
+    def subset(self, share: float, seed: int) -> PhotoData:
+        """See `DataSource`."""
+        return PhotoData(subset(self.photos, share, seed), self.problems)
+
+    def captions(self) -> list[str]:
+        """See `DataSource`."""
+        return [text for photo in self.photos for text in photo.captions]
+
+    def references(self) -> Iterator[Sequence[str]]:
+        """See `DataSource`."""
+        return (photo.captions for photo in self.photos)
+
+    def batches(
+        self, name: str, captioner: Captioner, options: RunOptions, **more: Any
+    ) -> tuple[CaptionBatches, str]:
+        """See `DataSource`."""
+        how = options.training
+        return prepare(
+            name,
+            (self.photos, self.problems),
+            captioner,
+            max_bad=options.max_bad,
+            log=options.folder / f"left_out_{name}.txt",
+            record=options.folder / f"checked_{name}.bin",
+            title=f"checking {name} photos",
+            **asdict(how.augmentation if name == "training" else Augmentation()),
+            batch_size=how.batch_size,
+            captions_per_photo=how.captions_per_photo,
+            shuffle=name == "training",
+            seed=how.seed,
+            **more,
+        )
 
 
 def prepare(

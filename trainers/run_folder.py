@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap import presets
+from effcap.presets import BEST
 from effcap.trainers.progress import say
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from effcap.trainers.checkpoint import Position
 
 RUN, LOG, SCORES = "run.json", "log.txt", "log.csv"
-BEST, LAST, CHECKPOINT = "best", "last", "checkpoint.h5"
+LAST, CHECKPOINT = "last", "checkpoint.h5"
 
 
 class RunFolder:
@@ -35,11 +36,13 @@ class RunFolder:
     Args:
         path: where; made if missing.
         record: how the run came about.
+        writes: whether this process does; of several that train together, one does and tells.
     """
 
-    def __init__(self, path: Path, record: Mapping[str, Any]):
-        self.path, self.record = path, dict(record)
-        path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, record: Mapping[str, Any], *, writes: bool = True):
+        self.path, self.record, self.writes = path, dict(record), writes
+        if writes:
+            path.mkdir(parents=True, exist_ok=True)
 
     @property
     def tensorboard(self) -> Path:
@@ -53,11 +56,15 @@ class RunFolder:
 
     def say(self, line: str, tell: Callable[[str], None] = say) -> None:
         """Tells people, and the log."""
+        if not self.writes:
+            return
         tell(line)
         note(self.path, line)
 
     def begin(self, position: Position) -> None:
         """Writes how the run came about, and that it begins or goes on."""
+        if not self.writes:
+            return
         _write_json(self.path / RUN, self.record)
         if position.steps:
             self.say(f"going on after step {position.steps}, in epoch {position.epoch + 1}")
@@ -67,6 +74,8 @@ class RunFolder:
 
     def save(self, captioner: Captioner, position: Position, is_best: bool) -> None:
         """Saves the captioner as `last`, and as `best` when it is; the scores as a table."""
+        if not self.writes:
+            return
         scores = position.history[-1]
         record = {**self.record, "epoch": position.epoch, "scores": scores}
         for name in (LAST, BEST) if is_best else (LAST,):
@@ -80,6 +89,8 @@ class RunFolder:
 
     def finish(self, position: Position) -> None:
         """Takes down that the run has ended."""
+        if not self.writes:
+            return
         ended = {"epochs": position.epoch, "steps": position.steps, "scores": position.history[-1]}
         _write_json(self.path / RUN, {**self.record, "finished": ended})
         note(self.path, f"finished after {position.epoch} epochs, {position.steps} steps")

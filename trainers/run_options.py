@@ -11,10 +11,14 @@ from typing import Any
 
 from effcap.presets import CONFIG, list_presets, preset_folder
 from effcap.tools.backbone_weights import check_backbone_weights
+from effcap.trainers.devices import Devices
 from effcap.trainers.options import TrainingOptions
 from effcap.trainers.run_folder import BEST, CHECKPOINT, LAST
+from effcap.trainers.scst_options import ScstOptions
 from effcap.variants import list_variants, load_hparams, read_json, set_hparams
 
+# What self-critical training does where it is not told: it changes a captioner that is trained.
+SCST_TRAINING = {"learning_rate": 5e-5, "epochs": 5}
 EARLIER = (CHECKPOINT, LAST, BEST)  # what a run folder holds once its run has begun
 
 
@@ -39,6 +43,8 @@ class RunOptions:
         max_bad: share of the captions that may be unusable.
         checkpoint_minutes: between two checkpoints; there is one after each epoch besides.
         checkpoint_steps: between two checkpoints, in place of the minutes.
+        devices: what to compute on; by default one device.
+        scst: how to train on sampled captions and their rewards; None for cross-entropy.
         command: the command line, for the record.
         flags: the command line's long options and their values, for the record.
 
@@ -60,6 +66,8 @@ class RunOptions:
     max_bad: float = 0.01
     checkpoint_minutes: float = 10.0
     checkpoint_steps: int | None = None
+    devices: Devices = Devices()
+    scst: ScstOptions | None = None
     command: Sequence[str] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,6 +86,16 @@ class RunOptions:
         if self.weights is not None and not Path(self.weights).is_dir():
             raise FileNotFoundError(
                 f"Expected a folder with GPT-2's weights. Received: {self.weights}"
+            )
+        if self.scst is not None and (self.devices.hosts, self.devices.count) != (1, 1):
+            raise ValueError(
+                "Expected one device for self-critical training. "
+                f"Received: devices={self.devices.count}, hosts={self.devices.hosts}"
+            )
+        if self.cache is not None and self.devices.hosts > 1:
+            raise ValueError(
+                "Expected no cache of features with several hosts: each would write it. "
+                f"Received: cache={str(self.cache)!r}, hosts={self.devices.hosts}"
             )
         check_backbone_weights(self.backbone_weights)
         self.training  # noqa: B018  its own checks
@@ -151,15 +169,14 @@ class RunOptions:
             return load_hparams(self.model)
         except FileNotFoundError:
             presets = ", ".join(list_presets())
-            best = Path(self.model) / BEST
-            hint = f"; do you mean {best}?" if (best / CONFIG).is_file() else ""
             raise FileNotFoundError(
                 f"Expected a variant ({', '.join(list_variants())}), a preset "
                 f"({presets + ', or ' if presets else ''}the folder of one), or a JSON file of "
-                f"hyperparameters. Received: {str(self.model)!r}{hint}"
+                f"hyperparameters. Received: {str(self.model)!r}"
             ) from None
 
     @cached_property
     def training(self) -> TrainingOptions:
         """How to train: the variant's "training" section, with the settings made."""
-        return TrainingOptions.of(self.hparams.get("training", {}))
+        given = self.hparams.get("training", {})
+        return TrainingOptions.of({**(SCST_TRAINING if self.scst else {}), **given})

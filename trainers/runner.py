@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import keras
@@ -16,26 +16,37 @@ from effcap.captioner import Captioner
 from effcap.tools import load_gpt2
 from effcap.tools.backbone_weights import load_backbone_weights
 from effcap.tools.tokenizer import Tokenizer
-from effcap.trainers.batches import CaptionBatches
-from effcap.trainers.captions import CaptionedPhoto, subset
-from effcap.trainers.features import cache_features, check_frozen, check_mirrored_only
+from effcap.trainers.devices import Scope, computing_on
+from effcap.trainers.features import (
+    cache_features,
+    check_files,
+    check_frozen,
+    check_mirrored_only,
+)
+from effcap.trainers.hosts import check_same, host, hosts, leads
 from effcap.trainers.options import PRECISIONS
-from effcap.trainers.preparation import prepare
+from effcap.trainers.packed import PackedBatches
+from effcap.trainers.preparation import DataSource, PhotoData
 from effcap.trainers.progress import say
 from effcap.trainers.reading import Data
+from effcap.trainers.rewards import Reward
 from effcap.trainers.run_folder import finished, note
 from effcap.trainers.run_options import RunOptions
+from effcap.trainers.scst import SelfCritic
+from effcap.trainers.shards.data import Shards
 from effcap.trainers.training import train
 
 SAMPLES = 8  # photos whose captions TensorBoard shows
 
 
-def run(training: Data, validation: Data | None, options: RunOptions) -> list[dict[str, float]]:
+def run(
+    training: Data | Shards, validation: Data | Shards | None, options: RunOptions
+) -> list[dict[str, float]]:
     """Checks the data, makes the captioner and trains it, or goes on where an earlier call stopped.
 
     Args:
         training, validation: photos with captions and what was wrong with the rest, as `read_csv`
-            returns them.
+            returns them, or shards, as `read_shards` does.
         options: everything else.
 
     Returns:
@@ -49,24 +60,34 @@ def run(training: Data, validation: Data | None, options: RunOptions) -> list[di
     if options.resume and finished(options.folder):
         say(f"the run in {options.folder} has come to its end already")
         return []
-    with computing_in(options.training.precision):
-        return _run(training, validation, options)
-
-
-def _run(training: Data, validation: Data | None, options: RunOptions) -> list[dict[str, float]]:
     how = options.training
     keras.utils.set_random_seed(how.seed)
-    photos = subset(training[0], options.train_percentage, how.seed)
-    captioner = make_captioner(photos, options)
+    with computing_in(how.precision), computing_on(options.devices, how.batch_size) as scope:
+        return _run(as_source(training), validation and as_source(validation), options, scope)
+
+
+def as_source(data: Data | Shards) -> DataSource:
+    """Data in the form that a run asks for its batches."""
+    return PhotoData(*data) if isinstance(data, tuple) else data
+
+
+def _run(
+    training: DataSource, validation: DataSource | None, options: RunOptions, scope: Scope
+) -> list[dict[str, float]]:
+    how = options.training
+    check_same(options=[options.hparams, options.resume, options.train_percentage])
+    training = training.subset(options.train_percentage, how.seed)
+    with scope():
+        captioner = make_captioner(training, options)
     if options.cache is not None:
         check_frozen(captioner.encoder.backbone)
         check_mirrored_only(how.augmentation)
-    batches = make_batches("training", (photos, training[1]), captioner, options)
+        check_files(training, validation)
+    batches = make_batches("training", training, captioner, options)
     held_out = None
     if validation is not None:
         held_out = make_batches("validation", validation, captioner, options)
-    shown = held_out or batches
-    samples = [shown.source.paths[row] for row in shown.rows[:SAMPLES]]
+    samples = (held_out or batches).samples(SAMPLES)
     if options.cache is not None:
         for name, part in (("training", batches), ("validation", held_out)):
             if part is not None:
@@ -82,6 +103,11 @@ def _run(training: Data, validation: Data | None, options: RunOptions) -> list[d
         f"{batches.images} photos, {batches.padding:.1%} padding, "
         f"{captioner.count_params() / 1e6:.1f} M parameters, run folder {options.out}",
     )
+    critic = None
+    if options.scst is not None:
+        file = options.folder / "frequencies.npz"
+        reward = Reward(Reward.count(training.references(), file), options.scst.reward)
+        critic = SelfCritic(captioner, batches, reward, options.scst)
     return train(
         captioner,
         batches,
@@ -90,6 +116,7 @@ def _run(training: Data, validation: Data | None, options: RunOptions) -> list[d
         how,
         make_record(captioner, batches, held_out, options),
         samples,
+        critic=critic,
         resume=options.resume,
         checkpoint_minutes=options.checkpoint_minutes,
         checkpoint_steps=options.checkpoint_steps,
@@ -97,9 +124,10 @@ def _run(training: Data, validation: Data | None, options: RunOptions) -> list[d
 
 
 def tell(options: RunOptions, line: str) -> None:
-    """Tells people, and the run's log."""
-    say(line)
-    note(options.folder, line)
+    """Tells people, and the run's log; of several hosts, one does."""
+    if leads():
+        say(line)
+        note(options.folder, line)
 
 
 @contextmanager
@@ -113,12 +141,14 @@ def computing_in(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def make_captioner(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Captioner:
+def make_captioner(training: DataSource, options: RunOptions) -> Captioner:
     """A new captioner with a pretrained backbone, or the preset's with the settings made."""
     try:
         if options.preset is not None:
             return Captioner.from_preset(options.preset, options.hparams)
-        captioner = Captioner.from_hparams(options.hparams, make_tokenizer(photos, options))
+        tokenizer = make_tokenizer(training, options)
+        check_same(tokenizer=tokenizer.fingerprint)
+        captioner = Captioner.from_hparams(options.hparams, tokenizer)
     except (TypeError, ValueError) as error:
         settings = f" with {', '.join(options.settings)}" if options.settings else ""
         raise ValueError(f"Cannot make {options.model}{settings}: {error}") from error
@@ -128,34 +158,21 @@ def make_captioner(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Cap
     return captioner
 
 
-def make_tokenizer(photos: Sequence[CaptionedPhoto], options: RunOptions) -> Tokenizer:
+def make_tokenizer(training: DataSource, options: RunOptions) -> Tokenizer:
     """The tokenizer asked for, or one trained on the captions."""
     if options.tokenizer_folder is not None:
         return Tokenizer.from_folder(options.tokenizer_folder)
-    captions = [text for photo in photos for text in photo.captions]
-    return Tokenizer.train(captions, options.vocabulary_size or 4096)
+    return Tokenizer.train(training.captions(), options.vocabulary_size or 4096)
 
 
 def make_batches(
-    name: str, data: Data, captioner: Captioner, options: RunOptions
-) -> CaptionBatches:
-    """Batches of what can be used; says what cannot."""
-    how = options.training
-    views = asdict(how.augmentation) if name == "training" else {}
-    batches, summary = prepare(
-        name,
-        data,
-        captioner,
-        max_bad=options.max_bad,
-        log=options.folder / f"left_out_{name}.txt",
-        record=options.folder / f"checked_{name}.bin",
-        title=f"checking {name} photos",
-        **views,
-        batch_size=how.batch_size,
-        captions_per_photo=how.captions_per_photo,
-        shuffle=name == "training",
-        seed=how.seed,
-    )
+    name: str, data: DataSource, captioner: Captioner, options: RunOptions
+) -> PackedBatches:
+    """Batches of what can be used, or this host's part of them; says what cannot."""
+    part = {"parts": hosts(), "part": host()} if hosts() > 1 else {}
+    if not leads():  # which has its own lists of what cannot be used
+        options = replace(options, out=options.folder / f"host{host()}")
+    batches, summary = data.batches(name, captioner, options, **part)
     if summary:
         tell(options, summary)
     return batches
@@ -163,8 +180,8 @@ def make_batches(
 
 def make_record(
     captioner: Captioner,
-    training: CaptionBatches,
-    validation: CaptionBatches | None,
+    training: PackedBatches,
+    validation: PackedBatches | None,
     options: RunOptions,
 ) -> dict[str, Any]:
     """All that the run came about by, for run.json and the presets' training.json."""
@@ -174,11 +191,12 @@ def make_record(
         "flags": dict(options.flags),
         "hparams": {**captioner.hparams(), "training": asdict(options.training)},
         "train_percentage": options.train_percentage,
+        **({"scst": asdict(options.scst)} if options.scst else {}),
         "tokenizer": captioner.tokenizer.fingerprint,
         "data": {
             name: {
                 "photos": part.images,
-                "captions": sum(map(len, part.captions)),
+                "captions": part.captions_left,
                 "left_out": sum(problem.captions for problem in part.problems),
                 "padding": round(float(part.padding), 4),
             }

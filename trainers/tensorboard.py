@@ -16,10 +16,11 @@ from effcap.photos import load_thumbnail
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
     from effcap.photos import Photo
-    from effcap.trainers.batches import CaptionBatches
     from effcap.trainers.checkpoint import Position
+    from effcap.trainers.packed import PackedBatches
 
 EVERY = 10  # steps between two points
+OF_SAMPLES = ("reward", "baseline", "length", "distinct")  # of self-critical training
 WIDTH, HEIGHT = 320, 320  # of photos, at most
 
 
@@ -32,21 +33,26 @@ class TensorBoard(keras.callbacks.Callback):
         position: where the run stands.
         batches: what is trained on.
         samples: photos whose captions to show.
+        writes: whether this process does; others compute the same beside it.
     """
 
     def __init__(
         self,
         folder: Path,
         position: Position,
-        batches: CaptionBatches,
+        batches: PackedBatches,
         samples: Sequence[Photo] = (),
+        *,
+        writes: bool = True,
     ):
         super().__init__()
         from tensorboardX import SummaryWriter
 
         self.position, self.batches, self.samples = position, batches, samples
         # What an interrupted run wrote after its checkpoint is not shown twice.
-        self.writer = SummaryWriter(str(folder), purge_step=position.steps + 1)
+        self.writer = SummaryWriter(
+            str(folder), purge_step=position.steps + 1, write_to_disk=writes
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
         self.told = None if self._seen() else (0, 0.0, None)
@@ -67,6 +73,8 @@ class TensorBoard(keras.callbacks.Callback):
             if then is not None:
                 rate = (seen - steps) * self.batches.batch_size / (now - then)
                 self.writer.add_scalar("step/images_per_second", rate, step)
+        for name in sorted(set(logs) & set(OF_SAMPLES)):  # means since the epoch began
+            self.writer.add_scalar(f"step/{name}", float(logs[name]), step)
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.writer.add_scalar("step/learning_rate", learning_rate, step)
         self.told = seen, total, now

@@ -22,6 +22,7 @@ TRAINING = (
     ("backbone-learning-rate", float, "X", "for the backbone, where it is trained"),
     ("decoder-learning-rate", float, "X", "for what GPT-2 brings along, where it is trained"),
     ("patience", int, "N", "end the run after so many epochs without a better validation score"),
+    ("cider-photos", int, "N", "held-out photos captioned for CIDEr after each epoch (1000)"),
     ("precision", str, "float32|bfloat16", "bfloat16 computes in half the bits"),
     ("crop", float, "SHARE", "crop photos at random, to no less than this share of their area"),
     ("colour", float, "X", "change brightness, contrast and saturation at random, from 0 to 1"),
@@ -127,21 +128,56 @@ def _add_run(run) -> None:
         help="steps between two checkpoints, in place of minutes",
     )
     run.add_argument(
+        "--devices",
+        type=device_count,
+        default=1,
+        metavar="N|all",
+        help="devices of each host that share every batch: GPUs, where there are any",
+    )
+    run.add_argument(
+        "--hosts",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train on so many hosts (with KERAS_BACKEND=jax): start this command on each, with "
+        "the same files, --out and --coordinator, and its own --host",
+    )
+    run.add_argument(
+        "--host", type=int, default=0, metavar="I", help="which of the hosts this is, from 0"
+    )
+    run.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="address of host 0, and a free port there"
+    )
+    run.add_argument(
         "--smoke",
         action="store_true",
         help="only try the configuration: three steps at tiny size on generated photos",
     )
 
 
+def device_count(text: str) -> int | str:
+    """The value of --devices."""
+    if text != "all" and not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number, or all. Received: {text}")
+    return text if text == "all" else int(text)
+
+
 def run_options(arguments: argparse.Namespace) -> RunOptions:
-    """What `add_run_arguments` took, checked."""
+    """What `add_run_arguments` took, checked; a smoke run takes one device."""
     from effcap.trainers import RunOptions
+    from effcap.trainers.devices import Devices
 
     given = vars(arguments)
     names = [flag.replace("-", "_") for flag, *_ in TRAINING] + ["mirror"]
     settings = [
         f"training.{name}={str(given[name]).lower()}" for name in names if given[name] is not None
     ]
+    devices = Devices(
+        count=arguments.devices,
+        hosts=arguments.hosts,
+        host=arguments.host,
+        coordinator=arguments.coordinator,
+    )
     return RunOptions(
         model=arguments.model,
         out=arguments.out,
@@ -156,6 +192,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         max_bad=arguments.max_bad,
         checkpoint_minutes=arguments.checkpoint_minutes,
         checkpoint_steps=arguments.checkpoint_steps,
+        devices=Devices() if arguments.smoke else devices,
         command=["effcap", *arguments.arguments],
         flags=flags_of(arguments),
     )

@@ -37,6 +37,7 @@ def start_keras() -> None:
     with quiet():
         import keras
 
-        # TensorFlow updates slices through XLA, whose first use is announced, too.
-        woken = keras.ops.slice_update(keras.ops.zeros(2), (0,), keras.ops.ones(1))
-        keras.ops.convert_to_numpy(woken)
+        if keras.backend.backend() == "tensorflow":
+            # It updates slices through XLA, whose first use is announced, too.
+            woken = keras.ops.slice_update(keras.ops.zeros(2), (0,), keras.ops.ones(1))
+            keras.ops.convert_to_numpy(woken)

@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from effcap.tools.cli.data_arguments import (
+    CSV,
+    JSON,
+    KINDS,
+    SHARDS,
+    add_data_arguments,
+    missing_data,
+    read_data,
+)
 from effcap.tools.cli.run_arguments import add_run_arguments, run_options
 from effcap.tools.cli.terminal import start_keras
+
+if TYPE_CHECKING:
+    from effcap.trainers.scst_options import ScstOptions
+
+# Commands: name, kinds of data, what they are for.
+COMMANDS = (
+    ("csv", (CSV,), "from CSV files: a photo and a caption per line"),
+    ("json", (JSON,), "from JSON files: COCO's captions, or a list of photos with captions"),
+    ("dali", (SHARDS,), "from webdataset shards, decoded by NVIDIA DALI or by Pillow"),
+    ("scst", KINDS, "go on with a trained captioner, rewarding the captions it samples (SCST)"),
+)
+# Options of `train scst`: flag, type, metavar, help.
+SCST = (
+    ("samples", int, "N", "captions sampled per photo (5)"),
+    ("temperature", float, "X", "of the sampling (1)"),
+    ("p", float, "X", "share of probability to sample from (1)"),
+    ("max-tokens", int, "N", "of a sample (30)"),
+    ("baseline", str, "others|greedy", "what a reward is compared with (others)"),
+    ("cross-entropy", float, "SHARE", "of the loss that is cross-entropy on references (0)"),
+    ("min-distinct", float, "SHARE", "stop when captions collapse to fewer distinct ones (0.1)"),
+)
+REWARD = (
+    ("bleu", float, "X", "weight of BLEU-4, added to CIDEr-D (0)"),
+    ("length", float, "X", "taken off per word more or fewer than references have (0)"),
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -18,97 +51,30 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "train", help="train a captioner", description="Trains a captioner."
     )
     sources = train.add_subparsers(title="data", dest="source", metavar="DATA", required=True)
-    add_csv(sources)
-    add_json(sources)
+    for name, kinds, text in COMMANDS:
+        parser = sources.add_parser(name, help=text, description=f"Trains a captioner {text}.")
+        parser.set_defaults(run=run, parser=parser)
+        add_data_arguments(parser, *kinds)
+        if name == "scst":
+            group = parser.add_argument_group("self-critical training")
+            for flag, kind, metavar, text in SCST + REWARD:
+                group.add_argument(f"--{flag}", type=kind, metavar=metavar, help=text)
+        add_run_arguments(parser)
 
 
-def add_csv(sources: argparse._SubParsersAction) -> None:
-    """Adds `train csv`."""
-    csv = sources.add_parser(
-        "csv",
-        help="from CSV files: a photo and a caption per line",
-        description="Trains a captioner on CSV files with a photo and a caption per line.",
-    )
-    csv.set_defaults(run=run_csv, parser=csv)
-    data = add_files(csv, "csv")
-    data.add_argument("--image-column", default="image", metavar="NAME", help="column of the photo")
-    data.add_argument(
-        "--caption-column", default="caption", metavar="NAME", help="column of the caption"
-    )
-    add_run_arguments(csv)
-
-
-def add_json(sources: argparse._SubParsersAction) -> None:
-    """Adds `train json`."""
-    json = sources.add_parser(
-        "json",
-        help="from JSON files: COCO's captions, or a list of photos with captions",
-        description="Trains a captioner on JSON files: COCO's captions_*.json, or a list of "
-        '{"image", "text"}, also one per line.',
-    )
-    json.set_defaults(run=run_json, parser=json)
-    add_files(json, "json")
-    add_run_arguments(json)
-
-
-def add_files(parser: argparse.ArgumentParser, kind: str):
-    """Adds the options of data in files with captions beside a folder of photos."""
-    data = parser.add_argument_group("data")
-    data.add_argument(f"--{kind}", nargs="+", type=Path, metavar="FILE", help="training captions")
-    data.add_argument(
-        f"--val-{kind}", nargs="+", type=Path, metavar="FILE", help="held-out captions"
-    )
-    data.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help=f"folder of the photos; by default that of the {kind.upper()} file",
-    )
-    data.add_argument(
-        "--tidy",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="tidy captions: single spaces, a capital first letter, a full stop",
-    )
-    return data
-
-
-def run_csv(arguments: argparse.Namespace) -> None:
-    """Runs `effcap train csv`."""
-    from effcap.trainers import read_csvs
-
-    columns = (arguments.image_column, arguments.caption_column)
-
-    def read(paths, images, edit):
-        return read_csvs(paths, images, *columns, edit)
-
-    run_files(arguments, "csv", read)
-
-
-def run_json(arguments: argparse.Namespace) -> None:
-    """Runs `effcap train json`."""
-    from effcap.trainers import read_jsons
-
-    run_files(arguments, "json", read_jsons)
-
-
-def run_files(arguments: argparse.Namespace, kind: str, read: Callable[..., Any]) -> None:
-    """Reads the files of that kind, by `read(paths, images, edit)`, and trains."""
-    from effcap.trainers import tidy
-
-    needed = ("model",) if arguments.smoke else (kind, "model", "out")
-    missing = ", ".join(f"--{name}" for name in needed if not vars(arguments)[name])
-    if missing:
-        arguments.parser.error(f"the following arguments are required: {missing}")
+def run(arguments: argparse.Namespace) -> None:
+    """Runs `effcap train`."""
+    missing = [] if arguments.smoke else [missing_data(arguments)]
+    needed = ("model",) if arguments.smoke else ("model", "out")
+    missing += [f"--{name}" for name in needed if not vars(arguments)[name]]
+    if any(missing):
+        names = ", ".join(filter(None, missing))
+        arguments.parser.error(f"the following arguments are required: {names}")
     if arguments.smoke:
         run_smoke(arguments)
         return
-    given, held_out = vars(arguments)[kind], vars(arguments)[f"val_{kind}"]
-    options = run_options(arguments)
-    edit = tidy if arguments.tidy else None
-    training, validation = (
-        read(paths, arguments.images, edit) if paths else None for paths in (given, held_out)
-    )
+    options = replace(run_options(arguments), scst=scst_options(arguments))
+    training, validation = read_data(arguments)
     start_keras()
     from effcap.trainers import run
     from effcap.trainers.progress import say
@@ -117,13 +83,30 @@ def run_files(arguments: argparse.Namespace, kind: str, read: Callable[..., Any]
     say(f"best: {arguments.out / 'best'}, last: {arguments.out / 'last'}")
 
 
+def scst_options(arguments: argparse.Namespace) -> ScstOptions | None:
+    """What `train scst` was told of sampling and rewards; None for the other commands."""
+    if arguments.source != "scst":
+        return None
+    from effcap.trainers.scst_options import RewardOptions, ScstOptions
+
+    how, reward = (
+        {
+            flag.replace("-", "_"): vars(arguments)[flag.replace("-", "_")]
+            for flag, *_ in options
+            if vars(arguments)[flag.replace("-", "_")] is not None
+        }
+        for options in (SCST, REWARD)
+    )
+    return ScstOptions(**how, reward=RewardOptions(**reward))
+
+
 def run_smoke(arguments: argparse.Namespace) -> None:
     """Tries the configuration, in a folder that is gone afterwards."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="effcap-smoke-") as folder:
         arguments.out = arguments.out or Path(folder) / "run"
-        options = run_options(arguments)
+        options = replace(run_options(arguments), scst=scst_options(arguments))
         start_keras()
         from effcap.trainers.smoke import smoke
 

@@ -19,21 +19,21 @@ MORE = bytes(range(255)) * 4  # begins with 0 and lacks 255: nothing that could 
 CORNER = 4  # pixels
 
 
-def ends_early(path: str | PathLike, pixels: np.ndarray) -> bool:
+def ends_early(photo: str | PathLike | bytes, pixels: np.ndarray) -> bool:
     """Whether a photo that was read without an error is a JPEG without its last part.
 
     What lacks less than a corner of `pixels` goes unnoticed, and so does a progressive JPEG that
     lacks whole passes: it is less sharp, but nothing of it is flat.
 
     Args:
-        path: the photo's file.
+        photo: the photo's file, or its bytes.
         pixels: the photo (h, w, 3), whole, of any size and orientation.
     """
     last = slice(-CORNER, None)
     corners = (pixels[y, x] for y in (last, slice(CORNER)) for x in (last, slice(CORNER)))
     if not any((corner == corner[0, 0]).all() for corner in corners):
         return False
-    data = Path(path).read_bytes()
+    data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
     end = data.rfind(END)
     if not data.startswith(START) or end < 0:
         return False

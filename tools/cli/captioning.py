@@ -1,0 +1,125 @@
+"""What `effcap caption` and `effcap evaluate` share: sampling options, and photos into captions."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from effcap.caption import Caption
+    from effcap.captioner import Captioner
+    from effcap.encoder import ImageEncoder
+    from effcap.samplers.sampler import Sampler
+
+DEFAULT_PRESET = "flickr8k-lite0"
+SAMPLERS = ("beam", "nucleus", "greedy")
+# (option, kind, the sampler it belongs to or None for all, help)
+SAMPLING = (
+    ("beams", int, "beam", "hypotheses kept"),
+    ("length-penalty", float, "beam", "exponent of the length that a score is divided by"),
+    ("p", float, "nucleus", "share of probability to sample from"),
+    ("k", int, "nucleus", "most likely tokens to sample from; 0 for all"),
+    ("temperature", float, "nucleus", "flattens (above 1) or sharpens the distribution"),
+    ("seed", int, "nucleus", "same seed, same captions"),
+    ("min-tokens", int, None, "fewest tokens of a caption"),
+    ("max-tokens", int, None, "most tokens of a caption"),
+    ("no-repeat-ngram", int, None, "length of word sequences that may not come twice"),
+    ("repetition-penalty", float, None, "above 1 makes repeated tokens less likely"),
+)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of samplers, and how many photos are captioned at once."""
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos at once")
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument("--sampler", choices=SAMPLERS, default=SAMPLERS[0], help="how to search")
+    for flag, kind, owner, text in SAMPLING:
+        text = f"{text} ({owner})" if owner else text
+        sampling.add_argument(
+            f"--{flag}", type=kind, metavar="N" if kind is int else "X", help=text
+        )
+
+
+def sampler_fields(arguments: argparse.Namespace) -> dict:
+    """The sampler's fields that were given; ValueError for one of another sampler."""
+    if arguments.batch_size < 1:
+        raise ValueError(f"Expected --batch-size of at least 1. Received: {arguments.batch_size}")
+    fields = {}
+    for flag, _, owner, _ in SAMPLING:
+        name = flag.replace("-", "_")
+        value = getattr(arguments, name)
+        if value is None:
+            continue
+        if owner not in (None, arguments.sampler):
+            raise ValueError(
+                f"Expected no --{flag}, which is for --sampler {owner}. "
+                f"Received: --sampler {arguments.sampler} --{flag} {value}"
+            )
+        fields[name] = value
+    return fields
+
+
+def caption_photos(
+    captioner: Captioner, paths: Sequence[Path], sampler: Sampler, batch_size: int
+) -> Iterator[tuple[Path, list[Caption]]]:
+    """Photos that can be read and their captions, best first, under a progress bar.
+
+    At the end the others are named and counted; ValueError when that is all of them.
+    """
+    from effcap.photos import UnreadablePhoto
+    from effcap.trainers.progress import Bar, say
+
+    skipped: list[UnreadablePhoto] = []
+    with Bar("captioning", len(paths)) as bar:
+        for batch in readable(paths, captioner.encoder, batch_size, skipped):
+            images = [image for _, image in batch]
+            captions = captioner.generate(images, sampler, details=True, batch_size=batch_size)
+            for (path, _), options in zip(batch, captions, strict=True):
+                yield path, options
+            bar.advance(steps=len(batch))
+    for error in skipped:
+        say(f"skipped: {error}")
+    if skipped:
+        say(f"{len(skipped)} of {len(paths)} photos could not be read")
+    if len(skipped) == len(paths):
+        raise ValueError(f"Expected at least one readable photo. Received: {len(paths)} unreadable")
+
+
+def readable(
+    paths: Sequence[Path], encoder: ImageEncoder, batch_size: int, skipped: list
+) -> Iterator[list[tuple[Path, np.ndarray]]]:
+    """Batches of photos, decoded in threads; the errors of the others go to `skipped`."""
+    from effcap.photos import UnreadablePhoto, load_photo
+
+    def load(path: Path) -> np.ndarray | UnreadablePhoto:
+        try:
+            return load_photo(path, encoder.image_size, encoder.fit)
+        except UnreadablePhoto as error:
+            return error
+
+    read: list[tuple[Path, np.ndarray]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), batch_size):
+            group = paths[start : start + batch_size]
+            for path, photo in zip(group, pool.map(load, group), strict=True):
+                if isinstance(photo, UnreadablePhoto):
+                    skipped.append(photo)
+                else:
+                    read.append((path, photo))
+            if len(read) >= batch_size:
+                yield read[:batch_size]
+                read = read[batch_size:]
+    if read:
+        yield read
+
+
+def model_name(model: str) -> str:
+    """What to call a preset: its name, or for the best or last of a run, the run's with it."""
+    folder = Path(model)
+    return "/".join(folder.parts[-2:]) if folder.name in ("best", "last") else folder.name
