@@ -16,7 +16,6 @@ import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from effcap import photos
-from effcap.find_photos import find_photos
 from effcap.photos import UnreadablePhoto, load_photo, load_photos, load_thumbnail
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -440,62 +439,21 @@ def test_reading_photos_imports_neither_keras_nor_tensorflow():
     assert done.stdout.strip() == "[]"
 
 
-# Finding
+@pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
+def test_what_is_framed_is_what_is_read(fit):
+    """A decoder of another make can be told what Pillow would see."""
+    region = (0.1, 0.2, 0.9, 0.7)
+    box, size = photos.framed((320, 240), (40, 64), fit, region)
+    assert box[0] >= 32 and box[1] >= 48 and box[2] <= 288 and box[3] <= 168
+    found = photos.read_photo(scene(), (40, 64), fit, region)
+    left, top = (64 - size[0]) // 2, (40 - size[1]) // 2
+    alone = scene().resize(size, photos.RESAMPLING, box, photos.REDUCING_GAP)
+    inside = found.crop((left, top, left + size[0], top + size[1]))
+    assert np.abs(np.asarray(inside, int) - np.asarray(alone, int)).max() <= 1
 
 
-@pytest.fixture
-def album(tmp_path, monkeypatch):
-    names = ["10.jpg", "2.JPG", "note.txt", "sub/b.png", "sub/deep/a.webp", ".hidden/x.jpg",
-             ".y.jpg", "odd[1].jpg"]  # fmt: skip
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def found(*arguments) -> list[str]:
-    return [path.as_posix() for path in find_photos(arguments)]
-
-
-def test_folder_gives_images_below_it_in_natural_order(album):
-    assert found("sub") == ["sub/b.png", "sub/deep/a.webp"]
-    assert found(album) == [
-        str(album / name)
-        for name in ("2.JPG", "10.jpg", "odd[1].jpg", "sub/b.png", "sub/deep/a.webp")
-    ]
-
-
-def test_patterns_are_expanded_also_below_folders(album):
-    assert found("*.jpg") == ["10.jpg", "odd[1].jpg"]
-    assert found("**/*.png", "sub/**") == ["sub/b.png", "sub/deep/a.webp"]
-    assert found("[0-9]*") == ["2.JPG", "10.jpg"]
-
-
-def test_named_file_is_taken_whatever_its_name(album):
-    assert found("note.txt", "odd[1].jpg", ".y.jpg") == ["note.txt", "odd[1].jpg", ".y.jpg"]
-
-
-def test_each_photo_comes_once_at_its_first_place(album):
-    assert found("10.jpg", "./10.jpg", album / "10.jpg", "*.jpg") == ["10.jpg", "odd[1].jpg"]
-
-
-def test_a_circle_of_links_ends(album):
-    (album / "sub" / "deep" / "up").symlink_to(album, target_is_directory=True)
-    assert found("sub")[:2] == ["sub/b.png", "sub/deep/a.webp"]
-    assert len(found(album)) == 5
-
-
-@pytest.mark.parametrize("argument", ["gone.jpg", "gone/*.jpg", "*.tiff", "*.txt", "bare"])
-def test_argument_that_gives_no_photo_is_named(album, argument):
-    (album / "bare").mkdir()
-    with pytest.raises(FileNotFoundError) as error:
-        find_photos(["10.jpg", argument])
-    assert repr(argument) in str(error.value)
-
-
-def test_natural_order_survives_any_mixture_of_names(tmp_path):
-    for name in ("1", "a1", "1a", "a", "01", "²", "٣", "A2", "a10", "é"):
-        (tmp_path / f"{name}.jpg").touch()
-    assert len(find_photos([tmp_path])) == 10
-    assert find_photos([tmp_path]) == find_photos([tmp_path])
+def test_the_size_of_a_photo_that_lies_on_its_side_is_its_upright_one():
+    lying = encoded(scene(30, 20), "JPEG", exif=exif_with_orientation(6))
+    assert photos.upright_size(lying) == (20, 30)
+    with pytest.raises(UnreadablePhoto, match="empty"):
+        photos.upright_size(b"")
