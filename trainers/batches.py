@@ -211,21 +211,3 @@ class CaptionBatches(PackedBatches):
             "seed": self.seed,
         }
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _show_that_lengths_vary(
-    batches: list[tuple[int, np.ndarray]], lengths: np.ndarray
-) -> list[tuple[int, np.ndarray]]:
-    """Gives the first two batches different lengths: Keras takes from them what varies.
-
-    Should all in this epoch have one length, another epoch may still have others.
-    """
-    length, members = batches[0]
-    others = [i for i, other in enumerate(batches) if other[0] != length]
-    if others:
-        batches[1], batches[others[0]] = batches[others[0]], batches[1]
-    elif len(batches) == 1:
-        batches[0] = (int(lengths[-1]), members)  # the same in all epochs
-    elif len(lengths) > 1:
-        batches[1] = (length + ROUNDING, batches[1][1])
-    return batches
