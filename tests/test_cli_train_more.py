@@ -126,6 +126,7 @@ def test_a_run_that_is_rewarded_goes_on_from_a_run_and_logs_its_rewards(folder, 
     assert Captioner.from_preset(out / "best").tokenizer is not None
 
 
+@pytest.mark.slow
 def test_a_rewarded_run_that_was_stopped_ends_with_the_same_scores(
     folder, trained, tmp_path, monkeypatch
 ):
@@ -161,5 +162,6 @@ def test_self_critical_training_is_refused_what_it_cannot_do(folder, trained, tm
         assert message in fails([str(word) for word in command], capsys)
 
 
+@pytest.mark.slow
 def test_a_smoke_run_tries_self_critical_training(capsys):
     assert run("train", "scst", "--model", "lite0-small", "--smoke", "--max-tokens", 8) == 0
