@@ -31,7 +31,9 @@ def attend(queries, keys, values, visible=None, dropout=None, training=None):
     scores = ops.cast(scores, "float32")
     if visible is not None:
         scores = ops.where(visible, scores, -1e30)
-    weights = ops.cast(ops.softmax(scores, axis=-1), values.dtype)
+    # Keras warns of a softmax over one.
+    shares = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+    weights = ops.cast(shares, values.dtype)  # (B,H,Q,S)
     dropped = weights if dropout is None else dropout(weights, training=training)
     mixed = ops.einsum("bhqs,bshd->bqhd", dropped, values)  # (B,Q,H,d)
     return ops.reshape(mixed, (-1, length, heads * head_width)), weights  # (B,Q,H*d)
@@ -113,7 +115,7 @@ class SelfAttention(keras.layers.Layer):
 
 
 class CrossAttention(keras.layers.Layer):
-    """Attention of text on memory, with the output projection started at zero.
+    """Attention of text on memory.
 
     Keys and values are computed once per image by `project` and shared by all rows of the image.
 
@@ -121,22 +123,30 @@ class CrossAttention(keras.layers.Layer):
         width: model width D of the text.
         heads: number of heads H.
         dropout: rate on the attention weights.
+        output_stddev: spread of the initial output projection, which starts at zero by default.
 
     Call arguments:
         x: (R, T, D) with R = B*K rows, the K rows of an image adjacent.
         context: what `project` returned, with B rows.
 
     Returns:
-        (output (R, T, D), weights (R, H, T, S)).
+        (output (R, T, D), weights (R, H, T, S)); both zero where nothing of the memory is visible.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, **kwargs):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        output_stddev: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         check_heads(width, heads)
         self.width, self.heads = width, heads
         self.query = dense(width, "query")
         self.key_value = dense(2 * width, "key_value")
-        self.c_proj = dense(width, "c_proj", stddev=0.0)
+        self.c_proj = dense(width, "c_proj", output_stddev)
         self.attention_dropout = keras.layers.Dropout(dropout, name="attention_dropout")
 
     def build(self, shape, memory_shape):
@@ -145,13 +155,19 @@ class CrossAttention(keras.layers.Layer):
         self.c_proj.build(shape)
         self.built = True
 
-    def project(self, memory) -> dict:
-        """Keys and values, each (B, S, H, d), of memory (B, S, D)."""
+    def project(self, memory, visible=None) -> dict:
+        """Keys and values, each (B, S, H, d), of memory (B, S, D), and what of it is visible, bool
+        (B, S); None for all."""
         keys, values = split_heads(self.key_value(memory), 2, self.heads)  # 2 x (B,S,H,d)
-        return {"keys": keys, "values": values}
+        context = {"keys": keys, "values": values}
+        return context if visible is None else {**context, "visible": visible}
 
     def call(self, x, context, training=None):
         keys, values = context["keys"], context["values"]  # (B,S,H,d)
+        visible = context.get("visible")  # (B,S)
+        if visible is not None:
+            some = ops.any(visible, axis=1)[:, None, None]  # (B,1,1)
+            visible = visible[:, None, None, :]  # (B,1,1,S)
         images, positions = ops.shape(keys)[0], ops.shape(keys)[1]
         rows, length = ops.shape(x)[0], ops.shape(x)[1]
         captions = rows // images
@@ -159,12 +175,16 @@ class CrossAttention(keras.layers.Layer):
             self.query(x), (images, captions * length, self.heads, self.width // self.heads)
         )  # (B,K*T,H,d)
         mixed, weights = attend(
-            queries, keys, values, None, self.attention_dropout, training
+            queries, keys, values, visible, self.attention_dropout, training
         )  # (B,K*T,D), (B,H,K*T,S)
-        mixed = ops.reshape(mixed, (rows, length, self.width))  # (R,T,D)
+        output = self.c_proj(mixed)  # (B,K*T,D)
+        if visible is not None:
+            output = ops.where(some, output, ops.zeros((), output.dtype))  # (B,K*T,D)
+            weights = ops.where(visible, weights, ops.zeros((), weights.dtype))  # (B,H,K*T,S)
+        output = ops.reshape(output, (rows, length, self.width))  # (R,T,D)
         weights = ops.reshape(
             weights, (images, self.heads, captions, length, positions)
         )  # (B,H,K,T,S)
         weights = ops.transpose(weights, (0, 2, 1, 3, 4))  # (B,K,H,T,S)
         weights = ops.reshape(weights, (rows, self.heads, length, positions))  # (R,H,T,S)
-        return self.c_proj(mixed), weights
+        return output, weights

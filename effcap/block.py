@@ -1,4 +1,4 @@
-"""The pre-norm transformer block that encoder and decoder are made of."""
+"""The transformer blocks that encoders and decoder are made of."""
 
 from __future__ import annotations
 
@@ -9,17 +9,31 @@ import keras
 from effcap.attention import INITIALIZER_STDDEV, SelfAttention, dense
 
 
+def gelu_tanh(x):
+    """GPT-2's form of GELU (Hendrycks and Gimpel, 2016), through a tanh."""
+    return keras.activations.gelu(x, approximate=True)
+
+
 class FeedForward(keras.layers.Layer):
-    """GPT-2's MLP: D -> inner -> D with the tanh form of GELU.
+    """An MLP: D -> inner -> D.
 
     Args:
         width: model width D.
         inner: width of the hidden layer.
         output_stddev: spread of the initial output projection.
+        activation: of the hidden layer, GPT-2's GELU by default.
     """
 
-    def __init__(self, width: int, inner: int, output_stddev: float = INITIALIZER_STDDEV, **kwargs):
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        output_stddev: float = INITIALIZER_STDDEV,
+        activation=gelu_tanh,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        self.activation = activation
         self.c_fc = dense(inner, "c_fc")
         self.c_proj = dense(width, "c_proj", output_stddev)
         self.inner = inner
@@ -30,7 +44,7 @@ class FeedForward(keras.layers.Layer):
         self.built = True
 
     def call(self, x):
-        hidden = keras.activations.gelu(self.c_fc(x), approximate=True)  # (B,T,inner)
+        hidden = self.activation(self.c_fc(x))  # (B,T,inner)
         return self.c_proj(hidden)  # (B,T,D)
 
 
@@ -49,10 +63,10 @@ class TransformerBlock(keras.layers.Layer):
     Call arguments:
         x: (R, T, D).
         visible, cache, position: as in `SelfAttention`.
-        context: what `fusion.project` returned; only with `fusion`.
+        contexts: what `project` returned; only with `fusion`.
 
     Returns:
-        (output (R, T, D), cache).
+        (output (R, T, D), cache, the fusion's attention weights).
     """
 
     def __init__(
@@ -75,18 +89,59 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp = FeedForward(width, inner or 4 * width, output_stddev, name="mlp")
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
-    def build(self, shape, memory_shape=None):
+    def build(self, shape, memory_shapes=None):
         for part in (self.ln_1, self.attn, self.ln_2, self.mlp):
             part.build(shape)
         if self.fusion is not None:
-            self.fusion.build(shape, memory_shape)
+            self.fusion.build(shape, memory_shapes)
         self.built = True
 
-    def call(self, x, visible=None, cache=None, position=None, context=None, training=None):
+    def project(self, memory) -> list[dict]:
+        """The contexts of an encoder's memory, computed once per image."""
+        return self.fusion.project(memory, self.ln_1)
+
+    def call(self, x, visible=None, cache=None, position=None, contexts=None, training=None):
         mixed, cache = self.attn(
             self.ln_1(x), visible, cache=cache, position=position, training=training
         )
         x = x + self.dropout(mixed, training=training)
-        if context is not None:
-            x = self.fusion(x, context, training=training)
-        return x + self.dropout(self.mlp(self.ln_2(x)), training=training), cache
+        looks = ()
+        if contexts is not None:
+            x, looks = self.fusion(x, contexts, norm=self.ln_1, training=training)
+        return x + self.dropout(self.mlp(self.ln_2(x)), training=training), cache, looks
+
+
+class PostNormBlock(keras.layers.Layer):
+    """self-attention -> layer norm -> MLP with ReLU -> layer norm (Vaswani et al., 2017).
+
+    Args:
+        width: model width D.
+        heads: number of heads.
+        inner: width of the MLP's hidden layer.
+        dropout: rate on what each part adds to the stream.
+
+    Call arguments:
+        x: (B, S, D).
+        visible: as in `SelfAttention`.
+
+    Returns:
+        (B, S, D).
+    """
+
+    def __init__(self, width: int, heads: int, inner: int, dropout: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.attn = SelfAttention(width, heads, name="attn")
+        self.ln_1 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_1")
+        self.mlp = FeedForward(width, inner, activation=keras.activations.relu, name="mlp")
+        self.ln_2 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_2")
+        self.dropout = keras.layers.Dropout(dropout, name="dropout")
+
+    def build(self, shape):
+        for part in (self.attn, self.ln_1, self.mlp, self.ln_2):
+            part.build(shape)
+        self.built = True
+
+    def call(self, x, visible=None, training=None):
+        mixed, _ = self.attn(x, visible, training=training)
+        x = self.ln_1(x + self.dropout(mixed, training=training))
+        return self.ln_2(x + self.dropout(self.mlp(x), training=training))

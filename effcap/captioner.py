@@ -68,11 +68,11 @@ class Captioner(keras.Model):
         if not encoder.built:
             encoder.build(None)
         if not decoder.built:
-            decoder.build(None, encoder.memory_shape)
+            decoder.build(None, encoder.memory_shapes)
         self.built = True
 
     def call(self, inputs: dict, training: bool | None = None):
-        memory = self.encoder(inputs, training=training)  # (B,S,D)
+        memory = self.encoder(inputs, training=training)
         return self.decoder(
             inputs["tokens"], memory, inputs.get("segments"), training=training
         )  # (B,T,V)
@@ -163,6 +163,44 @@ class Captioner(keras.Model):
             sampler = Beam(max_tokens=longest)
         samples = self._programs.run(self, inputs, sampler, batch_size or rows)
         return [self._captions(samples, row) for row in range(rows)]
+
+    def attention(
+        self, inputs: dict, captions: Sequence[str | Sequence[int]]
+    ) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+        """Where each caption looks while it is written.
+
+        Args:
+            inputs: what the encoder takes, as arrays of B rows.
+            captions: one for each row: a text, or its tokens.
+
+        Returns:
+            (tokens, weights): the tokens (B, T) of the captions, with the end of text after them
+            to the longest's; and for each layer and each memory of the encoder the shares
+            (B, H, T, S) of attention with which that token was chosen.
+
+        Raises:
+            ValueError: when the captioner has no tokenizer, or there are more or fewer captions
+                than rows.
+        """
+        if self.tokenizer is None:
+            raise ValueError("Expected a captioner with a tokenizer. Received: tokenizer=None")
+        rows = len(next(iter(inputs.values())))
+        if len(captions) != rows:
+            raise ValueError(
+                f"Expected a caption for each of {rows} rows. Received: {len(captions)}"
+            )
+        ids = [
+            self.tokenizer.encode(text) if isinstance(text, str) else list(text)
+            for text in captions
+        ]
+        written = np.full((rows, 1 + max(map(len, ids))), self.tokenizer.eos_id, np.int32)  # (B,T)
+        for row, tokens in enumerate(ids):
+            written[row, : len(tokens)] = tokens
+        start = np.full((rows, 1), self.tokenizer.bos_id, np.int32)
+        read = np.concatenate([start, written[:, :-1]], axis=1)  # (B,T)
+        memory = self.encoder(inputs, training=False)
+        _, looks = self.decoder.look(read, memory, training=False)
+        return written, [[keras.ops.convert_to_numpy(part) for part in layer] for layer in looks]
 
     def _captions(self, samples: Samples, row: int) -> list[Caption]:
         options = zip(samples.tokens[row], samples.scores[row], samples.lengths[row], strict=True)

@@ -10,7 +10,10 @@ from keras import ops
 from effcap.attention import INITIALIZER_STDDEV
 from effcap.backbone import Backbone
 from effcap.block import TransformerBlock
+from effcap.branch_encoder import BranchEncoder
+from effcap.memory import Memory
 from effcap.photos import Fit
+from effcap.region_encoder import RegionEncoder
 
 MANY_POSITIONS = 1024
 
@@ -33,7 +36,7 @@ class ImageEncoder(keras.layers.Layer):
             backbone gives for them, computed earlier.
 
     Returns:
-        memory (B, S, D).
+        one `Memory` of values (B, S, D).
     """
 
     input_keys = ("images", "features")
@@ -80,9 +83,9 @@ class ImageEncoder(keras.layers.Layer):
         return self.backbone.fit
 
     @property
-    def memory_shape(self) -> tuple[None, int, int]:
-        """(None, S, D)."""
-        return (None, self.backbone.feature_shape[0], self.width)
+    def memory_shapes(self) -> list[tuple[None, int, int]]:
+        """(None, S, D) of the one memory."""
+        return [(None, self.backbone.feature_shape[0], self.width)]
 
     def build(self, shape=None):
         positions, channels = self.backbone.feature_shape
@@ -103,7 +106,7 @@ class ImageEncoder(keras.layers.Layer):
             name="position_embedding",
         )
         for part in (*self.blocks, self.norm):
-            part.build(self.memory_shape)
+            part.build(self.memory_shapes[0])
         self.built = True
 
     def features(self, images, training=None):
@@ -119,8 +122,8 @@ class ImageEncoder(keras.layers.Layer):
         x = x + ops.cast(self.position_embedding, x.dtype)
         x = self.feature_dropout(x, training=training)
         for block in self.blocks:
-            x, _ = block(x, training=training)
-        return self.norm(x)
+            x, *_ = block(x, training=training)
+        return (Memory(self.norm(x)),)
 
     def get_config(self) -> dict:
         return {
@@ -133,4 +136,8 @@ class ImageEncoder(keras.layers.Layer):
         }
 
 
-ENCODERS: dict[str, type[keras.layers.Layer]] = {"image": ImageEncoder}
+ENCODERS: dict[str, type[keras.layers.Layer]] = {
+    "image": ImageEncoder,
+    "regions": RegionEncoder,
+    "branches": BranchEncoder,
+}

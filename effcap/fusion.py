@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from effcap.attention import CrossAttention
+from effcap.gated_fusion import BranchFusion, MeshedFusion
 
 
 class CrossFusion(keras.layers.Layer):
@@ -20,10 +21,14 @@ class CrossFusion(keras.layers.Layer):
 
     Call arguments:
         x: (R, T, D), R = B*K rows with the K rows of an image adjacent.
-        context: what `project(memory (B, S, D))` returned, computed once per image.
+        contexts: what `project` returned of the encoder's memory, computed once per image.
+        norm: the block's first layer norm, for fusions that share it.
 
     Returns:
-        (R, T, D).
+        ((R, T, D), attention weights on each memory, (R, H, T, S)).
+
+    Raises:
+        ValueError: for an encoder that gives several memories.
     """
 
     def __init__(
@@ -39,21 +44,31 @@ class CrossFusion(keras.layers.Layer):
         self.attention = CrossAttention(width, heads, attention_dropout, name="attention")
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
-    def build(self, shape, memory_shape):
+    def build(self, shape, memory_shapes):
+        if len(memory_shapes) != 1:
+            raise ValueError(
+                "Expected an encoder that gives one memory for fusion.kind='cross', such as "
+                "encoder.levels=1, or fusion.kind='meshed' for levels and 'branches' for "
+                f"modalities. Received: {len(memory_shapes)} memories"
+            )
         self.norm.build(shape)
-        self.attention.build(shape, memory_shape)
+        self.attention.build(shape, memory_shapes[0])
         self.built = True
 
-    def project(self, memory) -> dict:
-        """The context of memory (B, S, D): keys and values, each (B, S, H, d)."""
-        return self.attention.project(memory)
+    def project(self, memory, norm) -> list[dict]:
+        """The context of the one memory: keys and values, each (B, S, H, d)."""
+        return [self.attention.project(part.values, part.visible) for part in memory]
 
-    def call(self, x, context, training=None):
-        mixed, _ = self.attention(self.norm(x), context, training=training)  # (R,T,D)
-        return x + self.dropout(mixed, training=training)
+    def call(self, x, contexts, norm, training=None):
+        mixed, weights = self.attention(self.norm(x), contexts[0], training=training)  # (R,T,D)
+        return x + self.dropout(mixed, training=training), (weights,)
 
 
-FUSIONS: dict[str, type[keras.layers.Layer]] = {"cross": CrossFusion}
+FUSIONS: dict[str, type[keras.layers.Layer]] = {
+    "cross": CrossFusion,
+    "meshed": MeshedFusion,
+    "branches": BranchFusion,
+}
 
 
 def make_fusion(kind: str | None, **arguments) -> keras.layers.Layer:

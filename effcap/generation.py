@@ -35,7 +35,7 @@ class CaptionProgram(keras.Model):
 
     def call(self, inputs):
         decoder, tokenizer = self.captioner.decoder, self.captioner.tokenizer
-        memory = self.captioner.encoder(inputs, training=False)  # (B,S,D)
+        memory = self.captioner.encoder(inputs, training=False)
         contexts = decoder.project(memory)
         images = next(iter(inputs.values())).shape[0]
         prompt = ops.full((images, 1), tokenizer.bos_id, dtype="int32")  # (B,1)

@@ -46,7 +46,7 @@ class GPT2(keras.layers.Layer):
 
     Call arguments:
         tokens: (B, T) int. A row may hold several captions of one photo one after the other.
-        memory: what the encoder gave, with B rows; None leaves the fusion out.
+        memory: what the encoder gave, a tuple of `Memory` of B rows; None leaves the fusion out.
         segments: (B, T) int, which caption of the row a token belongs to; a token sees only those
             of its own caption, and positions count from its start. None: one caption per row.
 
@@ -112,7 +112,7 @@ class GPT2(keras.layers.Layer):
         defaults = {name: getattr(self, name) for name in names}
         return make_fusion(**{"kind": None, **defaults, **self.fusion, "name": "fusion"})
 
-    def build(self, shape=None, memory_shape=None):
+    def build(self, shape=None, memory_shapes=None):
         start = keras.initializers.RandomNormal(stddev=INITIALIZER_STDDEV)
         self.wte = self.add_weight(
             shape=(self.base_size, self.width), initializer=start, name="wte"
@@ -126,7 +126,7 @@ class GPT2(keras.layers.Layer):
                 shape=(self.special_tokens, self.width), initializer=start, name="special_wte"
             )
         for block in self.blocks:
-            block.build((None, None, self.width), memory_shape)
+            block.build((None, None, self.width), memory_shapes)
         self.ln_f.build((None, None, self.width))
         frozen = {None: [], "embeddings": [self.wte, self.wpe]}.get(
             self.frozen, self.pretrained_variables
@@ -167,9 +167,14 @@ class GPT2(keras.layers.Layer):
         """The fusion contexts of all L blocks, computed once per image and shared by its rows."""
         if memory is None or self.fusion is None:
             return [None] * self.layers
-        return [block.fusion.project(memory) for block in self.blocks]
+        return [block.project(memory) for block in self.blocks]
 
     def call(self, tokens, memory=None, segments=None, training=None):
+        return self.look(tokens, memory, segments, training)[0]
+
+    def look(self, tokens, memory=None, segments=None, training=None) -> tuple:
+        """What a call gives, and where the text looks: for each of L blocks the attention weights
+        on each memory, (B, H, T, S)."""
         if segments is None and (tokens.shape[1] or 0) > self.positions:
             raise ValueError(
                 f"Expected at most {self.positions} tokens, as many as the decoder has positions "
@@ -179,9 +184,11 @@ class GPT2(keras.layers.Layer):
         positions = ops.minimum(positions, self.positions - 1)  # padding may run on for longer
         x = self.embed(tokens, positions)  # (B,T,D)
         x = self.embedding_dropout(x, training=training)
-        for block, context in zip(self.blocks, self.project(memory), strict=True):
-            x, _ = block(x, visible, context=context, training=training)
-        return self.logits(x)
+        looks = []
+        for block, contexts in zip(self.blocks, self.project(memory), strict=True):
+            x, _, found = block(x, visible, contexts=contexts, training=training)  # (B,T,D)
+            looks.append(found)
+        return self.logits(x), looks
 
     def empty_cache(self, rows: int, length: int) -> list[dict]:
         """Buffers for the keys and values of `length` positions: L x {"keys", "values"}, each
@@ -217,10 +224,10 @@ class GPT2(keras.layers.Layer):
         x = ops.expand_dims(self.embed(tokens, position), 1)  # (R,1,D)
         visible = ops.reshape(ops.arange(length) <= position, (1, 1, length))  # (1,1,S)
         written = []
-        for block, layer_cache, context in zip(self.blocks, cache, contexts, strict=True):
-            x, layer_cache = block(
-                x, visible, cache=layer_cache, position=position, context=context, training=False
-            )
+        for block, layer_cache, seen in zip(self.blocks, cache, contexts, strict=True):
+            x, layer_cache, _ = block(
+                x, visible, cache=layer_cache, position=position, contexts=seen, training=False
+            )  # (R,1,D)
             written.append(layer_cache)
         return self.logits(ops.squeeze(x, 1)), written  # (R,V)
 

@@ -29,16 +29,30 @@ def _features(encoder, rows: int, rng: np.random.Generator) -> np.ndarray:
     return rng.normal(size=(rows, *encoder.backbone.feature_shape)).astype(np.float32)
 
 
-EXAMPLES = {"images": _images, "features": _features}
+def _padded(rows: int, most: int, channels: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of up to `most` features each, the rest zero."""
+    features = rng.normal(size=(rows, most, channels)).astype(np.float32)  # (B,S,C)
+    features[np.arange(most) >= rng.integers(1, most + 1, (rows, 1))] = 0
+    return features
 
 
 def example_inputs(encoder, rows: int, seed: int = 0, key: str | None = None) -> dict:
-    """Random inputs of `rows` rows: under `key`, or the last of those the encoder takes.
+    """Random inputs of `rows` rows, all that the encoder takes.
 
-    For a photo encoder that is its features, which spares the tests the vision network.
+    Of images and features, which mean the same, those called `key`; by default features, which
+    spares the tests the vision network.
     """
-    key = key or encoder.input_keys[-1]
-    return {key: EXAMPLES[key](encoder, rows, np.random.default_rng(seed))}
+    rng = np.random.default_rng(seed)
+    if "images" in encoder.input_keys:
+        make = {"images": _images, "features": _features}
+        key = key or "features"
+        return {key: make[key](encoder, rows, rng)}
+    if "regions" in encoder.input_keys:
+        return {"regions": _padded(rows, 6, encoder.channels, rng)}
+    return {
+        name: _padded(rows, 1 if name == "artist" else 5, channels, rng)
+        for name, channels in encoder.modalities.items()
+    }
 
 
 def example_batch(captioner: Captioner, rows: int = 4, key: str | None = None) -> tuple:

@@ -21,12 +21,11 @@ FLICKR = SHARED / "flickr8k" / "train.csv"
 class Numbers:
     """A source whose input of a photo is its number, negative where mirrored."""
 
-    input_name = "images"
     mirrored = True
     fingerprint = "numbers"
 
     def load(self, photos, mirror, draws=None):
-        return np.where(mirror, -photos, photos).astype(np.float32)
+        return {"images": np.where(mirror, -photos, photos).astype(np.float32)}
 
 
 class Draws(Numbers):
@@ -34,7 +33,7 @@ class Draws(Numbers):
 
     def load(self, photos, mirror, draws=None):
         draws = np.zeros(len(photos), np.uint64) if draws is None else draws
-        return np.stack([photos.astype(np.uint64), draws], axis=1)
+        return {"images": np.stack([photos.astype(np.uint64), draws], axis=1)}
 
 
 def made_photos(count: int = 50, captions: int = 5) -> list[CaptionedPhoto]:

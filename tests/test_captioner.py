@@ -90,12 +90,12 @@ def test_encoder_runs_once_per_image_however_many_captions(captioner, photos, mo
 
     def counted_project(memory):
         contexts = project(memory)
-        rows.extend(("memory", context["keys"].shape[0]) for context in contexts)
+        rows.extend(("memory", seen[0]["keys"].shape[0]) for seen in contexts)
         return contexts
 
     def counted_step(tokens, position, cache, contexts):
         rows.append(("text", tokens.shape[0]))
-        rows.extend(("memory", context["keys"].shape[0]) for context in contexts)
+        rows.extend(("memory", seen[0]["keys"].shape[0]) for seen in contexts)
         return step(tokens, position, cache, contexts)
 
     monkeypatch.setattr(encoder, "call", counted_encode)

@@ -13,8 +13,9 @@ import pytest
 from conftest import numpy, tiny_hparams
 from test_cli_parsing import fails
 from test_cli_train import CHATTER
+from test_published_weights import small_playntell, weight
 
-from benchmarks.gpt2_writers import shapes_of, write_folder
+from benchmarks.gpt2_writers import shapes_of, write_folder, write_torch
 from effcap.captioner import Captioner
 from effcap.samplers import Greedy
 from effcap.tools.cli import main
@@ -169,3 +170,42 @@ def test_backbone_weights_of_a_named_network_are_imagenets(monkeypatch):
     own.network = keras.Sequential()
     load_backbone_weights(own, None)
     assert len(asked) == 3
+
+
+@pytest.fixture
+def playntell(tmp_path) -> Path:
+    """A .pth file of PlayNTell's, as a training checkpoint has it."""
+    shapes = {f"state_dict.{name}": shape for name, shape in small_playntell().items()}
+    shapes["optimizer.step"] = (1,)
+    write_torch(tmp_path, shapes, lambda n: weight(n.removeprefix("state_dict."), shapes[n]))
+    return (tmp_path / "pytorch_model.bin").rename(tmp_path / "playntell.pth")
+
+
+def test_a_pth_file_becomes_a_preset_of_its_system(playntell, tmp_path, capsys):
+    preset = tmp_path / "preset"
+    command = ["convert", str(playntell), str(preset), "--set", "decoder.fusion.tau=0.4"]
+    assert main(command) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert "M parameters from" in lines[0] and "h.0.enc_dec_attn.1.c_attn.bias" in lines[0]
+    captioner = Captioner.from_preset(preset)
+    assert captioner.encoder.modalities == {"artist": 10, "audio": 256}
+    assert captioner.decoder.fusion["tau"] == 0.4
+    name = "encoder.transformations.1.fc.weight"
+    np.testing.assert_array_equal(
+        numpy(captioner.encoder.branches[1].project.kernel), weight(name, (64, 256)).T
+    )
+
+
+def test_a_tokenizer_larger_than_the_files_vocabulary_is_refused(
+    playntell, tokenizer, tmp_path, capsys
+):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    command = ["convert", str(playntell), str(tmp_path / "preset"), "--tokenizer", str(tmp_path)]
+    line = fails(command, capsys)
+    assert "at least the tokenizer's 290 tokens. Received: decoder.vocabulary_size=31" in line
+
+
+@pytest.mark.parametrize("option", ["--model", "--backbone-weights"])
+def test_options_of_folders_are_refused_with_a_pth_file(option, playntell, tmp_path, capsys):
+    command = ["convert", str(playntell), str(tmp_path / "preset"), option, "none"]
+    assert f"Expected no {option} with a .pth file" in fails(command, capsys)

@@ -21,6 +21,7 @@ from keras import ops
 from effcap.captioner import Captioner
 from effcap.generation import CaptionProgram
 from effcap.loss import CaptionLoss
+from effcap.memory import Memory
 from effcap.presets import WEIGHTS
 from effcap.samplers import Beam, Greedy
 from effcap.trainers.batches import CaptionBatches
@@ -60,16 +61,16 @@ def captions(captioner) -> list:
 
 
 class ArraySource:
-    """The encoder's inputs from an array in memory."""
+    """The encoder's inputs from arrays in memory."""
 
     mirrored = False
     fingerprint = "array"
 
     def __init__(self, inputs: dict):
-        ((self.input_name, self.array),) = inputs.items()
+        self.inputs = inputs
 
     def load(self, photos, mirror, draws=None):
-        return self.array[photos]
+        return {name: array[photos] for name, array in self.inputs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,11 @@ def test_cached_decoding_equals_the_uncached_call(captioner, captions_per_image)
     memory = captioner.encoder(example_inputs(captioner.encoder, images), training=False)
     rows = images * captions_per_image
     tokens = random_tokens(captioner, rows, length)
-    expected = numpy(decoder(tokens, ops.repeat(memory, captions_per_image, axis=0)))
+    repeated = [
+        Memory(*(part if part is None else ops.repeat(part, captions_per_image, 0) for part in one))
+        for one in memory
+    ]
+    expected = numpy(decoder(tokens, repeated))
     uncached = numpy(decoder(tokens, memory))
     np.testing.assert_allclose(uncached, expected, **TIGHT)
     assert np.abs(numpy(decoder(tokens)) - expected).max() > 0.01  # memory matters
@@ -194,6 +199,35 @@ def test_padding_changes_nothing(captioner):
     filled_weights = np.concatenate([weights, np.zeros((2, weights.shape[1]), np.float32)])
     received = float(loss(filled(targets), filled_logits, sample_weight=filled_weights))
     assert received == pytest.approx(expected)
+
+
+def test_rows_of_zeros_after_the_features_change_nothing(captioner):
+    """What is padded to the longest of a batch sees no padding."""
+    inputs, _, _ = example_batch(captioner, rows=3)
+    if {"images", "features"} & set(inputs):
+        pytest.skip("a photo has no padding")
+    logits = numpy(captioner(inputs, training=False))
+    more = {
+        name: np.pad(inputs[name], ((0, 0), (0, 4), (0, 0)))
+        for name in captioner.encoder.input_keys
+    }
+    np.testing.assert_allclose(numpy(captioner(inputs | more, training=False)), logits, **TIGHT)
+
+
+def test_where_the_text_looks_adds_up_to_one_over_what_is_visible(captioner):
+    inputs, _, weights = example_batch(captioner, rows=3)
+    memory = captioner.encoder(inputs, training=False)
+    _, looks = captioner.decoder.look(inputs["tokens"], memory)
+    assert len(looks) == captioner.decoder.layers
+    for layer in looks:
+        for part, found in zip(memory, layer, strict=True):
+            rows, length = inputs["tokens"].shape
+            seen = numpy(found)
+            assert seen.shape == (rows, captioner.decoder.heads, length, part.values.shape[1])
+            np.testing.assert_allclose(seen.sum(axis=-1), 1, **TIGHT)
+            if part.visible is not None:
+                hidden = ~numpy(part.visible)[:, None, None, :] & np.ones_like(seen, bool)
+                assert (seen[hidden] == 0).all() and hidden.any() == (~numpy(part.visible)).any()
 
 
 def test_order_and_size_of_a_batch_change_no_caption(captioner, captions):

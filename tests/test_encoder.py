@@ -22,38 +22,46 @@ def encoder(**changes) -> ImageEncoder:
     return layer
 
 
+def seen(layer: ImageEncoder, inputs: dict, **options) -> np.ndarray:
+    """The one memory (B, S, D) of some inputs."""
+    ((values, visible),) = layer(inputs, **options)
+    assert visible is None
+    return numpy(values)
+
+
 def test_memory_of_photos_is_that_of_their_features():
     layer = encoder()
-    memory = numpy(layer({"images": PHOTOS}))
+    memory = seen(layer, {"images": PHOTOS})
     features = numpy(layer.features(PHOTOS))
-    assert memory.shape == (2, 16, 8) and layer.memory_shape == (None, 16, 8)
-    received = numpy(layer({"features": features}))
+    assert memory.shape == (2, 16, 8) and layer.memory_shapes == [(None, 16, 8)]
+    received = seen(layer, {"features": features})
     np.testing.assert_allclose(received, memory, rtol=1e-4, atol=1e-5)
-    halved = numpy(layer({"features": features.astype("float16")}))  # as they are kept on disk
+    half = features.astype("float16")  # as they are kept on disk
+    halved = seen(layer, {"features": half})
     np.testing.assert_allclose(halved, memory, atol=0.02)
 
 
 def test_every_position_sees_every_other():
     layer, rng = encoder(blocks=1), np.random.default_rng(1)
     features = rng.normal(size=(1, 16, 12)).astype("float32")
-    before = numpy(layer({"features": features}))
+    before = seen(layer, {"features": features})
     for changed in (0, 15):
         other = features.copy()
         other[:, changed] += rng.normal(size=12)
-        assert (np.abs(numpy(layer({"features": other})) - before).max(axis=-1) > 1e-6).all()
+        assert (np.abs(seen(layer, {"features": other}) - before).max(axis=-1) > 1e-6).all()
 
 
 def test_equal_features_are_told_apart_by_their_position():
     layer = encoder(blocks=0)
-    memory = numpy(layer({"features": np.ones((1, 16, 12), "float32")}))
+    memory = seen(layer, {"features": np.ones((1, 16, 12), "float32")})
     assert np.abs(memory[0, 0] - memory[0, 1:]).max(axis=-1).min() > 1e-3
 
 
 def test_dropout_is_on_in_training_only():
     layer = encoder(dropout=0.5)
     inputs = {"features": np.ones((1, 16, 12), "float32")}
-    np.testing.assert_array_equal(numpy(layer(inputs)), numpy(layer(inputs, training=False)))
-    difference = numpy(layer(inputs, training=True)) - numpy(layer(inputs))
+    np.testing.assert_array_equal(seen(layer, inputs), seen(layer, inputs, training=False))
+    difference = seen(layer, inputs, training=True) - seen(layer, inputs)
     assert np.abs(difference).max() > 1e-3
 
 

@@ -45,8 +45,8 @@ def test_cached_features_are_the_backbones_up_to_float16(tmp_path, photos):
     cached = cache_features(backbone, photos, tmp_path / "cache", mirrored=True, batch_size=2)
     source = PhotoFiles(photos, (SIZE, SIZE))
     numbers, mirror = np.array([4, 0, 3]), np.array([False, True, True])
-    expected = keras.ops.convert_to_numpy(backbone(source.load(numbers, mirror)))
-    received = cached.load(numbers, mirror)
+    expected = keras.ops.convert_to_numpy(backbone(source.load(numbers, mirror)["images"]))
+    received = cached.load(numbers, mirror)["features"]
     assert received.dtype == np.float16 and received.shape == (3, *backbone.feature_shape)
     np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4)
     assert expected.std() > 0.01
@@ -58,7 +58,7 @@ def test_the_model_makes_the_same_of_photos_and_of_their_cached_features(tmp_pat
     numbers, mirror = np.arange(5), np.zeros(5, bool)
     tokens = np.tile(np.arange(6), (5, 1))
     plain, kept = (
-        captioner({source.input_name: source.load(numbers, mirror), "tokens": tokens})
+        captioner({**source.load(numbers, mirror), "tokens": tokens})
         for source in (PhotoFiles(photos, (SIZE, SIZE)), cached)
     )
     np.testing.assert_allclose(plain, kept, atol=2e-3)
@@ -134,8 +134,10 @@ def test_another_fit_is_another_backbone_and_gives_the_features_of_that_fit(
     numbers, mirror = np.arange(5), np.zeros(5, bool)
     for fit in ("squash", "crop", "crop"):
         backbone = tiny_backbone(fit=fit)
-        cached = cache_features(backbone, photos, tmp_path / "cache").load(numbers, mirror)
-        images = PhotoFiles(photos, (SIZE, SIZE), fit).load(numbers, mirror)
+        cached = cache_features(backbone, photos, tmp_path / "cache").load(numbers, mirror)[
+            "features"
+        ]
+        images = PhotoFiles(photos, (SIZE, SIZE), fit).load(numbers, mirror)["images"]
         expected = keras.ops.convert_to_numpy(backbone(images))
         np.testing.assert_allclose(cached, expected, rtol=1e-3, atol=1e-4)
     assert len(computed) == 2

@@ -10,6 +10,7 @@ from conftest import numpy
 from keras import ops
 
 from effcap.gpt2 import GPT2, visibility
+from effcap.memory import Memory
 
 REFERENCE = Path(__file__).parent / "data" / "gpt2_reference.npz"
 NAMES = {
@@ -55,7 +56,7 @@ def reference(name: str) -> tuple[GPT2, np.ndarray, np.ndarray]:
 def tiny(**changes) -> GPT2:
     arguments = {"vocabulary_size": 20, "positions": 12, "width": 8, "heads": 2, "layers": 2}
     model = GPT2(**arguments | changes)
-    model.build(None, (None, 5, 8))
+    model.build(None, [(None, 5, 8)])
     rng = np.random.default_rng(0)
     for weight in model.weights:
         weight.assign(weight + 0.3 * rng.normal(size=weight.shape))
@@ -82,9 +83,9 @@ def test_decoding_step_by_step_equals_transformers(name):
 def test_new_fusion_leaves_the_text_model_as_it_is():
     rng = np.random.default_rng(0)
     model = GPT2(30, positions=8, width=16, heads=4, layers=3, fusion={"kind": "cross"})
-    model.build(None, (None, 5, 16))
+    model.build(None, [(None, 5, 16)])
     tokens = rng.integers(0, 30, (2, 8))
-    memory = ops.convert_to_tensor(rng.normal(size=(2, 5, 16)).astype("float32"))
+    memory = (Memory(ops.convert_to_tensor(rng.normal(size=(2, 5, 16)).astype("float32"))),)
     np.testing.assert_array_equal(numpy(model(tokens, memory)), numpy(model(tokens)))
     output = model.blocks[1].fusion.attention.c_proj.kernel
     output.assign(rng.normal(size=output.shape))
@@ -154,5 +155,5 @@ def test_configuration_comes_back():
     assert model.blocks[0].fusion.attention.heads == 4
     copy = GPT2.from_config(model.get_config())
     assert copy.get_config() == model.get_config()
-    copy.build(None, (None, 5, 8))
+    copy.build(None, [(None, 5, 8)])
     assert [w.shape for w in copy.weights] == [w.shape for w in model.weights]

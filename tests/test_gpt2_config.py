@@ -58,7 +58,7 @@ def test_variants_have_the_published_number_of_parameters(variant):
 
 def test_the_count_is_that_of_the_decoder():
     decoder = GPT2(**OURS, special_tokens=0, fusion={"kind": "cross"})
-    decoder.build(None, (None, 5, 16))
+    decoder.build(None, [(None, 5, 16)])
     assert sum(math.prod(v.shape) for v in decoder.pretrained_variables) == count(TINY)
 
 

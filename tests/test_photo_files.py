@@ -29,7 +29,7 @@ def paths(tmp_path):
 
 @pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
 def test_photos_come_as_the_model_sees_them_when_captioning(paths, fit):
-    images = PhotoFiles(paths, (SIZE, 20), fit).load(np.array([2, 0]), np.zeros(2, bool))
+    images = PhotoFiles(paths, (SIZE, 20), fit).load(np.array([2, 0]), np.zeros(2, bool))["images"]
     assert images.shape == (2, SIZE, 20, 3) and images.dtype == np.uint8
     assert np.array_equal(images[0], load_photo(paths[2], (SIZE, 20), fit))
     assert np.array_equal(images[1], load_photo(paths[0], (SIZE, 20), fit))
@@ -37,8 +37,8 @@ def test_photos_come_as_the_model_sees_them_when_captioning(paths, fit):
 
 def test_mirrored_photos_are_flipped_from_left_to_right_and_others_are_not(paths):
     source = PhotoFiles(paths, (SIZE, SIZE))
-    plain = source.load(np.arange(3), np.zeros(3, bool))
-    mixed = source.load(np.arange(3), np.array([True, False, True]))
+    plain = source.load(np.arange(3), np.zeros(3, bool))["images"]
+    mixed = source.load(np.arange(3), np.array([True, False, True]))["images"]
     assert np.array_equal(mixed[[0, 2]], plain[[0, 2], :, ::-1])
     assert np.array_equal(mixed[1], plain[1])
 
@@ -47,17 +47,19 @@ def test_a_varied_photo_is_its_view_at_full_detail_whatever_the_batch_order_or_t
     source = PhotoFiles(paths, (SIZE, SIZE), "crop", STRONG)
     draws = np.random.default_rng(0).integers(2**64, size=5, dtype=np.uint64)
     mirror = np.array([True, False, False, True, True])
-    together = source.load(np.arange(5), mirror, draws)
+    together = source.load(np.arange(5), mirror, draws)["images"]
     for i, draw in enumerate(draws):
         view = STRONG.view(draw)
         image = view.paint(read_photo(paths[i], (SIZE, SIZE), "crop", view.region))
         expected = np.asarray(image)[:, ::-1] if mirror[i] else np.asarray(image)
         assert np.array_equal(together[i], expected)
     order = np.array([3, 0, 4, 2, 1])
-    assert np.array_equal(source.load(order, mirror[order], draws[order]), together[order])
+    assert np.array_equal(
+        source.load(order, mirror[order], draws[order])["images"], together[order]
+    )
 
     def alone(i):
-        return source.load(np.array([i]), mirror[[i]], draws[[i]])[0]
+        return source.load(np.array([i]), mirror[[i]], draws[[i]])["images"][0]
 
     with ThreadPoolExecutor(4) as pool:
         assert np.array_equal(list(pool.map(alone, order)), together[order])
@@ -69,7 +71,7 @@ def test_without_draws_nothing_is_varied(paths):
         PhotoFiles(paths, (SIZE,) * 2),
     )
     arguments = np.arange(5), np.zeros(5, bool)
-    assert np.array_equal(varied.load(*arguments), plain.load(*arguments))
+    assert np.array_equal(varied.load(*arguments)["images"], plain.load(*arguments)["images"])
 
 
 def test_the_fingerprint_is_of_the_files_and_how_they_are_read(paths, tmp_path):

@@ -116,31 +116,50 @@ def test_missing_section_is_named(tokenizer):
         Captioner.from_hparams({"encoder": {}}, tokenizer)
 
 
-def size_of_block(width: int, inner: int, fusion: bool) -> int:
+def dense(inputs: int, outputs: int) -> int:
+    """Parameters of a dense layer."""
+    return inputs * outputs + outputs
+
+
+def size_of_block(width: int, inner: int) -> int:
     """Parameters of a transformer block."""
-
-    def dense(inputs: int, outputs: int) -> int:
-        return inputs * outputs + outputs
-
     attention = dense(width, 3 * width) + dense(width, width)
-    cross = dense(width, width) + dense(width, 2 * width) + dense(width, width) + 2 * width
-    mlp = dense(width, inner) + dense(inner, width)
-    return 4 * width + attention + mlp + (cross if fusion else 0)
+    return 4 * width + attention + dense(width, inner) + dense(inner, width)
+
+
+def size_of_fusion(width: int, kind: str, memories: int) -> int:
+    cross = dense(width, width) + dense(width, 2 * width) + dense(width, width)
+    gate = dense(2 * width, width)
+    return {
+        "cross": cross + 2 * width,
+        "meshed": cross + memories * gate,
+        "branches": memories * cross + gate,
+    }[kind]
+
+
+def size_of_encoder(encoder, width: int, blocks: int) -> int:
+    if "regions" in encoder.input_keys:
+        count = dense(encoder.channels, width) + 2 * width
+        return count + encoder.levels * size_of_block(width, encoder.inner)
+    if "images" not in encoder.input_keys:
+        return sum(dense(channels, width) + 2 * width for channels in encoder.modalities.values())
+    positions, channels = encoder.backbone.feature_shape
+    count = sum(math.prod(weight.shape) for weight in encoder.backbone.net.weights)
+    count += 2 * channels + dense(channels, width) + positions * width + 2 * width
+    return count + blocks * size_of_block(width, 4 * width)
 
 
 def size_of(hparams: dict) -> int:
     """Parameters of a captioner, without making its decoder."""
     hparams = json.loads(json.dumps(hparams))
-    sizes, parts = hparams["decoder"], hparams["encoder"]
+    sizes, blocks = hparams["decoder"], hparams["encoder"].get("blocks", 0)
     sizes["vocabulary_size"] = sizes["vocabulary_size"] or 4096  # as learned from the captions
     encoder, _ = make_parts(hparams)
-    width, (positions, channels) = sizes["width"], encoder.backbone.feature_shape
-    count = sum(math.prod(weight.shape) for weight in encoder.backbone.net.weights)
-    count += 2 * channels + (channels + 1) * width + positions * width + 2 * width
-    count += parts["blocks"] * size_of_block(width, 4 * width, fusion=False)
-    count += (sizes["vocabulary_size"] + sizes["positions"] + 2) * width
-    inner = sizes.get("inner") or 4 * width
-    return count + sizes["layers"] * size_of_block(width, inner, fusion=True)
+    width, memories = sizes["width"], len(encoder.memory_shapes)
+    block = size_of_block(width, sizes.get("inner") or 4 * width)
+    block += size_of_fusion(width, sizes["fusion"]["kind"], memories)
+    count = (sizes["vocabulary_size"] + sizes["positions"] + 2) * width
+    return count + size_of_encoder(encoder, width, blocks) + sizes["layers"] * block
 
 
 @pytest.mark.parametrize("name", list_variants())

@@ -19,18 +19,26 @@ def check_backbone_weights(weights: str | None) -> None:
         )
 
 
-def load_backbone_weights(backbone: Backbone, weights: str | None) -> None:
+def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> None:
     """Fills a backbone.
 
     Args:
-        backbone: that of a new captioner.
+        backbone: that of a new captioner; None for an encoder that has none.
         weights: "imagenet", "none" to leave it as it is, or the path of weights; None for
             "imagenet" where the backbone's network is known by name, and "none" otherwise.
 
     Raises:
-        OSError, ValueError: as `load_imagenet`.
+        OSError, ValueError: as `load_imagenet`, and for weights without a backbone.
     """
     from effcap.tools.imagenet import load_imagenet
+
+    if backbone is None:
+        if weights not in (None, NONE):
+            raise ValueError(
+                "Expected no backbone weights: the encoder has no backbone. "
+                f"Received: backbone_weights={weights!r}"
+            )
+        return
 
     if weights is None:
         weights = IMAGENET if isinstance(backbone.network, str) else NONE

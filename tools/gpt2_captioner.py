@@ -91,5 +91,5 @@ def gpt2_captioner(
             f"Expected hyperparameters that make a captioner. Received: {error}"
         ) from error
     loaded = load_gpt2(captioner, folder)
-    load_backbone_weights(captioner.encoder.backbone, backbone_weights)
+    load_backbone_weights(getattr(captioner.encoder, "backbone", None), backbone_weights)
     return captioner, loaded

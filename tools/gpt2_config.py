@@ -96,12 +96,13 @@ def _size(contents: dict, ours: str, theirs: tuple[str, ...], path: Path) -> int
 
 
 def fitting_variants(sizes: dict[str, int | None]) -> list[str]:
-    """Names of the variants whose decoder has these sizes."""
-    decoders = {name: load_hparams(name)["decoder"] for name in list_variants()}
+    """Names of the variants for photos whose decoder has these sizes."""
+    variants = {name: load_hparams(name) for name in list_variants()}
     return [
         name
-        for name, decoder in decoders.items()
-        if all(decoder.get(key) == value for key, value in sizes.items())
+        for name, hparams in variants.items()
+        if hparams["encoder"].get("kind") == "image"
+        and all(hparams["decoder"].get(key) == value for key, value in sizes.items())
     ]
 
 

@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 class Source(Protocol):
     """Where the encoder's inputs come from, photo by photo."""
 
-    input_name: str
     mirrored: bool
     fingerprint: str
 
     def load(
         self, photos: np.ndarray, mirror: np.ndarray, draws: np.ndarray | None = None
-    ) -> np.ndarray:
+    ) -> dict[str, np.ndarray]:
         """Inputs (B, ...) of the photos numbered `photos` (B,), mirrored where `mirror` (B,).
 
         What else is random about them comes from `draws` (B,) uint64 alone; None for nothing.
@@ -167,14 +166,14 @@ class CaptionBatches(PackedBatches):
         photos = np.array([self.rows[member] for member in filled])
         try:
             draws = None if self._draws is None else self._draws[filled]
-            encoder_input = self.source.load(photos, self._mirror[filled], draws)
+            encoder_inputs = self.source.load(photos, self._mirror[filled], draws)
         except UnreadablePhoto as error:
             self.failure = error  # what Keras makes of it is hard to read
             raise
         chosen = [[self.captions[i][choice] for choice in self._chosen[i]] for i in filled]
         tokens, targets, segments = self.pack(chosen, length)
         weights = ((segments > 0) & real[:, None]).astype(np.float32)  # (B,T)
-        inputs = {self.source.input_name: encoder_input, "tokens": tokens, "segments": segments}
+        inputs = {**encoder_inputs, "tokens": tokens, "segments": segments}
         return inputs, targets, weights
 
     @property

@@ -29,17 +29,16 @@ class CachedFeatures:
         fingerprint: a hash of what they were computed from.
     """
 
-    input_name = "features"
-
     def __init__(self, features: np.ndarray, fingerprint: str):
         self.features, self.fingerprint = features, fingerprint
         self.mirrored = len(features) > 1
 
     def load(
         self, photos: np.ndarray, mirror: np.ndarray, draws: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Features (B, S, C) of photos (B,), mirrored where `mirror` (B,); `draws` do nothing."""
-        return np.asarray(self.features[mirror.astype(int), photos])  # (B,S,C)
+    ) -> dict[str, np.ndarray]:
+        """`{"features"}`: (B, S, C) of photos (B,), mirrored where `mirror` (B,); `draws` do
+        nothing."""
+        return {"features": np.asarray(self.features[mirror.astype(int), photos])}  # (B,S,C)
 
 
 class FeatureProgram(keras.Model):
@@ -98,8 +97,13 @@ def cache_features(
     return CachedFeatures(np.load(folder / FEATURES, mmap_mode="r"), state)
 
 
-def check_frozen(backbone: Backbone) -> None:
-    """Raises a ValueError for a backbone whose features change as it trains."""
+def check_frozen(backbone: Backbone | None) -> None:
+    """Raises a ValueError for a backbone whose features change as it trains, or none."""
+    if backbone is None:
+        raise ValueError(
+            "Expected a captioner of photos to cache features of. Received: one without a "
+            "backbone; train without --cache-features"
+        )
     if backbone.trainable_weights:
         raise ValueError(
             "Expected a frozen backbone to cache features of: those of one in training change "
@@ -154,7 +158,7 @@ def compute_features(
     for view, start in track(steps, len(steps), title):
         photos = np.arange(start, min(start + batch_size, len(paths)))
         filled = np.resize(photos, batch_size)
-        images = source.load(filled, np.full(batch_size, view, bool))  # (B,h,w,3)
+        images = source.load(filled, np.full(batch_size, view, bool))["images"]  # (B,h,w,3)
         with np.errstate(over="ignore"):
             outputs = program.predict_on_batch(images).astype(np.float16)  # (B,S,C)
         if not np.isfinite(outputs).all():

@@ -30,8 +30,6 @@ class PhotoFiles:
         augmentation: how photos are varied; by default not at all.
     """
 
-    input_name = "images"
-
     def __init__(
         self,
         paths: Sequence[Path],
@@ -56,8 +54,8 @@ class PhotoFiles:
 
     def load(
         self, photos: np.ndarray, mirror: np.ndarray, draws: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Images (B, h, w, 3) uint8 of photos (B,), mirrored where `mirror` (B,).
+    ) -> dict[str, np.ndarray]:
+        """`{"images"}`: (B, h, w, 3) uint8 of photos (B,), mirrored where `mirror` (B,).
 
         They are cropped and coloured as the random numbers `draws` (B,) say, or not at all.
         """
@@ -67,7 +65,7 @@ class PhotoFiles:
             image = read_photo(self.paths[photo], self.image_size, self.fit, view.region)
             images[i] = view.paint(image)
         images[mirror] = images[mirror, :, ::-1]
-        return images
+        return {"images": images}
 
 
 def check_photos(

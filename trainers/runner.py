@@ -80,7 +80,7 @@ def _run(
     with scope():
         captioner = make_captioner(training, options)
     if options.cache is not None:
-        check_frozen(captioner.encoder.backbone)
+        check_frozen(getattr(captioner.encoder, "backbone", None))
         check_mirrored_only(how.augmentation)
         check_files(training, validation)
     batches = make_batches("training", training, captioner, options)
@@ -152,7 +152,8 @@ def make_captioner(training: DataSource, options: RunOptions) -> Captioner:
     except (TypeError, ValueError) as error:
         settings = f" with {', '.join(options.settings)}" if options.settings else ""
         raise ValueError(f"Cannot make {options.model}{settings}: {error}") from error
-    load_backbone_weights(captioner.encoder.backbone, options.backbone_weights)
+    backbone = getattr(captioner.encoder, "backbone", None)
+    load_backbone_weights(backbone, options.backbone_weights)
     if options.weights is not None:
         tell(options, load_gpt2(captioner, options.weights))
     return captioner
