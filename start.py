@@ -34,7 +34,8 @@ def main() -> None:
     if arguments.job == "demo":
         demo(programs / "effcap")
     else:
-        run(programs / "python", "-m", "pytest")
+        processes = min(4, os.cpu_count() or 1)
+        run(programs / "python", "-m", "pytest", "-n", processes, "--dist", "loadfile")
 
 
 def install(venv: Path, package: str) -> Path:

@@ -31,8 +31,8 @@ def attend(queries, keys, values, visible=None, dropout=None, training=None):
     scores = ops.cast(scores, "float32")
     if visible is not None:
         scores = ops.where(visible, scores, -1e30)
-    # Keras warns of a softmax over one.
-    shares = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+    # Keras warns of a softmax over one position, and of variables that have no gradient.
+    shares = 0 * scores + 1 if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
     weights = ops.cast(shares, values.dtype)  # (B,H,Q,S)
     dropped = weights if dropout is None else dropout(weights, training=training)
     mixed = ops.einsum("bhqs,bshd->bqhd", dropped, values)  # (B,Q,H,d)

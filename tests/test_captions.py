@@ -70,31 +70,39 @@ def made(count: int, folder: str = "") -> list[CaptionedPhoto]:
 
 def test_a_subset_is_that_share_and_part_of_any_larger_one():
     photos = made(4000)
-    parts = [subset(photos, share, seed=1) for share in (0.0001, 0.001, 0.01, 0.1, 0.5, 1.0)]
+    parts = [subset(photos, [], share, seed=1)[0] for share in (0.0001, 0.001, 0.01, 0.1, 0.5, 1.0)]
     for smaller, larger in zip(parts, parts[1:], strict=False):
         assert set(smaller) <= set(larger)
     assert [len(part) for part in parts] == [1, 4, 40, 400, 2000, 4000]
     assert parts[-1] == photos
-    assert subset(photos, 0.1, seed=2) != parts[3]
+    assert subset(photos, [], 0.1, seed=2)[0] != parts[3]
 
 
 def test_which_photos_are_in_a_subset_depends_on_names_and_seed_alone():
-    names = [p.name for p in subset(made(500), 0.1)]
-    assert [p.name for p in subset(made(500, "/elsewhere")[::-1], 0.1)] == names[::-1]
+    names = [p.name for p in subset(made(500), [], 0.1)[0]]
+    assert [p.name for p in subset(made(500, "/elsewhere")[::-1], [], 0.1)[0]] == names[::-1]
+    # All have one file name.
     nested = [CaptionedPhoto(Path(f"{i}/a.jpg"), ("a",), f"{i}/a.jpg") for i in range(500)]
-    chosen = [int(p.name.split("/")[0]) for p in subset(nested, 0.1)]  # all have one file name
+    chosen = [int(p.name.split("/")[0]) for p in subset(nested, [], 0.1)[0]]
     assert chosen == sorted(chosen) and chosen != list(range(50))
 
 
 def test_a_subset_holds_at_least_one_photo_and_none_of_none():
-    assert len(subset(made(3), 1e-9)) == 1
-    assert subset([], 0.5) == []
+    assert len(subset(made(3), [], 1e-9)[0]) == 1
+    assert subset([], [], 0.5) == ([], [])
+
+
+def test_of_what_is_wrong_about_that_share_counts():
+    problems = [Problem(f"line {i}", "empty") for i in range(4000)]
+    kept = subset(made(3), problems, 0.01, seed=1)[1]
+    assert 20 < len(kept) < 60 and set(kept) < set(subset(made(3), problems, 0.1, seed=1)[1])
+    assert subset(made(3), problems, 1.0)[1] == problems
 
 
 @pytest.mark.parametrize("share", (0, -1, 1.01, float("nan")))
 def test_a_share_out_of_range_is_refused(share):
     with pytest.raises(ValueError, match=f"share={share}"):
-        subset(made(3), share)
+        subset(made(3), [], share)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_mistakes_are_told_before_tensorflow_starts(folder, more, message, capsy
         (["a.jpg", "--out", "x", "--shards", "0.tar"], "both, photos such as a.jpg"),
         (["a.jpg", "--part", "1/2"], "--shards with --part"),
         (["a.jpg", "--ray"], "--shards with --ray"),
-        (["--out", "x"], "required: PHOTO, or --shards"),
+        (["--out", "x"], "required: PHOTO, --shards"),
     ),
 )
 def test_options_that_do_not_go_together_are_told(given, message, capsys):

@@ -148,8 +148,8 @@ def test_references_that_cannot_be_used_stop_it(files, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     (
-        (["--captions", "x.json"], "Expected --csv or --references. Received: neither"),
-        (["--csv", "a.csv", "--references", "b.csv"], "Received: both"),
+        (["--captions", "x.json"], "Expected --csv, --references or --playlists. Received: none"),
+        (["--csv", "a.csv", "--references", "b.csv"], "Received: csv and references"),
         (["--csv", "a.csv", "--captions", "x.json", "--model", "m"], "no --model"),
         (["--csv", "a.csv", "--captions", "x.json", "--beams", "3"], "no --beams"),
         (["--csv", "a.csv", "--captions", "x.json", "--samples", "3"], "no --samples"),

@@ -17,6 +17,8 @@ from test_cli_parsing import fails
 
 from effcap.captioner import Captioner
 from effcap.tools.cli import main
+from effcap.trainers.smoke import shrink
+from effcap.variants import load_hparams
 
 ROOT = Path(__file__).parents[1]
 CHATTER = ("I0000", "W0000", "E0000", "All log messages", "oneDNN", "cuda", "XLA", "AutoGraph",
@@ -229,6 +231,22 @@ def test_smoke_tries_a_configuration_without_data(capsys):
         capsys,
     )
     assert "trainable_blocks=99" in line
+
+
+@pytest.mark.parametrize(
+    ("source", "variant"), [("regions", "visualgpt"), ("playlists", "playntell")]
+)
+def test_smoke_tries_a_captioner_of_features(source, variant, capsys):
+    assert main(["train", source, "--model", variant, "--smoke", "--tau", "0.3"]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"{variant} works: 3 steps" in last and "6 captions written" in last
+
+
+def test_photos_are_refused_by_a_captioner_of_features(folder, tmp_path, capsys):
+    variant = tmp_path / "small.json"
+    variant.write_text(json.dumps(shrink(load_hparams("playntell"))))
+    command = words(folder, tmp_path / "run", "--model", variant)
+    assert "Expected a captioner of photos. Received: one of audio" in fails(command, capsys)
 
 
 def test_a_run_killed_at_a_random_moment_ends_as_if_it_had_not_been():

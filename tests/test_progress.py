@@ -11,8 +11,10 @@ from data_maker import make_captioner
 from PIL import Image
 from rich.console import Console
 
+from effcap.photos import load_photo
 from effcap.trainers import progress
 from effcap.trainers.checkpoint import Position
+from effcap.trainers.packed import Sample
 from effcap.trainers.progress import Bar, track
 from effcap.trainers.tensorboard import TensorBoard, caption_picture
 
@@ -60,7 +62,7 @@ def test_tracked_items_pass_unchanged(capsys):
 
 
 def read_events(folder) -> dict:
-    """Scalars and pictures of event files: {tag: [(step, value)]}."""
+    """Scalars, pictures and texts of event files: {tag: [(step, value)]}."""
     from tensorboardX.proto.event_pb2 import Event
 
     found: dict = {}
@@ -74,6 +76,8 @@ def read_events(folder) -> dict:
                 content = value.simple_value
                 if kind == "image":
                     content = Image.open(io.BytesIO(value.image.encoded_image_string))
+                elif kind == "tensor":
+                    content = value.tensor.string_val[0].decode()
                 found.setdefault(value.tag, []).append((event.step, content))
     return found
 
@@ -87,8 +91,8 @@ class Batches:
         return 12
 
 
-def board_of(folder, position, captioner, photos=()) -> TensorBoard:
-    board = TensorBoard(folder, position, Batches(), photos)
+def board_of(folder, position, captioner, samples=()) -> TensorBoard:
+    board = TensorBoard(folder, position, Batches(), samples)
     board.set_model(captioner)
     board.on_epoch_begin(position.epoch)
     return board
@@ -110,7 +114,9 @@ def captioner():
 def test_event_files_hold_losses_learning_rate_pace_and_captioned_photos(tmp_path, captioner):
     photo = tmp_path / "photo.png"
     Image.new("RGB", (200, 100), "red").save(photo)
-    board = board_of(tmp_path / "events", Position(), captioner, [photo])
+    images = {"images": load_photo(photo, captioner.encoder.image_size)}
+    samples = [Sample(images, photo), Sample(images)]
+    board = board_of(tmp_path / "events", Position(), captioner, samples)
     losses = np.arange(1.0, 13)
     take_steps(board, losses)
     board.end_epoch(captioner, {"loss": 6.5, "val_cross_entropy": 5.5})
@@ -125,6 +131,9 @@ def test_event_files_hold_losses_learning_rate_pace_and_captioned_photos(tmp_pat
     assert step == 12
     wanted = caption_picture(Image.open(photo), captioner.generate(photo))
     assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(wanted))
+    # What has no photo is shown as text.
+    texts = [events[name] for name in events if name.startswith("captions/1")]
+    assert texts == [[(12, captioner.generate(photo))]]
 
 
 def test_the_curve_of_a_resumed_run_goes_on(tmp_path, captioner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from data_maker import make_captioner, make_data, make_variant
@@ -173,7 +174,7 @@ def test_the_record_holds_the_exact_configuration(folder, tmp_path, trained):
     assert record["hparams"]["training"] == vars(how) and how.epochs == 3
     assert record["command"] == "effcap train csv --csv 'my file.csv'"
     assert record["data"]["validation"]["photos"] == 5
-    assert [path.name for path in samples] == ["12.jpg", "13.jpg", "14.jpg", "15.jpg", "16.jpg"]
+    assert [sample.photo.name for sample in samples] == ["12.jpg", "13.jpg", "14.jpg", "15.jpg", "16.jpg"]
 
 
 def test_cached_features_take_the_place_of_photos(folder, tmp_path, trained):
@@ -209,6 +210,8 @@ def test_a_share_of_the_photos_is_chosen_by_the_seed(folder, tmp_path, trained):
         {str(path) for path in arguments[1].source.paths} for arguments in trained
     )
     assert first == again != other and len(first) == 6
+    names = (tmp_path / "1" / "photos_training.txt").read_text().splitlines()
+    assert sorted(names) == sorted(os.path.basename(path) for path in first)
     assert trained[0][5]["train_percentage"] == 0.5
 
 

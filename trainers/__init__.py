@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from effcap.trainers.json_data import json_dataset, read_json_captions, read_jsons
     from effcap.trainers.options import TrainingOptions
     from effcap.trainers.photo_files import PhotoFiles, check_photos
+    from effcap.trainers.playlists.captions import read_playlist_captions
+    from effcap.trainers.playlists.data import (
+        PlaylistData,
+        playlist_dataset,
+        read_playlist_data,
+    )
+    from effcap.trainers.regions import RegionData, RegionFeatures, photo_ids, region_dataset
     from effcap.trainers.run_options import RunOptions
     from effcap.trainers.runner import run
     from effcap.trainers.shards.batches import ShardBatches
@@ -36,7 +43,10 @@ _MODULES = {
     "CaptionBatches": "batches",
     "CaptionedPhoto": "captions",
     "PhotoFiles": "photo_files",
+    "PlaylistData": "playlists.data",
     "Problem": "captions",
+    "RegionData": "regions",
+    "RegionFeatures": "regions",
     "RunOptions": "run_options",
     "ShardBatches": "shards.batches",
     "Shards": "shards.data",
@@ -46,11 +56,16 @@ _MODULES = {
     "check_photos": "photo_files",
     "csv_dataset": "csv_data",
     "json_dataset": "json_data",
+    "photo_ids": "regions",
+    "playlist_dataset": "playlists.data",
     "read_csv": "csv_data",
     "read_csvs": "csv_data",
     "read_json_captions": "json_data",
     "read_jsons": "json_data",
+    "read_playlist_captions": "playlists.captions",
+    "read_playlist_data": "playlists.data",
     "read_shards": "shards.data",
+    "region_dataset": "regions",
     "run": "runner",
     "shard_dataset": "shards.data",
     "subset": "captions",

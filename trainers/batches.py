@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,10 +14,7 @@ from effcap.photos import UnreadablePhoto
 from effcap.tools.tokenizer import Tokenizer
 from effcap.trainers.buckets import ROUNDING, row_lengths
 from effcap.trainers.captions import CaptionedPhoto
-from effcap.trainers.packed import Batch, PackedBatches, show_that_lengths_vary
-
-if TYPE_CHECKING:
-    from effcap.photos import Photo
+from effcap.trainers.packed import Batch, PackedBatches, Sample, show_that_lengths_vary
 
 
 class Source(Protocol):
@@ -83,6 +80,7 @@ class CaptionBatches(PackedBatches):
         encoded = iter(flat)
         self.rows: list[int] = []  # number of the photo in the source
         self.paths: list[Path] = []
+        self.names: list[str] = []
         self.captions: list[list[np.ndarray]] = []
         self.mirrors: list[bool] = []
         for number, photo in enumerate(photos):
@@ -96,6 +94,7 @@ class CaptionBatches(PackedBatches):
             if kept:
                 self.rows.append(number)
                 self.paths.append(photo.path)
+                self.names.append(photo.name)
                 self.captions.append(kept)
                 self.mirrors.append(photo.mirrors)
                 lengths = [len(tokens) for tokens in kept]
@@ -192,9 +191,17 @@ class CaptionBatches(PackedBatches):
         """Number of captions that can be used."""
         return sum(map(len, self.captions))
 
-    def samples(self, count: int) -> list[Photo]:
-        """The first photos, as they are, for people to look at."""
-        return list(self.paths[:count])
+    def samples(self, count: int) -> list[Sample]:
+        """See `PackedBatches.samples`."""
+        first = np.array(self.rows[:count])
+        inputs = self.source.load(first, np.zeros(len(first), bool))
+        return [
+            Sample(
+                {name: array[row] for name, array in inputs.items()},
+                path if path.is_file() else None,
+            )
+            for row, path in enumerate(self.paths[:count])
+        ]
 
     @property
     def fingerprint(self) -> str:

@@ -106,8 +106,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def subset(photos: Sequence[CaptionedPhoto], share: float, seed: int = 0) -> list[CaptionedPhoto]:
-    """That share of the photos, rounded, at least one, each with all its captions.
+def subset(
+    photos: Sequence[CaptionedPhoto], problems: Sequence[Problem], share: float, seed: int = 0
+) -> tuple[list[CaptionedPhoto], list[Problem]]:
+    """That share of the photos, rounded, at least one, each with all its captions; and about that
+    share of the problems, so that the others do not count against so few photos.
 
     Which ones depends on their names and the seed, not on their order. A smaller share of the same
     seed is part of a larger one.
@@ -118,14 +121,18 @@ def subset(photos: Sequence[CaptionedPhoto], share: float, seed: int = 0) -> lis
     if not 0 < share <= 1:
         raise ValueError(f"Expected a share above 0 and at most 1. Received: share={share}")
 
-    def place(number: int) -> bytes:
-        """At random but for ever."""
-        key = f"{seed} {photos[number].name}".encode(errors="surrogateescape")
-        return hashlib.blake2b(key, digest_size=16).digest()
+    def place(name: str) -> float:
+        """From 0 to 1, at random but for ever."""
+        key = f"{seed} {name}".encode(errors="surrogateescape")
+        return int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "big") / 2**128
 
     count = max(1, round(share * len(photos)))
-    chosen = sorted(range(len(photos)), key=place)[:count]
-    return [photos[number] for number in sorted(chosen)]
+    places = [place(photo.name) for photo in photos]
+    chosen = sorted(range(len(photos)), key=places.__getitem__)[:count]
+    return (
+        [photos[number] for number in sorted(chosen)],
+        [problem for problem in problems if share == 1 or place(problem.where) < share],
+    )
 
 
 def tidy(caption: str) -> str:

@@ -164,6 +164,20 @@ def _add_coco(found: Collector, path: Path, content: dict) -> None:
         found.problems.append(Problem(where, reason))
 
 
+def coco_names(text: str) -> dict[str, str]:
+    """Photos' names by their COCO ids, from a file's text; none for JSON of another form."""
+    try:
+        content = json.loads(text)
+    except ValueError:  # JSON Lines
+        return {}
+    images = content.get("images") if isinstance(content, dict) else None
+    return {
+        str(image["id"]): image["file_name"].strip()
+        for image in images or ()
+        if isinstance(image, dict) and "id" in image and isinstance(image.get("file_name"), str)
+    }
+
+
 def _is_id(value: Any) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool)
 

@@ -18,8 +18,7 @@ from effcap.trainers.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-    from effcap.photos import Photo
-    from effcap.trainers.packed import PackedBatches
+    from effcap.trainers.packed import PackedBatches, Sample
     from effcap.trainers.scoring import Scorer
 
 
@@ -32,7 +31,7 @@ class Loop:
         folder: where scores and presets go.
         checkpoint: of this run.
         position: where the run stands; moves on with it.
-        samples: photos whose captions TensorBoard shows.
+        samples: whose captions TensorBoard shows.
         scorer: of the captions of held-out photos; None for no scores.
     """
 
@@ -44,7 +43,7 @@ class Loop:
         folder: RunFolder,
         checkpoint: Checkpoint,
         position: Position,
-        samples: Sequence[Photo] = (),
+        samples: Sequence[Sample] = (),
         scorer: Scorer | None = None,
     ):
         self.scorer = scorer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 MOST_THREADS = 8  # by default: more rarely help, and each holds batches
 
 Batch = tuple[dict[str, Any], np.ndarray, np.ndarray]
+
+
+class Sample(NamedTuple):
+    """Something to caption and to show.
+
+    Attributes:
+        inputs: the encoder's, of one row: arrays without the axis B.
+        photo: to show; None where there is none.
+    """
+
+    inputs: dict[str, np.ndarray]
+    photo: Photo | None = None
 
 
 class PackedBatches(keras.utils.PyDataset):
@@ -49,6 +61,7 @@ class PackedBatches(keras.utils.PyDataset):
 
     Attributes:
         problems: captions that were left out.
+        names: of the photos, where they are few enough to be in memory.
         row_lengths: the values that T takes, ascending.
         failure: why batches could not be made in training, if that happened.
 
@@ -57,6 +70,7 @@ class PackedBatches(keras.utils.PyDataset):
     """
 
     row_lengths: np.ndarray
+    names: Sequence[str] = ()
 
     def __init__(
         self,
@@ -116,8 +130,8 @@ class PackedBatches(keras.utils.PyDataset):
         """A hash of all that the batches of every epoch depend on: equal ones are the same."""
 
     @abstractmethod
-    def samples(self, count: int) -> list[Photo]:
-        """The first photos, as they are, for people to look at."""
+    def samples(self, count: int) -> list[Sample]:
+        """The first of what is captioned, as it is, for people to look at."""
 
     def losses(self) -> str:
         """What could not be read so far and was passed over, in a line; empty for nothing."""

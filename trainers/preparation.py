@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +24,7 @@ class DataSource(Protocol):
     """Data that a run can be made of."""
 
     def subset(self, share: float, seed: int) -> DataSource:
-        """A share of the photos, chosen by the seed."""
+        """A share of the photos and of what was wrong with others, chosen by the seed."""
 
     def captions(self) -> list[str]:
         """Captions to train a tokenizer on."""
@@ -57,7 +57,8 @@ class PhotoData:
 
     def subset(self, share: float, seed: int) -> PhotoData:
         """See `DataSource`."""
-        return PhotoData(subset(self.photos, share, seed), self.problems)
+        photos, problems = subset(self.photos, self.problems, share, seed)
+        return replace(self, photos=photos, problems=problems)
 
     def captions(self) -> list[str]:
         """See `DataSource`."""
@@ -127,7 +128,7 @@ def prepare(
     photos, problems = data
     total = sum(problem.captions for problem in problems)
     total += sum(len(photo.captions) for photo in photos)
-    encoder = captioner.encoder
+    encoder = check_sees_photos(captioner)
     good, unreadable = check_photos(photos, encoder.image_size, title=title, record=record)
     problems = problems + unreadable
     if not good:
@@ -140,6 +141,16 @@ def prepare(
     )
     batches.problems = problems + batches.problems
     return batches, check_share(name, batches.problems, total, max_bad, log)
+
+
+def check_sees_photos(captioner: Captioner) -> Any:
+    """The captioner's encoder; ValueError for one of something else."""
+    if "images" not in captioner.encoder.input_keys:
+        raise ValueError(
+            "Expected a captioner of photos. Received: one of "
+            f"{' and '.join(captioner.encoder.input_keys)}; see effcap train regions and playlists"
+        )
+    return captioner.encoder
 
 
 def dataset(name: str, data: Data, captioner: Captioner, **options: Any) -> CaptionBatches:

@@ -13,9 +13,11 @@ import keras
 
 import effcap
 from effcap.captioner import Captioner
+from effcap.presets import write_whole
 from effcap.tools import load_gpt2
 from effcap.tools.backbone_weights import load_backbone_weights
 from effcap.tools.tokenizer import Tokenizer
+from effcap.trainers.captions import one_line
 from effcap.trainers.devices import Scope, computing_on
 from effcap.trainers.features import (
     cache_features,
@@ -33,20 +35,20 @@ from effcap.trainers.rewards import Reward
 from effcap.trainers.run_folder import finished, note
 from effcap.trainers.run_options import RunOptions
 from effcap.trainers.scst import SelfCritic
-from effcap.trainers.shards.data import Shards
 from effcap.trainers.training import train
 
 SAMPLES = 8  # photos whose captions TensorBoard shows
+CHOSEN = "photos_training.txt"  # names the photos, where a share of them is trained on
 
 
 def run(
-    training: Data | Shards, validation: Data | Shards | None, options: RunOptions
+    training: Data | DataSource, validation: Data | DataSource | None, options: RunOptions
 ) -> list[dict[str, float]]:
     """Checks the data, makes the captioner and trains it, or goes on where an earlier call stopped.
 
     Args:
         training, validation: photos with captions and what was wrong with the rest, as `read_csv`
-            returns them, or shards, as `read_shards` does.
+            returns them, or another `DataSource`, such as the shards of `read_shards`.
         options: everything else.
 
     Returns:
@@ -66,7 +68,7 @@ def run(
         return _run(as_source(training), validation and as_source(validation), options, scope)
 
 
-def as_source(data: Data | Shards) -> DataSource:
+def as_source(data: Data | DataSource) -> DataSource:
     """Data in the form that a run asks for its batches."""
     return PhotoData(*data) if isinstance(data, tuple) else data
 
@@ -87,6 +89,10 @@ def _run(
     held_out = None
     if validation is not None:
         held_out = make_batches("validation", validation, captioner, options)
+    if options.train_percentage < 1 and leads():
+        options.folder.mkdir(parents=True, exist_ok=True)
+        names = "".join(f"{one_line(name)}\n" for name in batches.names)
+        write_whole(options.folder / CHOSEN, names)
     samples = (held_out or batches).samples(SAMPLES)
     if options.cache is not None:
         for name, part in (("training", batches), ("validation", held_out)):

@@ -1,4 +1,4 @@
-"""A run on nothing: any variant or preset at tiny size, for three steps, on photos made up here."""
+"""A run on nothing: any variant or preset at tiny size, for three steps, on data made up here."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import numpy as np
 from PIL import Image
 
 from effcap.captioner import Captioner, make_parts
+from effcap.trainers.batches import CaptionBatches
 from effcap.trainers.captions import CaptionedPhoto
+from effcap.trainers.preparation import PhotoData
 from effcap.trainers.progress import say
 from effcap.trainers.run_folder import LAST
 from effcap.trainers.run_options import RunOptions
 from effcap.trainers.runner import run
 
 PHOTOS, STEPS, BATCH_SIZE = 6, 3, 2
+ROWS = 5  # of features
 # The most that is left of a hyperparameter, wherever in the sections of a model it stands.
 TINY = {
     "image_size": [64, 64],
@@ -61,6 +64,8 @@ def smoke(options: RunOptions, folder: Path) -> None:
     """Tries a configuration in seconds: its parts are made at full size, without weights for the
     decoder; then a tiny copy takes three steps on generated photos, is saved, loaded, and captions.
 
+    A captioner of photos sees photos of coloured noise, another random features.
+
     Args:
         options: of the run that is to come; its data, weights and length are left out.
         folder: for what the trial makes.
@@ -86,13 +91,60 @@ def smoke(options: RunOptions, folder: Path) -> None:
         cache=folder / "cache" if options.cache else None,
         train_percentage=1.0,
     )
-    run((photos, []), (photos[:BATCH_SIZE], []), trial)
+    seen = PhotoData if tiny["encoder"].get("kind") == "image" else MadeData
+    run(seen(photos, []), seen(photos[:BATCH_SIZE], []), trial)
     captioner = Captioner.from_preset(trial.folder / LAST)
-    captions = captioner.generate([photo.path for photo in photos])
+    if seen is PhotoData:
+        captions = captioner.generate([photo.path for photo in photos])
+    else:
+        captions = captioner.generate_batch(made_features(captioner.encoder, PHOTOS))
     say(
         f"{options.model} works: {STEPS} steps at tiny size, a preset saved and loaded, "
-        f"{len(captions)} photos captioned, in {time.perf_counter() - started:.0f} s"
+        f"{len(captions)} captions written, in {time.perf_counter() - started:.0f} s"
     )
+
+
+class MadeData(PhotoData):
+    """Captions whose photos are random features, as the encoder takes them."""
+
+    def batches(self, name, captioner, options, **more):
+        """See `DataSource`."""
+        source = MadeFeatures(captioner.encoder, len(self.photos))
+        batches = CaptionBatches(
+            self.photos,
+            source,
+            captioner.tokenizer,
+            captioner.decoder.positions,
+            batch_size=options.training.batch_size,
+            shuffle=name == "training",
+            seed=options.training.seed,
+            **more,
+        )
+        return batches, ""
+
+
+class MadeFeatures:
+    """Random features in memory; a `Source`."""
+
+    mirrored = False
+    fingerprint = "made"
+
+    def __init__(self, encoder: Any, count: int):
+        self.inputs = made_features(encoder, count)
+
+    def load(self, photos, mirror, draws=None) -> dict[str, np.ndarray]:
+        """See `Source`."""
+        return {name: features[photos] for name, features in self.inputs.items()}
+
+
+def made_features(encoder: Any, count: int) -> dict[str, np.ndarray]:
+    """Random features (B, S, C) of `count` rows, as the encoder takes them."""
+    rng = np.random.default_rng(0)
+    widths = getattr(encoder, "modalities", None) or {"regions": encoder.channels}
+    return {
+        name: rng.normal(size=(count, ROWS, width)).astype(np.float32)  # (B,S,C)
+        for name, width in widths.items()
+    }
 
 
 def check_parts(options: RunOptions) -> None:

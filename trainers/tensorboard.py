@@ -11,13 +11,12 @@ import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from effcap.photos import load_thumbnail
+from effcap.photos import UnreadablePhoto, load_thumbnail
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-    from effcap.photos import Photo
     from effcap.trainers.checkpoint import Position
-    from effcap.trainers.packed import PackedBatches
+    from effcap.trainers.packed import PackedBatches, Sample
 
 EVERY = 10  # steps between two points
 OF_SAMPLES = ("reward", "baseline", "length", "distinct")  # of self-critical training
@@ -32,7 +31,7 @@ class TensorBoard(keras.callbacks.Callback):
         folder: where the event files go.
         position: where the run stands.
         batches: what is trained on.
-        samples: photos whose captions to show.
+        samples: whose captions to show.
         writes: whether this process does; others compute the same beside it.
     """
 
@@ -41,7 +40,7 @@ class TensorBoard(keras.callbacks.Callback):
         folder: Path,
         position: Position,
         batches: PackedBatches,
-        samples: Sequence[Photo] = (),
+        samples: Sequence[Sample] = (),
         *,
         writes: bool = True,
     ):
@@ -84,18 +83,37 @@ class TensorBoard(keras.callbacks.Callback):
         step = self.position.steps
         for name, value in scores.items():
             self.writer.add_scalar(f"epoch/{name}", value, step)
-        if self.samples:
-            captions = captioner.generate(self.samples)
-            for number, (photo, caption) in enumerate(zip(self.samples, captions, strict=True)):
-                picture = caption_picture(load_thumbnail(photo, (HEIGHT, WIDTH)), caption)
-                self.writer.add_image(
-                    f"captions/{number}", np.asarray(picture), step, dataformats="HWC"
-                )
+        captions = zip(self.samples, self._write(captioner), strict=True)
+        for number, (sample, caption) in enumerate(captions):
+            name, photo = f"captions/{number}", thumbnail(sample)
+            if photo is None:
+                self.writer.add_text(name, caption, step)
+            else:
+                picture = np.asarray(caption_picture(photo, caption))
+                self.writer.add_image(name, picture, step, dataformats="HWC")
         self.writer.flush()
+
+    def _write(self, captioner: Captioner) -> list[str]:
+        """What the captioner writes of the samples."""
+        if not self.samples:
+            return []
+        inputs = {
+            name: np.stack([sample.inputs[name] for sample in self.samples])  # (B,...)
+            for name in self.samples[0].inputs
+        }
+        return [options[0].text for options in captioner.generate_batch(inputs)]
 
     def close(self) -> None:
         """Writes what is left, also when training was interrupted."""
         self.writer.close()
+
+
+def thumbnail(sample: Sample) -> Image.Image | None:
+    """The sample's photo; None where there is none to show."""
+    try:
+        return None if sample.photo is None else load_thumbnail(sample.photo, (HEIGHT, WIDTH))
+    except UnreadablePhoto:  # it was features of it that were trained on
+        return None
 
 
 def caption_picture(photo: Image.Image, caption: str, width: int = WIDTH) -> Image.Image:

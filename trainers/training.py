@@ -28,8 +28,7 @@ from effcap.trainers.scst_loop import ScstLoop
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-    from effcap.photos import Photo
-    from effcap.trainers.packed import PackedBatches
+    from effcap.trainers.packed import PackedBatches, Sample
     from effcap.trainers.scst import SelfCritic
 
 
@@ -40,7 +39,7 @@ def train(
     out: Path,
     options: TrainingOptions,
     record: Mapping[str, Any] | None = None,
-    samples: Sequence[Photo] = (),
+    samples: Sequence[Sample] = (),
     *,
     critic: SelfCritic | None = None,
     resume: bool = False,
@@ -58,7 +57,7 @@ def train(
         out: run folder, see `effcap.trainers.run_folder`.
         options: how to train.
         record: how the run came about, for run.json and the presets' training.json.
-        samples: photos whose captions TensorBoard shows after each epoch.
+        samples: whose captions TensorBoard shows after each epoch.
         critic: rewards the captioner's own captions, in place of cross-entropy.
         resume: go on from the checkpoint in `out`, where there is one.
         checkpoint_minutes: between two checkpoints; there is one after each epoch besides.

@@ -7,6 +7,16 @@ import json
 import os
 from pathlib import Path
 
+from effcap.tools.cli.caption_playlists import (
+    add_playlists,
+    check_playlist_options,
+    run_playlists,
+)
+from effcap.tools.cli.caption_regions import (
+    add_regions,
+    check_region_options,
+    run_regions,
+)
 from effcap.tools.cli.caption_shards import add_shards, check_options, run_shards
 from effcap.tools.cli.captioning import (
     DEFAULT_PRESET,
@@ -23,9 +33,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds `caption`."""
     parser = commands.add_parser(
         "caption",
-        help="caption photos",
-        description="Captions photos, or all photos in webdataset shards. Captions of photos go to "
-        "stdout, or with --out into a file; those of shards into a folder of Parquet files.",
+        help="caption photos, or playlists",
+        description="Captions photos, all photos in webdataset shards, or playlists. Captions of "
+        "photos and playlists go to stdout, or with --out into a file; those of shards into a "
+        "folder of Parquet files.",
     )
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument(
@@ -51,17 +62,29 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_config(parser)
     add_shards(parser)
+    add_regions(parser)
+    add_playlists(parser)
     add_sampling(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption`."""
     check_options(arguments)
+    check_region_options(arguments)
+    check_playlist_options(arguments)
     if arguments.shards:
         run_shards(arguments)
         return
+    if arguments.features:
+        run_regions(arguments)
+        return
+    if arguments.playlist:
+        run_playlists(arguments)
+        return
     if not arguments.photos:
-        arguments.parser.error("the following arguments are required: PHOTO, or --shards")
+        arguments.parser.error(
+            "the following arguments are required: PHOTO, --shards, --features or --playlist"
+        )
     from effcap.find_photos import find_photos
     from effcap.presets import preset_folder
 

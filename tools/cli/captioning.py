@@ -75,6 +75,11 @@ def caption_photos(
     from effcap.photos import UnreadablePhoto
     from effcap.trainers.progress import Bar, say
 
+    if "images" not in captioner.encoder.input_keys:
+        raise ValueError(
+            "Expected a captioner of photos. Received: one of "
+            f"{' and '.join(captioner.encoder.input_keys)}; see --features and --playlist"
+        )
     skipped: list[UnreadablePhoto] = []
     with Bar("captioning", len(paths)) as bar:
         for batch in readable(paths, captioner.encoder, batch_size, skipped):

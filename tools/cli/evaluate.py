@@ -17,6 +17,12 @@ from effcap.tools.cli.captioning import (
     model_name,
     sampler_fields,
 )
+from effcap.tools.cli.data_arguments import add_features, open_features
+from effcap.tools.cli.evaluate_playlists import (
+    add_playlists,
+    captions_of_playlists,
+    check_playlist_options,
+)
 from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.terminal import start_keras
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from effcap.tools.metrics import Scores
     from effcap.trainers import CaptionedPhoto
 
+REFERENCES = ("csv", "references", "playlists")
 SHOWN = 8  # photos in each section of the page
 
 
@@ -74,12 +81,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     data.add_argument(
         "--images", type=Path, metavar="DIR", help="folder of the photos; by default the file's own"
     )
+    add_playlists(parser.add_argument_group("playlists"))
     scored = parser.add_argument_group("what is scored")
     scored.add_argument(
         "--model",
         metavar="PRESET",
         help=f"folder or name of a preset ({DEFAULT_PRESET} if not given)",
     )
+    add_features(scored)
     scored.add_argument(
         "--captions",
         type=Path,
@@ -112,7 +121,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap evaluate`."""
-    from effcap.tools.cli.results import read_references
     from effcap.tools.metrics import score_captions
     from effcap.tools.metrics.java import check_available
     from effcap.trainers.progress import say, track
@@ -121,12 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
     extra = [name for name in ("METEOR", "SPICE") if vars(arguments)[name.lower()]]
     for name in extra:
         check_available(name)
-    columns = (arguments.image_column, arguments.caption_column)
-    references = read_references(paths, arguments.images, columns)
-    if arguments.captions:
-        evaluated = captions_of_file(arguments, references)
-    else:
-        evaluated = captions_of_model(arguments, references, fields)
+    evaluated = find_captions(arguments, paths, fields)
     if len(evaluated.photos) == 1:
         say("CIDEr compares with other photos' references: of one photo it is always 0")
     if extra:
@@ -141,11 +144,28 @@ def run(arguments: argparse.Namespace) -> None:
     write(arguments, scores, evaluated)
 
 
+def find_captions(arguments: argparse.Namespace, paths: list[Path], fields: dict) -> Evaluated:
+    """What is to be scored."""
+    from effcap.tools.cli.results import read_references
+
+    if arguments.playlists:
+        return Evaluated(*captions_of_playlists(arguments, fields))
+    columns = (arguments.image_column, arguments.caption_column)
+    references = read_references(paths, arguments.images, columns)
+    if arguments.captions:
+        return captions_of_file(arguments, references)
+    if arguments.features:
+        return captions_of_regions(arguments, references, fields)
+    return captions_of_model(arguments, references, fields)
+
+
 def check(arguments: argparse.Namespace) -> tuple[list[Path], dict]:
     """(files of references, the sampler's fields); ValueError for options that do not agree."""
-    if bool(arguments.csv) == bool(arguments.references):
-        given = "both" if arguments.csv else "neither"
-        raise ValueError(f"Expected --csv or --references. Received: {given}")
+    sources = [name for name in REFERENCES if vars(arguments)[name]]
+    if len(sources) != 1:
+        received = " and ".join(sources) or "none"
+        raise ValueError(f"Expected --csv, --references or --playlists. Received: {received}")
+    check_playlist_options(arguments)
     if arguments.samples < 1:
         raise ValueError(f"Expected --samples of at least 1. Received: {arguments.samples}")
     if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
@@ -160,9 +180,10 @@ def check(arguments: argparse.Namespace) -> tuple[list[Path], dict]:
     if arguments.captions:
         given = [f"--{flag}" for flag, *_ in SAMPLING if flag.replace("-", "_") in fields]
         given += ["--samples"] * (arguments.samples > 1) + ["--model"] * bool(arguments.model)
+        given += ["--features"] * bool(arguments.features)
         if given:
             raise ValueError(f"Expected no {given[0]}, which makes captions, with --captions")
-    return arguments.csv or arguments.references, fields
+    return vars(arguments)[sources[0]], fields
 
 
 def captions_of_file(arguments: argparse.Namespace, references: References) -> Evaluated:
@@ -217,6 +238,51 @@ def captions_of_model(
     )
 
 
+def captions_of_regions(
+    arguments: argparse.Namespace, references: References, fields: dict
+) -> Evaluated:
+    """Captions of a preset that takes region features."""
+    from effcap.presets import preset_folder
+    from effcap.tools.cli.caption_regions import caption_regions, trained_regions
+    from effcap.tools.region_file import keys_of
+    from effcap.trainers.progress import say
+
+    model = arguments.model or DEFAULT_PRESET
+    preset = preset_folder(model)
+    file = open_features(arguments, trained_regions(preset))
+    ids = {place: number for number, place in references.ids.items()}
+    found = {
+        file.find(keys_of(photo.name, ids.get(place))): photo
+        for place, photo in enumerate(references.photos)
+    }
+    missing = found.pop(None, None)
+    if not found:
+        raise ValueError(
+            f"Expected features of photos such as {references.photos[0].name} in {file.path}. "
+            f"Received: features of others, such as {file.example}"
+        )
+    if missing is not None:
+        say(f"not all photos have features in {file.path}, such as {missing.name}")
+    start_keras()
+    from effcap import samplers
+    from effcap.captioner import Captioner
+
+    sampler = samplers.get(arguments.sampler, **fields)
+    captioner = Captioner.from_preset(preset)
+    captions = list(caption_regions(captioner, file, list(found), sampler, arguments.batch_size))
+    return Evaluated(
+        [found[name] for name, _ in captions],
+        [[caption.text for caption in options] for _, options in captions],
+        {
+            "model": model,
+            "features": str(arguments.features),
+            "sampler": {"name": arguments.sampler, **fields},
+        },
+        {"photos not captioned": len(references.photos) - len(captions)},
+        [[caption.score for caption in options] for _, options in captions],
+    )
+
+
 def show(scores: Scores, evaluated: Evaluated) -> None:
     """Prints the scores as a table."""
     from rich.console import Console
@@ -256,7 +322,7 @@ def write(arguments: argparse.Namespace, scores: Scores, evaluated: Evaluated) -
         "scores": scores.corpus,
         "counts": counted(evaluated),
         **evaluated.about,
-        "references": [str(path) for path in arguments.csv or arguments.references],
+        "references": [str(path) for name in REFERENCES for path in vars(arguments)[name] or ()],
         "command": ["effcap", *arguments.arguments],
     }
     if arguments.json:
@@ -265,7 +331,7 @@ def write(arguments: argparse.Namespace, scores: Scores, evaluated: Evaluated) -
     if arguments.out:
         write_json(arguments.out / "scores.json", record)
         write_json(arguments.out / "captions.json", entries(scores, evaluated))
-        page = write_evaluation_page(arguments, scores, evaluated)
+        page = None if arguments.playlists else write_evaluation_page(arguments, scores, evaluated)
         say(f"scores, captions{' and page' if page else ''}: {page or arguments.out}")
 
 

@@ -8,7 +8,17 @@ import warnings
 from collections.abc import Sequence
 
 import effcap
-from effcap.tools.cli import caption, convert, download, evaluate, index, listing, shards, train
+from effcap.tools.cli import (
+    caption,
+    convert,
+    download,
+    evaluate,
+    features,
+    index,
+    listing,
+    shards,
+    train,
+)
 from effcap.tools.cli.parsing import Parser, expand_config
 
 DONE, FAILED, INTERRUPTED = 0, 2, 130
@@ -21,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(
         title="commands", dest="command", metavar="COMMAND", required=True
     )
-    for command in (caption, train, evaluate, shards, index, convert, download, listing):
+    for command in (caption, train, evaluate, features, shards, index, convert, download, listing):
         command.add_parser(commands)
     return top
 

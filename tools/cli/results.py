@@ -97,7 +97,7 @@ def read_references(
     """
     from effcap.trainers.captions import check_share
     from effcap.trainers.csv_data import read_csv
-    from effcap.trainers.json_data import read_json_captions
+    from effcap.trainers.json_data import coco_names, read_json_captions
     from effcap.trainers.progress import say
     from effcap.trainers.reading import read_several, read_text
 
@@ -121,26 +121,12 @@ def read_references(
     places = {os.path.abspath(photo.path): place for place, photo in enumerate(photos)}
     ids: dict[str, int] = {}
     for path, text in contents.items():
-        for image, name in _coco_names(text).items():
+        for image, name in coco_names(text).items():
             folder = path.parent if images is None else images
             place = places.get(os.path.abspath(Path(folder, name)))
             if place is not None and ids.setdefault(image, place) != place:
                 raise ValueError(f"Expected an id for one photo. Received: {image} twice in {path}")
     return References(photos, ids)
-
-
-def _coco_names(text: str) -> dict[str, str]:
-    """Photos' names by their COCO ids; none for JSON of another form."""
-    try:
-        content = json.loads(text)
-    except ValueError:  # JSON Lines
-        return {}
-    images = content.get("images") if isinstance(content, dict) else None
-    return {
-        str(image["id"]): image["file_name"].strip()
-        for image in images or ()
-        if isinstance(image, dict) and "id" in image and isinstance(image.get("file_name"), str)
-    }
 
 
 def read_results(path: Path) -> list[Result]:

@@ -11,6 +11,7 @@ from effcap.tools.cli.data_arguments import (
     CSV,
     JSON,
     KINDS,
+    PLAYLISTS,
     SHARDS,
     add_data_arguments,
     missing_data,
@@ -27,6 +28,8 @@ COMMANDS = (
     ("csv", (CSV,), "from CSV files: a photo and a caption per line"),
     ("json", (JSON,), "from JSON files: COCO's captions, or a list of photos with captions"),
     ("dali", (SHARDS,), "from webdataset shards, decoded by NVIDIA DALI or by Pillow"),
+    ("regions", (CSV, JSON), "from region features, such as VisualGPT's detections.hdf5"),
+    ("playlists", (PLAYLISTS,), "from playlists: captions, and features of tracks, tags, artists"),
     ("scst", KINDS, "go on with a trained captioner, rewarding the captions it samples (SCST)"),
 )
 # Options of `train scst`: flag, type, metavar, help.
@@ -54,18 +57,46 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     for name, kinds, text in COMMANDS:
         parser = sources.add_parser(name, help=text, description=f"Trains a captioner {text}.")
         parser.set_defaults(run=run, parser=parser)
-        add_data_arguments(parser, *kinds)
+        add_data_arguments(parser, *kinds, regions=name in ("regions", "scst"))
         if name == "scst":
             group = parser.add_argument_group("self-critical training")
             for flag, kind, metavar, text in SCST + REWARD:
                 group.add_argument(f"--{flag}", type=kind, metavar=metavar, help=text)
         add_run_arguments(parser)
+        if name in ("regions", "playlists"):
+            add_gates(parser, name)
+
+
+def add_gates(parser: argparse.ArgumentParser, source: str) -> None:
+    """Adds the options of a gated fusion."""
+    group = parser.add_argument_group("gated fusion")
+    group.add_argument(
+        "--tau",
+        dest="set",
+        action="append",
+        type=tau_setting,
+        metavar="X",
+        help="threshold of the gates, as --set decoder.fusion.tau=X",
+    )
+    if source == "playlists":
+        for flag, value in (("--gate", "true"), ("--no-gate", "false")):
+            setting = f"decoder.fusion.gate={value}"
+            group.add_argument(
+                flag, dest="set", action="append_const", const=setting, help=f"as --set {setting}"
+            )
+
+
+def tau_setting(text: str) -> str:
+    """The value of --tau as a setting."""
+    return f"decoder.fusion.tau={float(text)}"
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap train`."""
     missing = [] if arguments.smoke else [missing_data(arguments)]
     needed = ("model",) if arguments.smoke else ("model", "out")
+    if arguments.source == "regions" and not arguments.smoke:
+        needed = ("features", *needed)
     missing += [f"--{name}" for name in needed if not vars(arguments)[name]]
     if any(missing):
         names = ", ".join(filter(None, missing))

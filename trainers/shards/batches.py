@@ -10,15 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
-from effcap.photos import Photo
 from effcap.tools.shards.index import ShardIndex
 from effcap.tools.tokenizer import Tokenizer
 from effcap.trainers.augmentation import Augmentation, View
 from effcap.trainers.buckets import ROUNDING, row_lengths
 from effcap.trainers.captions import TooManyProblems, stay_true_mirrored
-from effcap.trainers.packed import Batch, PackedBatches, show_that_lengths_vary
+from effcap.trainers.packed import Batch, PackedBatches, Sample, show_that_lengths_vary
 from effcap.trainers.shards.decoding import Decoder
 from effcap.trainers.shards.losses import Losses
 from effcap.trainers.shards.order import Collection, EpochOrder
@@ -324,18 +324,20 @@ class ShardBatches(PackedBatches):
         }
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def samples(self, count: int) -> list[Photo]:
-        """The first photos of the first epoch that can be read, for people to look at."""
+    def samples(self, count: int) -> list[Sample]:
+        """The first photos of the first epoch that can be read; see `PackedBatches.samples`."""
         order = EpochOrder(self.collection, 0, 1, 8 * count, shuffle=False)
         rows = [Row(int(photo), [], False, np.uint64(0)) for photo in order.in_order(0, 0)]
-        found: list[Photo] = []
+        found: list[Sample] = []
         for row in rows:
             if self._place(row.number)[0] in self.remote:
                 self._stream(0, [row])
             encoded = self._encoded(row)
             if isinstance(encoded, bytes):
-                _, failures = self.decoder.decode([encoded], [PLAIN], np.array([False]))
-                found += [] if failures else [encoded]
+                images, failures = self.decoder.decode([encoded], [PLAIN], np.array([False]))
+                if not failures:
+                    image = keras.ops.convert_to_numpy(images)[0]  # (h,w,3)
+                    found.append(Sample({"images": image}, encoded))
             if len(found) == count:
                 break
         return found

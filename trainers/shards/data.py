@@ -109,6 +109,7 @@ class Shards:
         **options: Any,
     ) -> tuple[ShardBatches, str]:
         """`batches` with its options one by one; those of `ShardBatches` besides."""
+        from effcap.trainers.preparation import check_sees_photos
         from effcap.trainers.shards.batches import ShardBatches
         from effcap.trainers.shards.decoding import make_decoder
         from effcap.trainers.shards.losses import Losses
@@ -116,7 +117,7 @@ class Shards:
         total = sum(int(index.first[-1]) for index in self.indexes)
         problems = self.problems()
         summary = check_share(name, problems, total, max_bad, log)
-        encoder = captioner.encoder
+        encoder = check_sees_photos(captioner)
         remote = any(is_remote(index.shard) for index in self.indexes)
         batches = ShardBatches(
             self.indexes,

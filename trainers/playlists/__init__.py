@@ -1,0 +1,1 @@
+"""Playlists with captions and features into batches: PlayNTell's data."""

@@ -1,0 +1,183 @@
+"""Playlists as training data: what a notebook or the command line names them by."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effcap.tools.playlists.arrays import PlaylistArrays, open_arrays
+from effcap.tools.playlists.formats import CaptionFormat
+from effcap.trainers.augmentation import Augmentation
+from effcap.trainers.captions import CaptionedPhoto, Problem, check_share, subset
+from effcap.trainers.playlists.captions import read_playlist_captions
+from effcap.trainers.playlists.source import check_playlists
+
+if TYPE_CHECKING:
+    from effcap.captioner import Captioner
+    from effcap.trainers.batches import CaptionBatches
+    from effcap.trainers.run_options import RunOptions
+
+
+@dataclass(frozen=True)
+class PlaylistData:
+    """Playlists with captions and features; see `DataSource` in `preparation`.
+
+    Attributes:
+        photos: the playlists, called by their ids, with their captions.
+        problems: what was wrong with the rest.
+        arrays: the features.
+    """
+
+    photos: list[CaptionedPhoto]
+    problems: list[Problem]
+    arrays: PlaylistArrays
+
+    def subset(self, share: float, seed: int) -> PlaylistData:
+        """See `DataSource`."""
+        photos, problems = subset(self.photos, self.problems, share, seed)
+        return replace(self, photos=photos, problems=problems)
+
+    def captions(self) -> list[str]:
+        """See `DataSource`."""
+        return [text for photo in self.photos for text in photo.captions]
+
+    def references(self) -> Iterator[Sequence[str]]:
+        """See `DataSource`."""
+        return (photo.captions for photo in self.photos)
+
+    def batches(
+        self, name: str, captioner: Captioner, options: RunOptions, **more: Any
+    ) -> tuple[CaptionBatches, str]:
+        """See `DataSource`."""
+        how = options.training
+        if name == "training" and how.augmentation != Augmentation():
+            raise ValueError(
+                "Expected no mirror, crop or colour with playlists: they are for photos. "
+                f"Received: {how.augmentation}"
+            )
+        return self.make_batches(
+            name,
+            captioner,
+            max_bad=options.max_bad,
+            log=options.folder / f"left_out_{name}.txt",
+            title=f"checking {name} playlists",
+            batch_size=how.batch_size,
+            captions_per_photo=how.captions_per_photo,
+            shuffle=name == "training",
+            seed=how.seed,
+            **more,
+        )
+
+    def make_batches(
+        self,
+        name: str,
+        captioner: Captioner,
+        *,
+        max_bad: float = 0.01,
+        log: Path | None = None,
+        title: str | None = None,
+        **options: Any,
+    ) -> tuple[CaptionBatches, str]:
+        """(batches, summary of what was left out, empty where nothing was).
+
+        Args:
+            name: of the data, such as "training".
+            captioner: one whose encoder takes modalities of playlists.
+            max_bad, log: as in `check_share`.
+            title: of the progress bar while features are checked; None for no bar.
+            options: of `CaptionBatches`.
+
+        Raises:
+            FileNotFoundError: without any features of a modality.
+            ValueError: for a captioner of something else, or when there is no data.
+            TooManyProblems: when more than `max_bad` of the captions cannot be used, or none can.
+        """
+        from effcap.trainers.batches import CaptionBatches
+
+        modalities = getattr(captioner.encoder, "modalities", None)
+        if modalities is None:
+            raise ValueError(
+                "Expected a captioner of playlists, such as the variant playntell. Received: one "
+                f"of {' or '.join(captioner.encoder.input_keys)}"
+            )
+        self.arrays.check(modalities)
+        total = sum(problem.captions for problem in self.problems)
+        total += sum(len(photo.captions) for photo in self.photos)
+        good, source, bad = check_playlists(self.photos, self.arrays, modalities, title=title)
+        problems = self.problems + bad
+        if not good:
+            check_share(name, problems, total, max_bad, log)
+            raise ValueError(f"Expected playlists with captions as {name} data. Received: none")
+        batches = CaptionBatches(
+            good, source, captioner.tokenizer, captioner.decoder.positions, **options
+        )
+        batches.problems = problems + batches.problems
+        return batches, check_share(name, batches.problems, total, max_bad, log)
+
+
+def read_playlist_data(
+    captions: str | PathLike | Iterable[str | PathLike],
+    embeddings: str | PathLike,
+    *,
+    split: str = "train",
+    form: CaptionFormat = "as-is",
+    artists: str | PathLike | None = None,
+    edit: Callable[[str], str] | None = None,
+) -> PlaylistData:
+    """Playlists with captions and features, for `run`.
+
+    Args:
+        captions, split, form, artists, edit: as in `read_records`.
+        embeddings: features as `effcap.tools.playlists.open_arrays` takes them.
+
+    Raises:
+        FileNotFoundError, ValueError: as these do.
+    """
+    arrays = open_arrays(embeddings)
+    photos, problems = read_playlist_captions(captions, split, form, artists, edit)
+    return PlaylistData(photos, problems, arrays)
+
+
+def playlist_dataset(
+    captions: str | PathLike | Iterable[str | PathLike],
+    embeddings: str | PathLike,
+    captioner: Captioner,
+    *,
+    split: str = "train",
+    form: CaptionFormat = "as-is",
+    artists: str | PathLike | None = None,
+    edit: Callable[[str], str] | None = None,
+    max_bad: float = 0.01,
+    **options: Any,
+) -> CaptionBatches:
+    """Batches for `captioner.fit` from playlists with captions and features.
+
+    Args:
+        captions, embeddings, split, form, artists, edit: as in `read_playlist_data`.
+        captioner: one of playlists.
+        max_bad: the share of captions that may have to be left out.
+        options: of `CaptionBatches`, such as `batch_size=32`, `shuffle=True`, `seed=0`.
+
+    Returns:
+        `CaptionBatches`, with what had to be left out in its `problems`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_playlist_data`.
+        TooManyProblems: when more than `max_bad` of the captions cannot be used.
+
+    Example:
+        >>> data = playlist_dataset("captions.json", "embeddings", captioner, form="title")
+        >>> captioner.compile()
+        >>> captioner.fit(data, epochs=3)
+    """
+    data = read_playlist_data(
+        captions, embeddings, split=split, form=form, artists=artists, edit=edit
+    )
+    batches, summary = data.make_batches("playlist", captioner, max_bad=max_bad, **options)
+    if summary:
+        warnings.warn(summary, stacklevel=2)
+    return batches
