@@ -30,6 +30,8 @@ UNUSED = re.compile(
     r"encoder\.layers\.\d+\.mhatt\.attention\.c_attn_(query|key|value)\.(weight|bias)"
     r"|decoder\.transformer\.h\.\d+\.enc_dec_attn\.(\d+\.)?c_attn\.(weight|bias)"
 )
+# And of a PlayNTell that adds what it sees, in place of gating it (`decoder.fusion.gate=false`).
+UNUSED_GATE = re.compile(r"decoder\.transformer\.h\.\d+\.fc_alpha\.(weight|bias)")
 # What is no parameter: causal masks, and the state of a decoding.
 BUFFERS = re.compile(
     r"decoder\.transformer\.h\.\d+\.(attn|enc_dec_attn(\.\d+)?)\.(bias|masked_bias)"
@@ -89,7 +91,8 @@ def published_hparams(variant: str, file: TorchFile, settings: Sequence[str] = (
     """Hyperparameters of the captioner that a file's weights fit.
 
     Sizes come from the shapes, and heads are 64 wide, as in GPT-2. What the shapes do not tell, as
-    the gates' tau, is as in the variant, or in `settings`.
+    the gates' tau, and whether a gate that has weights is used, is as in the variant, or in
+    `settings`.
 
     Raises:
         ValueError: for a file without the tensors that tell sizes, or settings that do not fit.
@@ -179,6 +182,8 @@ def load_published(captioner: Captioner, file: TorchFile) -> str:
     targets = [*_encoder_targets(captioner.encoder), *_decoder_targets(captioner.decoder)]
     wanted = {name: target.shape for target in targets for name in target.names}
     unused = [name for name in file if UNUSED.fullmatch(name)]
+    if captioner.decoder.fusion.get("gate") is False:
+        unused += [name for name in file if UNUSED_GATE.fullmatch(name)]
     beside = {name for name in file if BUFFERS.fullmatch(name)} | {n for n in TIED if n in file}
     problems = {
         "missing": [f"{name} {shape}" for name, shape in wanted.items() if name not in file],
