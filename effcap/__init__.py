@@ -9,12 +9,14 @@ Names are imported when first used, so `import effcap` itself takes no time.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from effcap.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effcap.backbone import Backbone
+    from effcap.branch_encoder import BranchEncoder
     from effcap.caption import Caption
     from effcap.captioner import Captioner
     from effcap.encoder import ImageEncoder
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from effcap.loss import CaptionLoss
     from effcap.photos import UnreadablePhoto, load_photo
     from effcap.presets import list_presets
+    from effcap.region_encoder import RegionEncoder
     from effcap.samplers import Beam, Greedy, Nucleus
     from effcap.tools.tokenizer import Tokenizer
     from effcap.variants import list_variants
@@ -34,29 +37,22 @@ if not (_here / "samplers").is_dir():
     __path__.append(str(_here.parent))
 
 _MODULES = {
-    "Backbone": "effcap.backbone",
-    "Caption": "effcap.caption",
-    "Captioner": "effcap.captioner",
-    "ImageEncoder": "effcap.encoder",
-    "GPT2": "effcap.gpt2",
-    "CaptionLoss": "effcap.loss",
-    "UnreadablePhoto": "effcap.photos",
-    "load_photo": "effcap.photos",
-    "list_presets": "effcap.presets",
-    "Beam": "effcap.samplers",
-    "Greedy": "effcap.samplers",
-    "Nucleus": "effcap.samplers",
-    "Tokenizer": "effcap.tools.tokenizer",
-    "list_variants": "effcap.variants",
+    "Backbone": ".backbone",
+    "BranchEncoder": ".branch_encoder",
+    "Caption": ".caption",
+    "Captioner": ".captioner",
+    "ImageEncoder": ".encoder",
+    "GPT2": ".gpt2",
+    "CaptionLoss": ".loss",
+    "UnreadablePhoto": ".photos",
+    "load_photo": ".photos",
+    "list_presets": ".presets",
+    "RegionEncoder": ".region_encoder",
+    "Beam": ".samplers",
+    "Greedy": ".samplers",
+    "Nucleus": ".samplers",
+    "Tokenizer": ".tools.tokenizer",
+    "list_variants": ".variants",
 }
 __all__ = ["__version__", *_MODULES]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'effcap' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -293,7 +293,7 @@ def test_augmentation_for_photos_is_refused(folder, captioner, tmp_path):
     data = read_playlist_data(folder / "captions.json", folder / "embeddings")
     path = write_json(tmp_path / "tiny.json", hparams())
     options = RunOptions(model=path, out=tmp_path / "run", settings=["training.mirror=true"])
-    with pytest.raises(ValueError, match="no mirror, crop or colour with playlists"):
+    with pytest.raises(ValueError, match="no mirror, crop or colour.*, with playlists"):
         data.batches("training", captioner, options)
 
 

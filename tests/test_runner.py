@@ -174,7 +174,8 @@ def test_the_record_holds_the_exact_configuration(folder, tmp_path, trained):
     assert record["hparams"]["training"] == vars(how) and how.epochs == 3
     assert record["command"] == "effcap train csv --csv 'my file.csv'"
     assert record["data"]["validation"]["photos"] == 5
-    assert [sample.photo.name for sample in samples] == ["12.jpg", "13.jpg", "14.jpg", "15.jpg", "16.jpg"]
+    names = [sample.photo.name for sample in samples]
+    assert names == ["12.jpg", "13.jpg", "14.jpg", "15.jpg", "16.jpg"]
 
 
 def test_cached_features_take_the_place_of_photos(folder, tmp_path, trained):

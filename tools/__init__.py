@@ -6,8 +6,9 @@ Names are imported when first used: the tokenizer alone needs neither Keras nor 
 # ruff: noqa: F401  the names are for type checkers
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from effcap.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effcap.tools.download import download_gpt2
@@ -16,19 +17,10 @@ if TYPE_CHECKING:
     from effcap.tools.shard_captions import caption_shards
 
 _MODULES = {
-    "caption_shards": "shard_captions",
-    "download_gpt2": "download",
-    "gpt2_hparams": "gpt2_config",
-    "load_gpt2": "gpt2_weights",
+    "caption_shards": ".shard_captions",
+    "download_gpt2": ".download",
+    "gpt2_hparams": ".gpt2_config",
+    "load_gpt2": ".gpt2_weights",
 }
 __all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'effcap.tools' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"effcap.tools.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -6,8 +6,9 @@ Names are imported when first used: reading and checking data needs neither Kera
 # ruff: noqa: F401  the names are for type checkers
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from effcap.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effcap.trainers.augmentation import Augmentation
@@ -38,48 +39,39 @@ if TYPE_CHECKING:
     from effcap.trainers.training import train
 
 _MODULES = {
-    "Augmentation": "augmentation",
-    "CachedFeatures": "features",
-    "CaptionBatches": "batches",
-    "CaptionedPhoto": "captions",
-    "PhotoFiles": "photo_files",
-    "PlaylistData": "playlists.data",
-    "Problem": "captions",
-    "RegionData": "regions",
-    "RegionFeatures": "regions",
-    "RunOptions": "run_options",
-    "ShardBatches": "shards.batches",
-    "Shards": "shards.data",
-    "TooManyProblems": "captions",
-    "TrainingOptions": "options",
-    "cache_features": "features",
-    "check_photos": "photo_files",
-    "csv_dataset": "csv_data",
-    "json_dataset": "json_data",
-    "photo_ids": "regions",
-    "playlist_dataset": "playlists.data",
-    "read_csv": "csv_data",
-    "read_csvs": "csv_data",
-    "read_json_captions": "json_data",
-    "read_jsons": "json_data",
-    "read_playlist_captions": "playlists.captions",
-    "read_playlist_data": "playlists.data",
-    "read_shards": "shards.data",
-    "region_dataset": "regions",
-    "run": "runner",
-    "shard_dataset": "shards.data",
-    "subset": "captions",
-    "tidy": "captions",
-    "train": "training",
+    "Augmentation": ".augmentation",
+    "CachedFeatures": ".features",
+    "CaptionBatches": ".batches",
+    "CaptionedPhoto": ".captions",
+    "PhotoFiles": ".photo_files",
+    "PlaylistData": ".playlists.data",
+    "Problem": ".captions",
+    "RegionData": ".regions",
+    "RegionFeatures": ".regions",
+    "RunOptions": ".run_options",
+    "ShardBatches": ".shards.batches",
+    "Shards": ".shards.data",
+    "TooManyProblems": ".captions",
+    "TrainingOptions": ".options",
+    "cache_features": ".features",
+    "check_photos": ".photo_files",
+    "csv_dataset": ".csv_data",
+    "json_dataset": ".json_data",
+    "photo_ids": ".regions",
+    "playlist_dataset": ".playlists.data",
+    "read_csv": ".csv_data",
+    "read_csvs": ".csv_data",
+    "read_json_captions": ".json_data",
+    "read_jsons": ".json_data",
+    "read_playlist_captions": ".playlists.captions",
+    "read_playlist_data": ".playlists.data",
+    "read_shards": ".shards.data",
+    "region_dataset": ".regions",
+    "run": ".runner",
+    "shard_dataset": ".shards.data",
+    "subset": ".captions",
+    "tidy": ".captions",
+    "train": ".training",
 }
 __all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'effcap.trainers' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"effcap.trainers.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from effcap.trainers.augmentation import Augmentation
 from effcap.trainers.batches import CaptionBatches
-from effcap.trainers.captions import CaptionedPhoto, Problem, check_share, subset
+from effcap.trainers.captioned_data import CaptionedData
+from effcap.trainers.captions import check_share
 from effcap.trainers.packed import PackedBatches
 from effcap.trainers.photo_files import PhotoFiles, check_photos
 from effcap.trainers.reading import Data
@@ -49,24 +50,8 @@ class DataSource(Protocol):
 
 
 @dataclass(frozen=True)
-class PhotoData:
+class PhotoData(CaptionedData):
     """Photos in files, with captions, and what was wrong with the rest; see `DataSource`."""
-
-    photos: list[CaptionedPhoto]
-    problems: list[Problem]
-
-    def subset(self, share: float, seed: int) -> PhotoData:
-        """See `DataSource`."""
-        photos, problems = subset(self.photos, self.problems, share, seed)
-        return replace(self, photos=photos, problems=problems)
-
-    def captions(self) -> list[str]:
-        """See `DataSource`."""
-        return [text for photo in self.photos for text in photo.captions]
-
-    def references(self) -> Iterator[Sequence[str]]:
-        """See `DataSource`."""
-        return (photo.captions for photo in self.photos)
 
     def batches(
         self, name: str, captioner: Captioner, options: RunOptions, **more: Any

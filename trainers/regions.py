@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -16,8 +16,8 @@ import numpy as np
 
 from effcap.photos import UnreadablePhoto
 from effcap.tools.region_file import MOST_REGIONS, RegionFile, UnusableRegions
-from effcap.trainers.augmentation import Augmentation
-from effcap.trainers.captions import CaptionedPhoto, Problem, check_share, subset
+from effcap.trainers.captioned_data import CaptionedData, refuse_augmentation
+from effcap.trainers.captions import check_share
 from effcap.trainers.csv_data import read_csvs
 from effcap.trainers.json_data import coco_names, read_jsons
 from effcap.trainers.reading import read_text
@@ -73,7 +73,7 @@ class RegionFeatures:
 
 
 @dataclass(frozen=True)
-class RegionData:
+class RegionData(CaptionedData):
     """Captions of photos, and the file with the features of their regions; see `DataSource`.
 
     Attributes:
@@ -83,23 +83,8 @@ class RegionData:
         ids: COCO's ids of the photos by their absolute paths, as `photo_ids` gives them.
     """
 
-    photos: list[CaptionedPhoto]
-    problems: list[Problem]
     file: RegionFile
     ids: Mapping[str, str] = field(default_factory=dict)
-
-    def subset(self, share: float, seed: int) -> RegionData:
-        """See `DataSource`."""
-        photos, problems = subset(self.photos, self.problems, share, seed)
-        return replace(self, photos=photos, problems=problems)
-
-    def captions(self) -> list[str]:
-        """See `DataSource`."""
-        return [text for photo in self.photos for text in photo.captions]
-
-    def references(self) -> Iterator[Sequence[str]]:
-        """See `DataSource`."""
-        return (photo.captions for photo in self.photos)
 
     def batches(
         self, name: str, captioner: Captioner, options: RunOptions, **more: Any
@@ -110,11 +95,8 @@ class RegionData:
             ValueError: for a captioner that takes something else, or options for photos.
         """
         how, training = options.training, name == "training"
-        if training and how.augmentation != Augmentation():
-            raise ValueError(
-                "Expected no mirror, crop or colour, which vary photos, with region features. "
-                f"Received: {how.augmentation}"
-            )
+        if training:
+            refuse_augmentation(how.augmentation, "region features")
         return self.make_batches(
             name,
             captioner,
@@ -153,14 +135,12 @@ class RegionData:
         from effcap.trainers.batches import CaptionBatches
 
         channels = region_channels(captioner)
-        total = sum(problem.captions for problem in self.problems)
-        total += sum(len(photo.captions) for photo in self.photos)
         found, problems = find_regions(self.photos, self.file, self.ids, titles[0])
         check_width(self.file, [name for _, name in found], channels)
         found, wrong = check_regions(self.file, found, channels, titles[1], record)
         problems = self.problems + problems + wrong
         if not found:
-            check_share(name, problems, total, max_bad, log)
+            check_share(name, problems, self.total, max_bad, log)
             raise ValueError(f"Expected photos with captions as {name} data. Received: none")
         source = RegionFeatures(self.file, [name for _, name in found], channels)
         batches = CaptionBatches(
@@ -171,7 +151,7 @@ class RegionData:
             **options,
         )
         batches.problems = problems + batches.problems
-        summary = check_share(name, batches.problems, total, max_bad, log)
+        summary = check_share(name, batches.problems, self.total, max_bad, log)
         limit = self.file.limit
         cut = sum(self.file.place(name).rows > limit for name in source.names)
         if cut:

@@ -6,8 +6,9 @@ Names are imported when first used: reading audio needs neither Keras nor Tensor
 # ruff: noqa: F401  the names are for type checkers
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from effcap.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effcap.tools.audio.features import AudioFeatures
@@ -17,22 +18,13 @@ if TYPE_CHECKING:
     from effcap.tools.audio.vgg_weights import load_msd_vgg
 
 _MODULES = {
-    "MSDVGG": "vgg",
-    "AudioFeatures": "features",
-    "UnreadableAudio": "reading",
-    "load_msd_vgg": "vgg_weights",
-    "log_mel": "spectrogram",
-    "read_audio": "reading",
-    "split_windows": "spectrogram",
+    "MSDVGG": ".vgg",
+    "AudioFeatures": ".features",
+    "UnreadableAudio": ".reading",
+    "load_msd_vgg": ".vgg_weights",
+    "log_mel": ".spectrogram",
+    "read_audio": ".reading",
+    "split_windows": ".spectrogram",
 }
 __all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'effcap.tools.audio' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"effcap.tools.audio.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

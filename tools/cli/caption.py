@@ -24,6 +24,7 @@ from effcap.tools.cli.captioning import (
     caption_photos,
     model_name,
     sampler_fields,
+    write_captions,
 )
 from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.terminal import start_keras
@@ -115,10 +116,7 @@ def write(arguments: argparse.Namespace, results: list[dict], earlier: dict | No
     from effcap.trainers.progress import say
 
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results, indent=1, ensure_ascii=False)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
-        say(f"captions: {arguments.out}")
+        write_captions(arguments.out, results)
     else:
         for result in results:
             print(f"{result['image']}\t{result['caption']}")

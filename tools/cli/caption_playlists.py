@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effcap.tools.cli.captioning import sampler_fields
+from effcap.tools.cli.captioning import refuse_page, sampler_fields, write_captions
 from effcap.tools.cli.playlist_arguments import EMBEDDINGS, add_format
 from effcap.tools.cli.playlist_features import TRACKS, add_track_options, find_features
 from effcap.tools.cli.terminal import start_keras
@@ -55,14 +54,7 @@ def check_playlist_options(arguments: argparse.Namespace) -> None:
         return
     if arguments.photos or arguments.shards or arguments.features:
         raise ValueError("Expected photos or --playlist. Received: --playlist and something else")
-    for name in ("page", "beside"):
-        if vars(arguments)[name] is not None:
-            raise ValueError(
-                f"Expected no --{name} with --playlist, which has no page. Received: "
-                f"--{name} {vars(arguments)[name]}"
-            )
-    if arguments.out and arguments.out.is_dir():
-        raise IsADirectoryError(f"Expected a file to write. Received: {arguments.out}, a folder")
+    refuse_page(arguments, "--playlist")
 
 
 def run_playlists(arguments: argparse.Namespace) -> None:
@@ -120,7 +112,6 @@ def trained_format(preset: Path) -> str:
 def write(arguments: argparse.Namespace, captions: Sequence[PlaylistCaption]) -> None:
     """Captions go to stdout, or with --out into a file; what was looked at, to stdout."""
     from effcap.tools.playlists import attention_lines
-    from effcap.trainers.progress import say
 
     for caption in captions:
         if not arguments.out or caption.attention:
@@ -128,10 +119,7 @@ def write(arguments: argparse.Namespace, captions: Sequence[PlaylistCaption]) ->
         for line in attention_lines(caption.attention):
             print(f"  {line}")
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps([as_json(caption) for caption in captions], indent=1, ensure_ascii=False)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
-        say(f"captions: {arguments.out}")
+        write_captions(arguments.out, [as_json(caption) for caption in captions])
 
 
 def as_json(caption: PlaylistCaption) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effcap.tools.cli.captioning import sampler_fields
+from effcap.tools.cli.captioning import refuse_page, sampler_fields, write_captions
 from effcap.tools.cli.data_arguments import add_features, open_features
 from effcap.tools.cli.terminal import start_keras
 
@@ -43,20 +42,12 @@ def check_region_options(arguments: argparse.Namespace) -> None:
         return
     if arguments.photos or arguments.shards:
         raise ValueError("Expected photos, --shards or --features. Received: several of them")
-    for name in ("page", "beside"):
-        if vars(arguments)[name] is not None:
-            raise ValueError(
-                f"Expected no --{name} with --features, which has no photos to show. Received: "
-                f"--{name} {vars(arguments)[name]}"
-            )
-    if arguments.out and arguments.out.is_dir():
-        raise IsADirectoryError(f"Expected a file to write. Received: {arguments.out}, a folder")
+    refuse_page(arguments, "--features")
 
 
 def run_regions(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --features`."""
     from effcap.presets import preset_folder
-    from effcap.trainers.progress import say
 
     fields = sampler_fields(arguments)
     preset = preset_folder(arguments.model)
@@ -74,10 +65,7 @@ def run_regions(arguments: argparse.Namespace) -> None:
         for name, options in found
     ]
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results, indent=1, ensure_ascii=False)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
-        say(f"captions: {arguments.out}")
+        write_captions(arguments.out, results)
         return
     for result in results:
         print(f"{result.get('image', result.get('image_id'))}\t{result['caption']}")

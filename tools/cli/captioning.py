@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,3 +129,30 @@ def model_name(model: str) -> str:
     """What to call a preset: its name, or for the best or last of a run, the run's with it."""
     folder = Path(model)
     return "/".join(folder.parts[-2:]) if folder.name in ("best", "last") else folder.name
+
+
+def refuse_page(arguments: argparse.Namespace, option: str) -> None:
+    """ValueError where a page of photos is asked for and there are none; and for --out that is a
+    folder."""
+    for name in ("page", "beside"):
+        if vars(arguments)[name] is not None:
+            raise ValueError(
+                f"Expected no --{name} with {option}: there are no photos to show. "
+                f"Received: --{name} {vars(arguments)[name]}"
+            )
+    if arguments.out and arguments.out.is_dir():
+        raise IsADirectoryError(f"Expected a file to write. Received: {arguments.out}, a folder")
+
+
+def write_captions(path: Path, results: list[dict]) -> None:
+    """Writes captions as JSON, and says so."""
+    from effcap.trainers.progress import say
+
+    write_json(path, results)
+    say(f"captions: {path}")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON for people and programs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from effcap.tools.cli.captioning import (
     caption_photos,
     model_name,
     sampler_fields,
+    write_json,
 )
 from effcap.tools.cli.data_arguments import add_features, open_features
 from effcap.tools.cli.evaluate_playlists import (
@@ -398,9 +398,3 @@ def sections_by(cider: Sequence[float]) -> dict[str, list[int]]:
     drawn = np.random.default_rng(0).permutation(others)[:size].tolist() if others else []
     sections = {"Best": best, "Worst": worst, "At random": drawn}
     return {heading: places for heading, places in sections.items() if places}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON for people and programs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

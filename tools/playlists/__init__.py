@@ -8,8 +8,9 @@ Gabbolini et al., "Data-Efficient Playlist Captioning With Musical and Linguisti
 # ruff: noqa: F401  the names are for type checkers
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from effcap.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effcap.tools.playlists.arrays import (
@@ -38,40 +39,31 @@ if TYPE_CHECKING:
     from effcap.tools.playlists.tags import TagEmbeddings, tag_words
 
 _MODULES = {
-    "BadArray": "arrays",
-    "Playlist": "playlist",
-    "PlaylistArrays": "arrays",
-    "PlaylistCaption": "captioning",
-    "PlaylistFeatures": "features",
-    "TagEmbeddings": "tags",
-    "Track": "playlist",
-    "artist_shares": "artists",
-    "attention_lines": "attention",
-    "caption_playlists": "captioning",
-    "features_of": "features",
-    "format_caption": "formats",
-    "join_caption": "formats",
-    "looked_at": "attention",
-    "mask_artists": "artists",
-    "open_arrays": "arrays",
-    "pad_arrays": "arrays",
-    "rank_artists": "artists",
-    "read_playlists": "playlist",
-    "restore_caption": "formats",
-    "row_attention": "attention",
-    "save_arrays": "arrays",
-    "split_caption": "formats",
-    "tag_words": "tags",
-    "unmask_artists": "artists",
+    "BadArray": ".arrays",
+    "Playlist": ".playlist",
+    "PlaylistArrays": ".arrays",
+    "PlaylistCaption": ".captioning",
+    "PlaylistFeatures": ".features",
+    "TagEmbeddings": ".tags",
+    "Track": ".playlist",
+    "artist_shares": ".artists",
+    "attention_lines": ".attention",
+    "caption_playlists": ".captioning",
+    "features_of": ".features",
+    "format_caption": ".formats",
+    "join_caption": ".formats",
+    "looked_at": ".attention",
+    "mask_artists": ".artists",
+    "open_arrays": ".arrays",
+    "pad_arrays": ".arrays",
+    "rank_artists": ".artists",
+    "read_playlists": ".playlist",
+    "restore_caption": ".formats",
+    "row_attention": ".attention",
+    "save_arrays": ".arrays",
+    "split_caption": ".formats",
+    "tag_words": ".tags",
+    "unmask_artists": ".artists",
 }
 __all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'effcap.tools.playlists' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"effcap.tools.playlists.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -6,8 +6,9 @@ Names are imported when first used; none of them needs Keras.
 # ruff: noqa: F401  the names are for type checkers
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from effcap.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effcap.tools.shards.filters import Filters
@@ -18,23 +19,14 @@ if TYPE_CHECKING:
     from effcap.tools.shards.writer import write_shards
 
 _MODULES = {
-    "Filters": "filters",
-    "ShardIndex": "index",
-    "find_shards": "names",
-    "index_path": "index",
-    "index_shards": "indexing",
-    "read_indexes": "index",
-    "write_report": "report",
-    "write_shards": "writer",
+    "Filters": ".filters",
+    "ShardIndex": ".index",
+    "find_shards": ".names",
+    "index_path": ".index",
+    "index_shards": ".indexing",
+    "read_indexes": ".index",
+    "write_report": ".report",
+    "write_shards": ".writer",
 }
 __all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'effcap.tools.shards' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"effcap.tools.shards.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.tools.playlists.arrays import PlaylistArrays, open_arrays
 from effcap.tools.playlists.formats import CaptionFormat
-from effcap.trainers.augmentation import Augmentation
-from effcap.trainers.captions import CaptionedPhoto, Problem, check_share, subset
+from effcap.trainers.captioned_data import CaptionedData, refuse_augmentation
+from effcap.trainers.captions import check_share
 from effcap.trainers.playlists.captions import read_playlist_captions
 from effcap.trainers.playlists.source import check_playlists
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PlaylistData:
+class PlaylistData(CaptionedData):
     """Playlists with captions and features; see `DataSource` in `preparation`.
 
     Attributes:
@@ -32,33 +32,15 @@ class PlaylistData:
         arrays: the features.
     """
 
-    photos: list[CaptionedPhoto]
-    problems: list[Problem]
     arrays: PlaylistArrays
-
-    def subset(self, share: float, seed: int) -> PlaylistData:
-        """See `DataSource`."""
-        photos, problems = subset(self.photos, self.problems, share, seed)
-        return replace(self, photos=photos, problems=problems)
-
-    def captions(self) -> list[str]:
-        """See `DataSource`."""
-        return [text for photo in self.photos for text in photo.captions]
-
-    def references(self) -> Iterator[Sequence[str]]:
-        """See `DataSource`."""
-        return (photo.captions for photo in self.photos)
 
     def batches(
         self, name: str, captioner: Captioner, options: RunOptions, **more: Any
     ) -> tuple[CaptionBatches, str]:
         """See `DataSource`."""
         how = options.training
-        if name == "training" and how.augmentation != Augmentation():
-            raise ValueError(
-                "Expected no mirror, crop or colour with playlists: they are for photos. "
-                f"Received: {how.augmentation}"
-            )
+        if name == "training":
+            refuse_augmentation(how.augmentation, "playlists")
         return self.make_batches(
             name,
             captioner,
@@ -105,18 +87,16 @@ class PlaylistData:
                 f"of {' or '.join(captioner.encoder.input_keys)}"
             )
         self.arrays.check(modalities)
-        total = sum(problem.captions for problem in self.problems)
-        total += sum(len(photo.captions) for photo in self.photos)
         good, source, bad = check_playlists(self.photos, self.arrays, modalities, title=title)
         problems = self.problems + bad
         if not good:
-            check_share(name, problems, total, max_bad, log)
+            check_share(name, problems, self.total, max_bad, log)
             raise ValueError(f"Expected playlists with captions as {name} data. Received: none")
         batches = CaptionBatches(
             good, source, captioner.tokenizer, captioner.decoder.positions, **options
         )
         batches.problems = problems + batches.problems
-        return batches, check_share(name, batches.problems, total, max_bad, log)
+        return batches, check_share(name, batches.problems, self.total, max_bad, log)
 
 
 def read_playlist_data(
