@@ -189,7 +189,7 @@ def make_reader() -> Callable[[tuple[str, bytes]], Answer]:
     (folder / "text.jpg").write_text("no photo")
     os.truncate(folder / "cut.jpg", 700)
     captioner = SimpleNamespace(
-        encoder=SimpleNamespace(image_size=(32, 32), fit="squash"),
+        encoder=SimpleNamespace(input_keys=("images",), image_size=(32, 32), fit="squash"),
         tokenizer=Tokenizer.train([text for text in CAPTIONS if text], 300),
         decoder=SimpleNamespace(positions=256),
     )

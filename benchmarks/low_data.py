@@ -97,10 +97,8 @@ def language_model(texts: Path, out: Path) -> None:
 def regions(data: Path, out: Path) -> Path:
     """A file of regions of all photos, train and dev."""
     features = out / "detections.hdf5"
-    for name in ("train", "dev"):
-        csv = ("--csv", data / f"{name}.csv", "--images", data / "images")
-        network = ("--backbone", "efficientnet_lite0", "--image-size", 224)
-        effcap("features", *csv, *network, "--out", features)
+    photos = ("--csv", data / "train.csv", data / "dev.csv", "--images", data / "images")
+    effcap("features", *photos, "--backbone", "efficientnet_lite0", "--out", features)
     return features
 
 
