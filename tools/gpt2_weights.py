@@ -100,7 +100,7 @@ def pair(
         if name in wanted and tensor.dtype not in DTYPES
     ]
     refuse(
-        folder,
+        f"of GPT-2 in {folder}",
         {
             "missing": missing,
             "not of a GPT-2 of this size": over,
@@ -145,7 +145,7 @@ def check_values(
         if not meant:
             wrong.append(name)
     refuse(
-        folder,
+        f"of GPT-2 in {folder}",
         {"not finite": infinite, "neither a causal mask nor the token embeddings": wrong},
     )
 
@@ -156,8 +156,8 @@ def values(tensor: StoredTensor) -> np.ndarray:
         return np.asarray(tensor.read(), np.float32)
 
 
-def refuse(folder: str | PathLike, problems: dict[str, list[str]]) -> None:
-    """ValueError unless all the lists are empty."""
+def refuse(place: str, problems: dict[str, list[str]]) -> None:
+    """ValueError naming the tensors that do not fit in a place, by kind, unless all do."""
     problems = {kind: names for kind, names in problems.items() if names}
     if problems:
         found = "; ".join(
@@ -166,6 +166,5 @@ def refuse(folder: str | PathLike, problems: dict[str, list[str]]) -> None:
             for kind, names in problems.items()
         )
         raise ValueError(
-            f"Expected one tensor for each variable of GPT-2 in {folder}. Received: {found}. "
-            "Nothing was loaded"
+            f"Expected one tensor for each variable {place}. Received: {found}. Nothing was loaded"
         )

@@ -38,7 +38,6 @@ BUFFERS = re.compile(
     r"|(encoder|decoder)\.(running_\w+|\w*position_ids)"
 )
 TIED = ("decoder.lm_head.weight", "decoder.lm_head.decoder.weight")  # copies of the embeddings
-SHOWN = 10  # of each kind of difference that an error lists
 
 
 @dataclass(frozen=True)
@@ -179,6 +178,8 @@ def load_published(captioner: Captioner, file: TorchFile) -> str:
     Raises:
         ValueError: names and shapes of what is left on either side.
     """
+    from effcap.tools.gpt2_weights import refuse
+
     targets = [*_encoder_targets(captioner.encoder), *_decoder_targets(captioner.decoder)]
     wanted = {name: target.shape for target in targets for name in target.names}
     unused = [name for name in file if UNUSED.fullmatch(name)]
@@ -203,9 +204,9 @@ def load_published(captioner: Captioner, file: TorchFile) -> str:
             if name in file and not np.array_equal(file[name], file[f"{GPT2}wte.weight"])
         ],
     }
-    _refuse(file, problems)
-    _refuse(
-        file,
+    refuse(f"in {file.name}", problems)
+    refuse(
+        f"in {file.name}",
         {"not finite": [n for n in wanted if not np.isfinite(np.asarray(file[n], float)).all()]},
     )
     for target in targets:
@@ -216,20 +217,6 @@ def load_published(captioner: Captioner, file: TorchFile) -> str:
         line += "; left out, since the original's forward pass never looks at them: "
         line += ", ".join(unused)
     return line
-
-
-def _refuse(file: TorchFile, problems: dict[str, list[str]]) -> None:
-    found = "; ".join(
-        f"{kind}: {', '.join(names[:SHOWN])}"
-        + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-        for kind, names in problems.items()
-        if names
-    )
-    if found:
-        raise ValueError(
-            f"Expected one tensor for each variable in {file.name}. Received: {found}. "
-            "Nothing was loaded"
-        )
 
 
 def _linear(layer: keras.layers.Layer, *names: str) -> Iterator[Target]:

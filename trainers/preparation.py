@@ -57,20 +57,15 @@ class PhotoData(CaptionedData):
         self, name: str, captioner: Captioner, options: RunOptions, **more: Any
     ) -> tuple[CaptionBatches, str]:
         """See `DataSource`."""
-        how = options.training
+        augmentation = options.training.augmentation if name == "training" else Augmentation()
         return prepare(
             name,
             (self.photos, self.problems),
             captioner,
-            max_bad=options.max_bad,
-            log=options.folder / f"left_out_{name}.txt",
             record=options.folder / f"checked_{name}.bin",
             title=f"checking {name} photos",
-            **asdict(how.augmentation if name == "training" else Augmentation()),
-            batch_size=how.batch_size,
-            captions_per_photo=how.captions_per_photo,
-            shuffle=name == "training",
-            seed=how.seed,
+            **asdict(augmentation),
+            **options.batch_options(name),
             **more,
         )
 

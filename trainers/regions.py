@@ -94,20 +94,14 @@ class RegionData(CaptionedData):
         Raises:
             ValueError: for a captioner that takes something else, or options for photos.
         """
-        how, training = options.training, name == "training"
-        if training:
-            refuse_augmentation(how.augmentation, "region features")
+        if name == "training":
+            refuse_augmentation(options.training.augmentation, "region features")
         return self.make_batches(
             name,
             captioner,
-            max_bad=options.max_bad,
-            log=options.folder / f"left_out_{name}.txt",
             record=options.folder / f"checked_{name}.json",
             titles=(f"finding features of {name} photos", f"checking {name} features"),
-            batch_size=how.batch_size,
-            captions_per_photo=how.captions_per_photo,
-            shuffle=training,
-            seed=how.seed,
+            **options.batch_options(name),
             **more,
         )
 

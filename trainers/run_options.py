@@ -180,3 +180,19 @@ class RunOptions:
         """How to train: the variant's "training" section, with the settings made."""
         given = self.hparams.get("training", {})
         return TrainingOptions.of({**(SCST_TRAINING if self.scst else {}), **given})
+
+    def batch_options(self, name: str) -> dict[str, Any]:
+        """Options of the batches of "training" or "validation" data that all data have.
+
+        Returns:
+            max_bad and log, as in `check_share`; batch_size, captions_per_photo, shuffle and seed,
+            as in `PackedBatches`.
+        """
+        return {
+            "max_bad": self.max_bad,
+            "log": self.folder / f"left_out_{name}.txt",
+            "batch_size": self.training.batch_size,
+            "captions_per_photo": self.training.captions_per_photo,
+            "shuffle": name == "training",
+            "seed": self.training.seed,
+        }

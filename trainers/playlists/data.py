@@ -38,19 +38,13 @@ class PlaylistData(CaptionedData):
         self, name: str, captioner: Captioner, options: RunOptions, **more: Any
     ) -> tuple[CaptionBatches, str]:
         """See `DataSource`."""
-        how = options.training
         if name == "training":
-            refuse_augmentation(how.augmentation, "playlists")
+            refuse_augmentation(options.training.augmentation, "playlists")
         return self.make_batches(
             name,
             captioner,
-            max_bad=options.max_bad,
-            log=options.folder / f"left_out_{name}.txt",
             title=f"checking {name} playlists",
-            batch_size=how.batch_size,
-            captions_per_photo=how.captions_per_photo,
-            shuffle=name == "training",
-            seed=how.seed,
+            **options.batch_options(name),
             **more,
         )
 

@@ -78,21 +78,15 @@ class Shards:
         Raises:
             TooManyProblems: when more than `options.max_bad` of the captions cannot be used.
         """
-        how, training = options.training, name == "training"
         file = options.folder / f"lost_{name}.tsv"
         if not options.resume:
             file.unlink(missing_ok=True)
         return self.make_batches(
             name,
             captioner,
-            augmentation=how.augmentation if training else Augmentation(),
-            max_bad=options.max_bad,
-            log=options.folder / f"left_out_{name}.txt",
+            augmentation=(options.training.augmentation if name == "training" else Augmentation()),
             file=file,
-            batch_size=how.batch_size,
-            captions_per_photo=how.captions_per_photo,
-            shuffle=training,
-            seed=how.seed,
+            **options.batch_options(name),
             **more,
         )
 
