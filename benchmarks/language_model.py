@@ -46,7 +46,7 @@ class LanguageModel(keras.Model):
 
 
 def train_language_model(
-    texts: Sequence[str], sizes: dict[str, Any], folder: Path, epochs: int = 2
+    texts: Sequence[str], sizes: dict[str, Any], folder: Path, epochs: int = 1
 ) -> None:
     """Trains a tokenizer and a decoder of these sizes, and writes both into a folder."""
     texts = [tidy(text) for text in texts if text.strip()]

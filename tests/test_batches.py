@@ -113,6 +113,24 @@ def test_an_epoch_holds_every_caption_exactly_once(tokenizer, batch_size, shuffl
         assert len(batches) == -(-50 // batch_size)
 
 
+def test_an_epoch_of_several_passes_holds_every_caption_as_often(tokenizer):
+    photos = made_photos(6)
+    batches = make(tokenizer, photos, batch_size=4, passes=10)
+    for epoch in (0, 2):
+        batches.start_epoch(epoch)
+        assert captions_in(batches) == sorted(10 * all_captions(photos))
+    assert (len(batches), batches.images, batches.captions_left) == (15, 60, 30)
+    assert batches.names == [photo.name for photo in photos]
+    assert len(batches.samples(8)) == 6
+
+
+def test_each_pass_chooses_captions_and_views_of_its_own(tokenizer):
+    batches = make(tokenizer, made_photos(2), batch_size=1, captions_per_photo=1, passes=40)
+    assert set(captions_in(batches)) == set(all_captions(made_photos(2)))
+    mirrored = sum(image == -1 for (image,), *_ in contents(batches))
+    assert 5 < mirrored < 35
+
+
 def test_a_batch_depends_on_seed_epoch_and_index_alone(tokenizer):
     first, second = make(tokenizer, seed=3, batch_size=8), make(tokenizer, seed=3, batch_size=8)
     for _ in range(4):
@@ -200,6 +218,7 @@ def test_the_fingerprint_changes_with_all_that_the_batches_depend_on_and_nothing
         make(tokenizer, **{name: value}).fingerprint
         for name, value in {
             "seed": 1, "batch_size": 8, "buckets": 3, "shuffle": False, "captions_per_photo": 4,
+            "passes": 2,
         }.items()
     ]  # fmt: skip
     others += [
@@ -292,6 +311,7 @@ def test_row_lengths_are_the_best_there_are():
     (
         ({"batch_size": 0}, "batch_size=0"),
         ({"buckets": 0}, "buckets=0"),
+        ({"passes": 0}, "passes=0"),
         ({"captions_per_photo": 0}, "captions_per_photo=0"),
     ),
 )

@@ -88,7 +88,7 @@ def test_people_see_news_and_no_chatter(ran):
     assert [word for word in CHATTER if word in process.stderr] == []
     lines = process.stderr.splitlines()
     lines = [line for line in lines if " left" not in line]  # progress, on a busy machine
-    assert lines[0].startswith("12 photos, ") and "M parameters" in lines[0]
+    assert lines[0].startswith("12 photos an epoch, ") and "M parameters" in lines[0]
     assert lines[1].startswith("epoch 1 of 2: loss ") and "validation cross-entropy" in lines[1]
     assert lines[-1] == f"best: {out / 'best'}, last: {out / 'last'}"
     assert len(lines) == 4

@@ -27,6 +27,7 @@ def test_unknown_options_are_named_with_the_known_ones():
         ("steps", 0),
         ("batch_size", 0),
         ("captions_per_photo", 0),
+        ("passes", 0),
         ("learning_rate", -1e-3),
         ("learning_rate", float("nan")),
         ("learning_rate", float("inf")),

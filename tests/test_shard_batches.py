@@ -11,7 +11,7 @@ from data_maker import make_captioner
 from shard_maker import make_captions, make_jpeg, shade, write_index, write_shard, write_shards
 
 from effcap.tools.tokenizer import Tokenizer
-from effcap.trainers import TooManyProblems, read_shards, shard_dataset
+from effcap.trainers import RunOptions, TooManyProblems, read_shards, shard_dataset
 from effcap.trainers.augmentation import Augmentation
 
 COUNTS = (9, 14, 7)
@@ -158,6 +158,13 @@ def test_sources_are_mixed_by_their_passes(tmp_path, captioner):
     write_shard(folder / "0.tar", {f"{i:03}": make_jpeg(i) for i in range(20, 24)})
     batches = make([first, folder], captioner, passes=[1, 3])
     assert sorted(photos_in(batches)) == sorted([*range(6), *[20, 21, 22, 23] * 3])
+
+
+def test_the_passes_of_a_run_are_over_all_sources(tmp_path, captioner):
+    files = [write_shards(tmp_path / str(i), (count,))[0] for i, count in enumerate((4, 2))]
+    options = RunOptions(model="lite0-small", out=tmp_path / "run", settings=["training.passes=3"])
+    batches, _ = read_shards(files, passes=[1, 2]).batches("training", captioner, options)
+    assert batches.images == 3 * (4 + 2 * 2)
 
 
 def test_a_photo_that_cannot_be_decoded_costs_itself_alone_and_is_counted(tmp_path, captioner):

@@ -43,6 +43,7 @@ class CaptionBatches(PackedBatches):
         tokenizer, positions: as in `PackedBatches`; captions too long for the decoder are left out,
             and named in `problems`.
         buckets: number of row lengths.
+        passes: how often an epoch sees each photo, each time with captions and a view of its own.
         options: of `PackedBatches`: batch_size, captions_per_photo, shuffle, seed, threads, parts,
             part.
 
@@ -58,12 +59,14 @@ class CaptionBatches(PackedBatches):
         positions: int,
         *,
         buckets: int = 8,
+        passes: int = 1,
         **options: Any,
     ):
         super().__init__(tokenizer, positions, **options)
-        if buckets < 1:
-            raise ValueError(f"Expected buckets of at least 1. Received: buckets={buckets}")
-        self.source = source
+        for name, value in (("buckets", buckets), ("passes", passes)):
+            if value < 1:
+                raise ValueError(f"Expected {name} of at least 1. Received: {name}={value}")
+        self.source, self.passes = source, passes
         self._encode(photos)
         if not self.rows:
             raise ValueError(
@@ -101,6 +104,9 @@ class CaptionBatches(PackedBatches):
                 state.update(repr((number, photo.name, photo.mirrors, lengths)).encode())
                 state.update(np.concatenate(kept).tobytes())
         self._contents = state.hexdigest()
+        self._usable = sum(map(len, self.captions))
+        self.rows, self.paths = self.rows * self.passes, self.paths * self.passes
+        self.captions, self.mirrors = self.captions * self.passes, self.mirrors * self.passes
 
     def _lengths(self, chosen: Sequence[np.ndarray]) -> np.ndarray:
         """Tokens in each row with those captions of each photo; one more per caption than it has
@@ -189,10 +195,11 @@ class CaptionBatches(PackedBatches):
     @property
     def captions_left(self) -> int:
         """Number of captions that can be used."""
-        return sum(map(len, self.captions))
+        return self._usable
 
     def samples(self, count: int) -> list[Sample]:
         """See `PackedBatches.samples`."""
+        count = min(count, len(self.names))
         first = np.array(self.rows[:count])
         inputs = self.source.load(first, np.zeros(len(first), bool))
         return [
@@ -210,6 +217,7 @@ class CaptionBatches(PackedBatches):
             "contents": self._contents,
             "tokenizer": self.tokenizer.fingerprint,
             "source": self.source.fingerprint,
+            "passes": self.passes,
             "row_lengths": self.row_lengths.tolist(),
             "batch_size": self.batch_size,
             "captions_per_photo": self.captions_per_photo,

@@ -17,7 +17,9 @@ class TrainingOptions:
     """Options of a training run.
 
     Attributes:
-        epochs: passes over the photos.
+        epochs: each passes over the photos once, or `passes` times.
+        passes: over the photos in an epoch: more where they are few, since the captioner is
+            validated, saved and logged after each epoch.
         steps: length of the run in steps, in place of `epochs`.
         batch_size: photos per step, each with its captions.
         captions_per_photo: at most that many per photo and epoch; None for all.
@@ -50,6 +52,7 @@ class TrainingOptions:
     """
 
     epochs: int = 10
+    passes: int = 1
     steps: int | None = None
     batch_size: int = 32
     captions_per_photo: int | None = None
@@ -78,7 +81,7 @@ class TrainingOptions:
                 raise ValueError(
                     f"Expected training.{name} to be {wanted}. Received: {name}={value!r}"
                 )
-        counts = ("epochs", "steps", "batch_size", "captions_per_photo", "patience")
+        counts = ("epochs", "passes", "steps", "batch_size", "captions_per_photo", "patience")
         for name in (*counts, "gradient_accumulation"):
             self._check(name, 1)
         rates = ("learning_rate", "backbone_learning_rate", "decoder_learning_rate")

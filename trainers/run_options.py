@@ -186,13 +186,14 @@ class RunOptions:
 
         Returns:
             max_bad and log, as in `check_share`; batch_size, captions_per_photo, shuffle and seed,
-            as in `PackedBatches`.
+            as in `PackedBatches`; passes over the photos in an epoch.
         """
         return {
             "max_bad": self.max_bad,
             "log": self.folder / f"left_out_{name}.txt",
             "batch_size": self.training.batch_size,
             "captions_per_photo": self.training.captions_per_photo,
+            "passes": self.training.passes if name == "training" else 1,
             "shuffle": name == "training",
             "seed": self.training.seed,
         }

@@ -106,7 +106,7 @@ def _run(
                 )
     tell(
         options,
-        f"{batches.images} photos, {batches.padding:.1%} padding, "
+        f"{batches.images} photos an epoch, {batches.padding:.1%} padding, "
         f"{captioner.count_params() / 1e6:.1f} M parameters, run folder {options.out}",
     )
     critic = None

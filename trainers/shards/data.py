@@ -100,6 +100,7 @@ class Shards:
         log: Path | None = None,
         file: Path | None = None,
         batch_size: int = 32,
+        passes: int = 1,
         **options: Any,
     ) -> tuple[ShardBatches, str]:
         """`batches` with its options one by one; those of `ShardBatches` besides."""
@@ -115,7 +116,7 @@ class Shards:
         remote = any(is_remote(index.shard) for index in self.indexes)
         batches = ShardBatches(
             self.indexes,
-            self.passes,
+            [passes * each for each in self.passes],
             captioner.tokenizer,
             captioner.decoder.positions,
             decoder=make_decoder(
