@@ -26,7 +26,7 @@ FUSIONS = {
     "gated": (),
     "plain": ("encoder.levels=1", 'decoder.fusion={"kind": "cross"}'),
 }
-STEPS = {0.01: 100, 0.05: 200, 0.2: 400, 1.0: 1000}
+PASSES = {0.01: 15, 0.05: 6, 0.2: 3, 1.0: 1}  # over the photos
 VOCABULARY, POSITIONS = 2048, 128
 SMALL = {
     "description": "VisualGPT in small, for regions of EfficientNet-Lite0",
@@ -34,21 +34,21 @@ SMALL = {
         "kind": "regions",
         "channels": 1280,
         "layers": 3,
-        "heads": 6,
-        "inner": 768,
+        "heads": 4,
+        "inner": 512,
         "dropout": 0.2,
     },
     "decoder": {
         "vocabulary_size": VOCABULARY,
         "positions": POSITIONS,
-        "width": 192,
-        "heads": 6,
-        "layers": 4,
+        "width": 128,
+        "heads": 4,
+        "layers": 3,
         "dropout": 0.2,
         "attention_dropout": 0.0,
         "fusion": {"kind": "meshed", "tau": 0.2},
     },
-    "training": {"learning_rate": 5e-4, "batch_size": 16, "ema": 0.99},
+    "training": {"learning_rate": 1e-3, "batch_size": 16, "ema": 0.98},
 }
 
 
@@ -116,9 +116,9 @@ def run(
     held_out = data / "dev.csv"
     train = ("regions", "--features", features, "--csv", data / "train.csv")
     how = ("--model", out / "small.json", "--tokenizer", out / "lm", "--tidy", "--seed", seed)
-    length = ("--train-percentage", share, "--steps", STEPS.get(share, 400))
+    length = ("--train-percentage", share, "--epochs", 1)
     weights = ("--weights", out / "lm") if model == "lm" else ()
-    more = ("--set", *settings) if settings else ()
+    more = ("--set", f"training.passes={PASSES.get(share, 3)}", *settings)
     evaluate = ("--csv", held_out, "--features", features, "--batch-size", 50, "--max-tokens", 30)
     folder = out / f"{share}-{model}-{name}-{seed}"
     return score(folder, (*train, *how, *length, *weights, *more), evaluate)

@@ -8,14 +8,14 @@ from keras import ops
 
 def cross_entropy(y_true, y_pred, label_smoothing: float = 0.0):
     """Cross-entropy per token (B, T), in nats; arguments as in `CaptionLoss`."""
-    targets = ops.expand_dims(ops.cast(y_true, "int32"), -1)  # (B,T,1)
-    target_logits = ops.squeeze(ops.take_along_axis(y_pred, targets, axis=-1), -1)  # (B,T)
-    normalizer = ops.logsumexp(y_pred, axis=-1)  # (B,T)
-    loss = normalizer - target_logits
-    if label_smoothing:
-        uniform = normalizer - ops.mean(y_pred, axis=-1)  # (B,T)
-        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
-    return loss
+    targets = ops.cast(y_true, "int32")  # (B,T)
+    # One kernel for loss and gradient on TensorFlow, where a gather's gradient is slow.
+    if not label_smoothing:
+        return ops.sparse_categorical_crossentropy(targets, y_pred, from_logits=True)  # (B,T)
+    size = y_pred.shape[-1]
+    spread = ops.one_hot(targets, size, dtype=y_pred.dtype)  # (B,T,V)
+    spread = (1 - label_smoothing) * spread + label_smoothing / size
+    return ops.categorical_crossentropy(spread, y_pred, from_logits=True)  # (B,T)
 
 
 @keras.saving.register_keras_serializable("effcap")
