@@ -26,7 +26,7 @@ FUSIONS = {
     "gated": (),
     "plain": ("encoder.levels=1", 'decoder.fusion={"kind": "cross"}'),
 }
-PASSES = {0.01: 15, 0.05: 6, 0.2: 3, 1.0: 1}  # over the photos
+PASSES = {0.01: 15, 0.05: 6, 0.2: 2, 1.0: 1}  # over the photos
 VOCABULARY, POSITIONS = 2048, 128
 SMALL = {
     "description": "VisualGPT in small, for regions of EfficientNet-Lite0",
@@ -48,7 +48,7 @@ SMALL = {
         "attention_dropout": 0.0,
         "fusion": {"kind": "meshed", "tau": 0.2},
     },
-    "training": {"learning_rate": 1e-3, "batch_size": 16, "ema": 0.98},
+    "training": {"learning_rate": 1e-3, "batch_size": 4, "ema": 0.99},
 }
 
 
@@ -118,7 +118,7 @@ def run(
     how = ("--model", out / "small.json", "--tokenizer", out / "lm", "--tidy", "--seed", seed)
     length = ("--train-percentage", share, "--epochs", 1)
     weights = ("--weights", out / "lm") if model == "lm" else ()
-    more = ("--set", f"training.passes={PASSES.get(share, 3)}", *settings)
+    more = ("--set", f"training.passes={PASSES.get(share, 2)}", *settings)
     evaluate = ("--csv", held_out, "--features", features, "--batch-size", 50, "--max-tokens", 30)
     folder = out / f"{share}-{model}-{name}-{seed}"
     return score(folder, (*train, *how, *length, *weights, *more), evaluate)
