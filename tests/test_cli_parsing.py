@@ -65,6 +65,22 @@ def test_mistakes_are_told_in_one_line_with_a_hint(arguments, words, capsys):
     assert words in line and "--help`" in line
 
 
+def test_what_follows_settings_need_not_be_a_setting():
+    words = ["convert", "--set", "decoder.fusion.tau=0.5", "encoder.levels=3", "weights.pth", "out"]
+    parsed = parser().parse_args(words)
+    assert parsed.set == ["decoder.fusion.tau=0.5", "encoder.levels=3"]
+    assert [str(path) for path in (parsed.weights, parsed.preset)] == ["weights.pth", "out"]
+
+
+def test_settings_are_gathered_from_wherever_they_stand():
+    words = [*TRAIN, "--set", "a=1", "--epochs", "2", "--set", "b.c=[1, 2]", "d=x=y", "--smoke"]
+    assert parser().parse_args(words).set == ["a=1", "b.c=[1, 2]", "d=x=y"]
+
+
+def test_no_setting_after_set_is_told(capsys):
+    assert "--set: expected at least one argument" in fails([*TRAIN, "--set"], capsys)
+
+
 def test_options_come_from_a_file_and_those_given_win(tmp_path):
     values = {"csv": ["a.csv", "b.csv"], "model": "m", "epochs": 3, "set": ["decoder.dropout=0.2"]}
     values |= {"tidy": True, "mirror": False, "steps": None, "learning-rate": 0.001}

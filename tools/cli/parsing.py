@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 GROUPS = {"train"}  # commands that have commands of their own
+SETTING = re.compile(r"[a-z_][a-z0-9_.]*=")  # how NAME=VALUE begins
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -25,8 +28,28 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, allow_abbrev=False, formatter_class=HelpFormatter, **kwargs)
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As of argparse, but what follows settings need not be a setting."""
+        return super().parse_known_args(
+            one_setting_each(sys.argv[1:] if args is None else args), namespace
+        )
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (try `{self.prog} --help`)\n")
+
+
+def one_setting_each(arguments: Sequence[str]) -> list[str]:
+    """`--set a=1 b=2 FILE` as `--set=a=1 --set=b=2 FILE`; argparse would take FILE as well."""
+    words, setting = [], False
+    for word in arguments:
+        setting = setting and SETTING.match(word) is not None
+        if setting:
+            word = f"--set={word}"
+            if words[-1] == "--set":
+                words.pop()
+        words.append(word)
+        setting = setting or word == "--set"
+    return words
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
