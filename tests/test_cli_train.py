@@ -73,7 +73,8 @@ def test_a_run_leaves_presets_events_log_and_its_configuration(ran):
         "tensorboard",
     }
     log = [line[21:] for line in (out / "log.txt").read_text().splitlines()]
-    assert log[0].startswith("12 photos an epoch, ") and log[1].startswith("command: effcap train csv --csv")
+    assert log[0].startswith("12 photos an epoch, ")
+    assert log[1].startswith("command: effcap train csv --csv")
     assert log[3].startswith("epoch 1 of 2: ") and log[-1] == "finished after 2 epochs, 5 steps"
     record = json.loads((out / "run.json").read_text())
     assert record["hparams"]["training"]["steps"] == 5 and record["finished"]["steps"] == 5
