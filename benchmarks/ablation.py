@@ -5,8 +5,7 @@
 `--data` is a folder with train.csv, dev.csv and images/. All runs start from ImageNet's weights and
 see equally many captions; what is not changed is as in the variant lite0-small, but for a smaller
 decoder, so that there can be many runs. Captions are written with beam search, 5 beams, but where
-the row says otherwise. Stop it at any time; it goes on from there. A run takes about 10 minutes,
-half an hour where the backbone is trained.
+the row says otherwise. Stop it at any time; it goes on from there.
 """
 
 from __future__ import annotations

@@ -104,7 +104,6 @@ class CaptionBatches(PackedBatches):
                 state.update(repr((number, photo.name, photo.mirrors, lengths)).encode())
                 state.update(np.concatenate(kept).tobytes())
         self._contents = state.hexdigest()
-        self._usable = sum(map(len, self.captions))
         self.rows, self.paths = self.rows * self.passes, self.paths * self.passes
         self.captions, self.mirrors = self.captions * self.passes, self.mirrors * self.passes
 
@@ -195,7 +194,7 @@ class CaptionBatches(PackedBatches):
     @property
     def captions_left(self) -> int:
         """Number of captions that can be used."""
-        return self._usable
+        return sum(map(len, self.captions)) // self.passes
 
     def samples(self, count: int) -> list[Sample]:
         """See `PackedBatches.samples`."""
