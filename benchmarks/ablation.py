@@ -4,8 +4,8 @@
 
 `--data` is a folder with train.csv, dev.csv and images/. All runs start from ImageNet's weights and
 see equally many captions; what is not changed is as in the variant lite0-small, but for a smaller
-decoder, so that there can be many runs. Captions are written with beam search, 5 beams, but where
-the row says otherwise. Stop it at any time; it goes on from there.
+decoder and smaller batches, so that there can be many runs. Captions are written with beam search,
+5 beams, but where the row says otherwise. Stop it at any time; it goes on from there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 BASE = "as it is: frozen, 2 layers of 192, 5 captions a photo, smoothing 0.1"
+PHOTOS = 8  # per batch
 BASE_SETTINGS = ("decoder.layers=2", "decoder.width=192", "decoder.heads=6")
 # Name: (settings, options) of `effcap train` beside those of BASE.
 TRAINED = {
@@ -32,7 +33,7 @@ TRAINED = {
         (),
     ),
     "192x192 pixels": (("encoder.backbone.image_size=[192,192]",), ()),
-    "1 caption a photo at a time": ((), ("--captions-per-photo", 1)),
+    "1 caption a photo at a time": ((), ("--captions-per-photo", 1, "--batch-size", 5 * PHOTOS)),
     "no label smoothing": (("training.label_smoothing=0",), ()),
     "label smoothing 0.2": (("training.label_smoothing=0.2",), ()),
     "no dropout": (("encoder.dropout=0", "decoder.dropout=0"), ()),
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="train.csv, dev.csv, images/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--epochs", type=int, default=2, help="of 5 captions for each photo (2)")
+    parser.add_argument("--epochs", type=int, default=3, help="of 5 captions for each photo (3)")
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose name has one of these")
     arguments = parser.parse_args()
 
@@ -73,7 +74,7 @@ def main() -> None:
             train = ("csv", "--csv", data / "train.csv", "--val-csv", data / "dev.csv", *images)
             # The end of each run is scored, so no epoch needs captions of its own.
             how = ("--tidy", "--mirror", "--cider-photos", 0)
-            more = (*how, "--model", "lite0-small", "--epochs", epochs)
+            more = (*how, "--model", "lite0-small", "--epochs", epochs, "--batch-size", PHOTOS)
             changes = ("--set", *BASE_SETTINGS, *settings)
             found = score(folder, (*train, *more, *cache, *options, *changes), evaluate)
             add(table, name, found, folder / "run")

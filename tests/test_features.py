@@ -71,6 +71,29 @@ def test_features_are_computed_once(tmp_path, photos, computed):
     assert np.array_equal(first.features, again.features)
 
 
+def test_features_of_fewer_photos_in_another_order_are_taken_from_those_kept(
+    tmp_path, photos, computed
+):
+    every = cache_features(tiny_backbone(), photos, tmp_path / "cache", mirrored=True)
+    some = [photos[3], photos[1], photos[2]]
+    for mirrored in (True, False):
+        found = cache_features(tiny_backbone(), some, tmp_path / "cache", mirrored=mirrored)
+        fresh = cache_features(tiny_backbone(), some, tmp_path / f"{mirrored}", mirrored=mirrored)
+        assert found.fingerprint == fresh.fingerprint and found.mirrored == mirrored
+        numbers, mirror = np.array([2, 0, 1, 0]), np.array([True, False, False, True]) & mirrored
+        for source, rows in ((fresh, numbers), (every, np.array([2, 3, 1, 3]))):
+            expected = source.load(rows, mirror)["features"]
+            assert np.array_equal(found.load(numbers, mirror)["features"], expected)
+    assert len(computed) == 3
+
+
+def test_features_without_the_mirrored_are_not_enough_for_them(tmp_path, photos, computed, capsys):
+    cache_features(tiny_backbone(), photos, tmp_path / "cache")
+    found = cache_features(tiny_backbone(), photos, tmp_path / "cache", mirrored=True, title="all")
+    assert found.mirrored and len(computed) == 2
+    assert "with no mirrored photos" in capsys.readouterr().err
+
+
 def change_photo(backbone, photos, cache):
     shutil.copy(photos[0], photos[1])
     os.utime(photos[1], (1, 1))
@@ -80,8 +103,8 @@ def change_weights(backbone, photos, cache):
     backbone.weights[0].assign(2 * backbone.weights[0])
 
 
-def change_list(backbone, photos, cache):
-    photos[:] = photos[::-1]
+def add_photo(backbone, photos, cache):
+    photos.append(Path(shutil.copy(photos[0], photos[0].with_name("added.png"))))
 
 
 def break_index(backbone, photos, cache):
@@ -97,8 +120,8 @@ def lose_features(backbone, photos, cache):
     ("change", "word"),
     (
         (change_photo, "with other photos"),
-        (change_weights, "with other backbone"),
-        (change_list, "with other photos"),
+        (change_weights, "with another backbone"),
+        (add_photo, "with other photos"),
         (break_index, "no features, or not all"),
         (lose_features, "no features"),
     ),

@@ -27,10 +27,12 @@ class CachedFeatures:
     Args:
         features: (V, N, S, C) float16: N photos, as they are (V = 1) and mirrored (V = 2).
         fingerprint: a hash of what they were computed from.
+        rows: (P,) where among the N each photo lies; None for all of them in their order.
     """
 
-    def __init__(self, features: np.ndarray, fingerprint: str):
+    def __init__(self, features: np.ndarray, fingerprint: str, rows: np.ndarray | None = None):
         self.features, self.fingerprint = features, fingerprint
+        self.rows = np.arange(features.shape[1]) if rows is None else rows
         self.mirrored = len(features) > 1
 
     def load(
@@ -38,7 +40,8 @@ class CachedFeatures:
     ) -> dict[str, np.ndarray]:
         """`{"features"}`: (B, S, C) of photos (B,), mirrored where `mirror` (B,); `draws` do
         nothing."""
-        return {"features": np.asarray(self.features[mirror.astype(int), photos])}  # (B,S,C)
+        found = self.features[mirror.astype(int), self.rows[photos]]  # (B,S,C)
+        return {"features": np.asarray(found)}
 
 
 class FeatureProgram(keras.Model):
@@ -64,7 +67,8 @@ def cache_features(
 ) -> CachedFeatures:
     """Features of photos, from `folder` where they are there already, else computed and kept.
 
-    They are computed again when a file or the backbone, its weights included, has changed.
+    They are computed again when a file or the backbone, its weights included, has changed. Some of
+    the photos that `folder` has features of, or those without the mirrored, are taken from there.
 
     Args:
         backbone: a frozen one.
@@ -85,8 +89,8 @@ def cache_features(
         "mirrored": mirrored,
         "photos": [file_key(path) for path in paths],
     }
-    reason = why_stale(folder, index)
-    if reason:
+    rows, reason = kept_rows(folder, index)
+    if rows is None:
         if title is not None:
             say(f"{title}: {reason} in {folder}; computing them")
         compute_features(backbone, paths, folder, mirrored, batch_size, title)
@@ -94,7 +98,8 @@ def cache_features(
     # Not where the files lie and when they were written: copies give the same features.
     parts = [index["backbone"], mirrored, [size for _, size, _ in index["photos"]]]
     state = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return CachedFeatures(np.load(folder / FEATURES, mmap_mode="r"), state)
+    features = np.load(folder / FEATURES, mmap_mode="r")[: 2 if mirrored else 1]  # (V,N,S,C)
+    return CachedFeatures(features, state, rows)
 
 
 def check_frozen(backbone: Backbone | None) -> None:
@@ -170,16 +175,25 @@ def compute_features(
     features.flush()
 
 
-def why_stale(folder: Path, index: dict) -> str | None:
-    """Why the features in `folder` are not those of `index`; None where they are."""
+def kept_rows(folder: Path, index: dict) -> tuple[np.ndarray | None, str]:
+    """Where in the features in `folder` those of `index` lie, (P,); or None, and why."""
     try:
         found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        if found == index and (folder / FEATURES).is_file():
-            return None
-        changed = [name for name in index if found.get(name) != index[name]]
-    except (FileNotFoundError, ValueError, AttributeError):
-        return "no features, or not all of them"
-    return f"features computed with other {' and '.join(changed)}" if changed else "no features"
+        rows = {tuple(key): row for row, key in enumerate(found["photos"])}
+        changed = []
+        if found["backbone"] != index["backbone"]:
+            changed.append("another backbone")
+        if index["mirrored"] and not found["mirrored"]:
+            changed.append("no mirrored photos")
+        if not all(tuple(key) in rows for key in index["photos"]):
+            changed.append("other photos")
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None, "no features, or not all of them"
+    if changed:
+        return None, f"features computed with {' and '.join(changed)}"
+    if not (folder / FEATURES).is_file():
+        return None, "no features"
+    return np.array([rows[tuple(key)] for key in index["photos"]], np.intp), ""
 
 
 def file_key(path: Path) -> list:
