@@ -145,7 +145,7 @@ def plot(found: dict[tuple, list[float]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
     kinds = product(("lm", "none"), FUSIONS)
-    for kind, style in zip(kinds, ("o-", "s-", "o:", "s:"), strict=True):
+    for kind, style in zip(kinds, ("C0o-", "C1s-", "C0o:", "C1s:"), strict=True):
         model, fusion = kind
         points = sorted((key[0], values) for key, values in found.items() if key[1:] == kind)
         if not points:
@@ -156,6 +156,8 @@ def plot(found: dict[tuple, list[float]], path: Path) -> None:
         shares = [100 * share for share, _ in points]
         axes.errorbar(shares, means, spreads, fmt=style, capsize=3, label=f"{fusion}, {start}")
     axes.set(xscale="log", xlabel="% of Flickr8k's training photos", ylabel="CIDEr, dev photos")
+    axes.set_ylim(bottom=0)
+    axes.minorticks_off()
     axes.set_xticks([100 * share for share in SHARES], [f"{100 * share:g}" for share in SHARES])
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
