@@ -12,22 +12,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effcap.lazy import lazy_names
+from effcap.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from effcap.backbone import Backbone
-    from effcap.branch_encoder import BranchEncoder
+    from effcap.backbones.backbone import Backbone
     from effcap.caption import Caption
     from effcap.captioner import Captioner
-    from effcap.encoder import ImageEncoder
-    from effcap.gpt2 import GPT2
-    from effcap.loss import CaptionLoss
-    from effcap.photos import UnreadablePhoto, load_photo
+    from effcap.config import list_variants
+    from effcap.decoders.gpt2 import GPT2
+    from effcap.encoders.image import ImageEncoder
+    from effcap.encoders.modalities import BranchEncoder
+    from effcap.encoders.regions import RegionEncoder
+    from effcap.images import UnreadablePhoto, load_photo
+    from effcap.losses import CaptionLoss
     from effcap.presets import list_presets
-    from effcap.region_encoder import RegionEncoder
     from effcap.samplers import Beam, Greedy, Nucleus
-    from effcap.tools.tokenizer import Tokenizer
-    from effcap.variants import list_variants
+    from effcap.tokenizers.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 
@@ -37,22 +37,22 @@ if not (_here / "samplers").is_dir():
     __path__.append(str(_here.parent))
 
 _MODULES = {
-    "Backbone": ".backbone",
-    "BranchEncoder": ".branch_encoder",
+    "Backbone": ".backbones.backbone",
+    "BranchEncoder": ".encoders.modalities",
     "Caption": ".caption",
     "Captioner": ".captioner",
-    "ImageEncoder": ".encoder",
-    "GPT2": ".gpt2",
-    "CaptionLoss": ".loss",
-    "UnreadablePhoto": ".photos",
-    "load_photo": ".photos",
+    "ImageEncoder": ".encoders.image",
+    "GPT2": ".decoders.gpt2",
+    "CaptionLoss": ".losses",
+    "UnreadablePhoto": ".images",
+    "load_photo": ".images",
     "list_presets": ".presets",
-    "RegionEncoder": ".region_encoder",
+    "RegionEncoder": ".encoders.regions",
     "Beam": ".samplers",
     "Greedy": ".samplers",
     "Nucleus": ".samplers",
-    "Tokenizer": ".tools.tokenizer",
-    "list_variants": ".variants",
+    "Tokenizer": ".tokenizers.tokenizer",
+    "list_variants": ".config",
 }
 __all__ = ["__version__", *_MODULES]
 __getattr__, __dir__ = lazy_names(__name__, _MODULES)

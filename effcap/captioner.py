@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from effcap import presets, variants
+from effcap import config as variants
+from effcap import presets
 from effcap.caption import Caption
-from effcap.encoder import ENCODERS
+from effcap.decoders.gpt2 import GPT2
+from effcap.encoders.image import ENCODERS
 from effcap.generation import Programs
-from effcap.gpt2 import GPT2
-from effcap.loss import CaptionLoss
-from effcap.metrics import TokenCrossEntropy
-from effcap.photos import load_photos
+from effcap.images import load_photos
+from effcap.losses import CaptionLoss
+from effcap.metrics.token_cross_entropy import TokenCrossEntropy
 from effcap.samplers import Beam, Samples
-from effcap.tools.tokenizer import Tokenizer
+from effcap.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from effcap.photos import Photo
+    from effcap.images import Photo
 
 
 @keras.saving.register_keras_serializable("effcap")

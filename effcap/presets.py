@@ -10,10 +10,8 @@ Loading reads data only: no pickles, no code.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,9 +23,10 @@ import h5py
 import numpy as np
 
 import effcap
-from effcap.resources import resource_folder
-from effcap.tools.tokenizer import Tokenizer
-from effcap.variants import read_json
+from effcap.config import read_json
+from effcap.tokenizers.tokenizer import Tokenizer
+from effcap.utils.files import check_disk_space, replace_file
+from effcap.utils.paths import resource_folder
 
 if TYPE_CHECKING:
     import keras
@@ -100,49 +99,20 @@ def save(
             tokenizer.save(new / TOKENIZER)
         for name in (RECORD, WEIGHTS, TOKENIZER, CONFIG):
             if (new / name).exists():
-                replace(new / name, folder / name)
+                replace_file(new / name, folder / name)
             else:  # left by an earlier captioner
                 (folder / name).unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file that takes the place of one there already only once it is whole."""
-    new = path.with_name(f".new-{path.name}")
-    new.write_text(text, encoding="utf-8")
-    replace(new, path)
-
-
-def replace(new: Path, path: Path) -> None:
-    """Puts the file `new` in the place of `path`, once it is on the disk as a whole."""
-    with new.open("rb+") as file:
-        os.fsync(file.fileno())
-    new.replace(path)
-
-
-def make_room(path: Path, variables: Sequence[keras.Variable]) -> None:
-    """Raises an OSError where there is no room for an HDF5 file of variables at `path`.
-
-    HDF5 itself, when a disk runs full under it, ends the whole process.
-    """
-    needed = sum(math.prod(v.shape) * (8 if "64" in v.dtype else 4) for v in variables)
-    needed += PER_VARIABLE * len(variables)
-    try:
-        with path.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, needed)
-            elif shutil.disk_usage(path.parent).free < needed:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        raise OSError(
-            f"Expected room for {needed / 1e6:.0f} MB in {path.parent}. Received: {error.strerror}"
-        ) from error
-    finally:
-        path.unlink(missing_ok=True)
+def variables_size(variables: Sequence[keras.Variable]) -> int:
+    """Returns the bytes that an HDF5 file of the variables takes, at most."""
+    size = sum(math.prod(v.shape) * (8 if "64" in v.dtype else 4) for v in variables)
+    return size + PER_VARIABLE * len(variables)
 
 
 def save_weights(captioner: Captioner, path: Path) -> None:
     """Writes the captioner's weights alone; Keras would add the optimizer's, twice as many."""
-    make_room(path, captioner.variables)
+    check_disk_space(path, variables_size(captioner.variables))
     optimizer = getattr(captioner, "optimizer", None)
     if optimizer is None:
         captioner.save_weights(path)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from effcap.samplers.captions import best_captions
+from effcap.samplers.base import Sampler, Samples, Step
 from effcap.samplers.constraints import RULED_OUT, NextToken, log_probability
-from effcap.samplers.decoding import Decoding
-from effcap.samplers.sampler import Sampler, Samples, Step
-from effcap.samplers.selection import gather, top_k
+from effcap.samplers.decode_loop import Decoding
+from effcap.samplers.ops import gather, top_k
+from effcap.samplers.ranking import best_captions
 
 
 class _Group(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from effcap.samplers.sampler import Sampler
+from effcap.samplers.base import Sampler
 
 RULED_OUT = float("-inf")
 FLOOR = -1e4  # the lowest log-probability of a token that can be generated

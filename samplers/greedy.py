@@ -7,8 +7,8 @@ from typing import Any
 
 from keras import ops
 
-from effcap.samplers.decoding import Decoding, grow
-from effcap.samplers.sampler import Sampler, Samples, Step
+from effcap.samplers.base import Sampler, Samples, Step
+from effcap.samplers.decode_loop import Decoding, grow
 
 
 @dataclass(frozen=True, kw_only=True)

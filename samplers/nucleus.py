@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from effcap.samplers.base import Sampler, Samples, Step
 from effcap.samplers.constraints import CEILING, NextToken
-from effcap.samplers.decoding import Decoding, grow
-from effcap.samplers.sampler import Sampler, Samples, Step
-from effcap.samplers.selection import top_k
+from effcap.samplers.decode_loop import Decoding, grow
+from effcap.samplers.ops import top_k
 
 LIKELY = 256  # tokens among which the nucleus is looked for first
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from effcap.lazy import lazy_names
+from effcap.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from effcap.tools.download import download_gpt2
-    from effcap.tools.gpt2_config import gpt2_hparams
-    from effcap.tools.gpt2_weights import load_gpt2
-    from effcap.tools.shard_captions import caption_shards
+    from effcap.tools.captioning.shards import caption_shards
+    from effcap.weights.download import download_gpt2
+    from effcap.weights.gpt2.architecture import gpt2_hparams
+    from effcap.weights.gpt2.loader import load_gpt2
 
 _MODULES = {
-    "caption_shards": ".shard_captions",
-    "download_gpt2": ".download",
-    "gpt2_hparams": ".gpt2_config",
-    "load_gpt2": ".gpt2_weights",
+    "caption_shards": ".captioning.shards",
+    "download_gpt2": "effcap.weights.download",
+    "gpt2_hparams": "effcap.weights.gpt2.architecture",
+    "load_gpt2": "effcap.weights.gpt2.loader",
 }
 __all__ = list(_MODULES)
 __getattr__, __dir__ = lazy_names(__name__, _MODULES)

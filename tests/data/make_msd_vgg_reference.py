@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from audio_reference import mel_spectrogram, melody, seeded, windows  # noqa: E402
+from helpers.audio_reference import mel_spectrogram, melody, seeded, windows  # noqa: E402
 
 OUTPUT = "model/max_pooling2d_4/MaxPool"
 

@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.parser.error(
             "the following arguments are required: PHOTO, --shards, --features or --playlist"
         )
-    from effcap.find_photos import find_photos
     from effcap.presets import preset_folder
+    from effcap.utils.find_files import find_photos
 
     for path in (arguments.out, arguments.page):
         if path is not None and path.is_dir():
@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def write(arguments: argparse.Namespace, results: list[dict], earlier: dict | None) -> None:
     """Writes what was asked for; captions go to stdout where no JSON was asked for."""
-    from effcap.trainers.progress import say
+    from effcap.utils.progress import say
 
     if arguments.out:
         write_captions(arguments.out, results)
@@ -121,7 +121,7 @@ def write(arguments: argparse.Namespace, results: list[dict], earlier: dict | No
         for result in results:
             print(f"{result['image']}\t{result['caption']}")
     if arguments.page:
-        from effcap.tools.page import write_page
+        from effcap.tools.reports.page import write_page
 
         columns = page_columns(arguments, results, earlier)
         write_page(arguments.page, [result["image"] for result in results], columns)

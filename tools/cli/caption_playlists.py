@@ -13,7 +13,7 @@ from effcap.tools.cli.playlist_features import TRACKS, add_track_options, find_f
 from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
-    from effcap.tools.playlists import PlaylistCaption
+    from effcap.tools.captioning.playlists import PlaylistCaption
 
 ONLY = (*TRACKS, "embeddings", "format", "attention")
 
@@ -60,7 +60,7 @@ def check_playlist_options(arguments: argparse.Namespace) -> None:
 def run_playlists(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --playlist`."""
     from effcap.presets import preset_folder
-    from effcap.tools.playlists import TagEmbeddings, open_arrays, read_playlists
+    from effcap.trainers.data.playlists import TagEmbeddings, open_arrays, read_playlists
 
     fields = sampler_fields(arguments)
     preset = preset_folder(arguments.model)
@@ -73,8 +73,8 @@ def run_playlists(arguments: argparse.Namespace) -> None:
     start_keras()
     from effcap import samplers
     from effcap.captioner import Captioner
-    from effcap.tools.playlists import caption_playlists
-    from effcap.trainers.progress import track
+    from effcap.tools.captioning.playlists import caption_playlists
+    from effcap.utils.progress import track
 
     sampler = samplers.get(arguments.sampler, **fields)
     captioner = Captioner.from_preset(preset)
@@ -86,8 +86,8 @@ def run_playlists(arguments: argparse.Namespace) -> None:
 
 def modalities_of(preset: Path) -> dict[str, int]:
     """Width of each modality that a preset of playlists takes; ValueError for another preset."""
+    from effcap.config import read_json
     from effcap.presets import CONFIG
-    from effcap.variants import read_json
 
     encoder = read_json(preset / CONFIG, ("encoder", "decoder"))["encoder"]
     if encoder.get("kind") != "branches":
@@ -100,9 +100,9 @@ def modalities_of(preset: Path) -> dict[str, int]:
 
 def trained_format(preset: Path) -> str:
     """The form of captions that a preset was trained on; "as-is" where it is not known."""
+    from effcap.config import read_json
     from effcap.presets import RECORD
-    from effcap.tools.playlists.formats import FORMATS
-    from effcap.variants import read_json
+    from effcap.trainers.data.playlists.caption_formats import FORMATS
 
     record = read_json(preset / RECORD) if (preset / RECORD).is_file() else {}
     form = record.get("flags", {}).get("format")
@@ -111,7 +111,7 @@ def trained_format(preset: Path) -> str:
 
 def write(arguments: argparse.Namespace, captions: Sequence[PlaylistCaption]) -> None:
     """Captions go to stdout, or with --out into a file; what was looked at, to stdout."""
-    from effcap.tools.playlists import attention_lines
+    from effcap.tools.captioning.playlist_attention import attention_lines
 
     for caption in captions:
         if not arguments.out or caption.attention:

@@ -14,8 +14,8 @@ from effcap.tools.cli.terminal import start_keras
 if TYPE_CHECKING:
     from effcap.caption import Caption
     from effcap.captioner import Captioner
-    from effcap.samplers.sampler import Sampler
-    from effcap.tools.region_file import RegionFile, UnusableRegions
+    from effcap.samplers.base import Sampler
+    from effcap.trainers.data.regions.region_file import RegionFile, UnusableRegions
 
 SHOWN = 10  # photos told one by one
 
@@ -73,8 +73,8 @@ def run_regions(arguments: argparse.Namespace) -> None:
 
 def trained_regions(preset: Path) -> int | None:
     """How many regions of a photo, at most, a preset was trained on, where it was told."""
+    from effcap.config import read_json
     from effcap.presets import RECORD
-    from effcap.variants import read_json
 
     record = read_json(preset / RECORD) if (preset / RECORD).is_file() else {}
     return record.get("flags", {}).get("max-regions")
@@ -86,7 +86,7 @@ def find_names(file: RegionFile, keys: Sequence[str] | None) -> dict[str, str]:
     Raises:
         ValueError: for a key that there are no features of, or none at all.
     """
-    from effcap.tools.region_file import keys_of
+    from effcap.trainers.data.regions.region_file import keys_of
 
     if keys is None:
         names = {file.find([key]): key for key in file.photos()}
@@ -118,8 +118,8 @@ def caption_regions(
 
     At the end the others are named and counted; ValueError when that is all of them.
     """
-    from effcap.trainers.progress import Bar, say
-    from effcap.trainers.regions import region_channels
+    from effcap.trainers.data.regions.dataset import region_channels
+    from effcap.utils.progress import Bar, say
 
     channels, rows = region_channels(captioner), file.grid or file.limit
     skipped: list[UnusableRegions] = []
@@ -145,7 +145,7 @@ def usable(
     skipped: list[UnusableRegions],
 ) -> Iterator[list[str]]:
     """Batches of datasets that can be used; what is wrong with the others goes to `skipped`."""
-    from effcap.tools.region_file import UnusableRegions
+    from effcap.trainers.data.regions.region_file import UnusableRegions
 
     batch: list[str] = []
     for name in names:

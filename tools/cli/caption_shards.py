@@ -13,9 +13,9 @@ from effcap.tools.cli.captioning import model_name, sampler_fields
 from effcap.tools.cli.terminal import quiet, start_keras
 
 if TYPE_CHECKING:
-    from effcap.samplers.sampler import Sampler
-    from effcap.tools.caption_folder import CaptionFolder, ShardCaptions
-    from effcap.trainers.progress import Bar
+    from effcap.samplers.base import Sampler
+    from effcap.tools.captioning.parquet import CaptionFolder, ShardCaptions
+    from effcap.utils.progress import Bar
 
 MEGABYTE = 10**6
 SHOWN = 10  # shards told one by one
@@ -101,10 +101,10 @@ def check_options(arguments: argparse.Namespace) -> None:
 def run_shards(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --shards`."""
     from effcap.presets import preset_folder
-    from effcap.tools.caption_folder import CaptionFolder, fingerprint, located
-    from effcap.tools.shard_parts import take_part
-    from effcap.tools.shards import find_shards
-    from effcap.trainers.progress import say
+    from effcap.tools.captioning.parquet import CaptionFolder, fingerprint, located
+    from effcap.tools.captioning.partition import take_part
+    from effcap.trainers.data.shards import find_shards
+    from effcap.utils.progress import say
 
     fields = sampler_fields(arguments)
     preset = preset_folder(arguments.model)
@@ -141,9 +141,9 @@ def caption_here(
 ) -> dict[str, ShardCaptions]:
     """Captions shards in this process, under a progress bar."""
     from effcap.captioner import Captioner
-    from effcap.tools.shard_captions import caption_into
-    from effcap.tools.shards.check import steps
-    from effcap.trainers.progress import Bar
+    from effcap.tools.captioning.shards import caption_into
+    from effcap.trainers.data.shards.check import steps
+    from effcap.utils.progress import Bar
 
     captioner = Captioner.from_preset(preset)
     total = sum(map(steps, shards))
@@ -180,8 +180,8 @@ def caption_on_cluster(
     sampler: Sampler,
 ) -> dict[str, ShardCaptions]:
     """Captions shards on a Ray cluster, under a progress bar."""
-    from effcap.tools.ray_captions import caption_on_ray
-    from effcap.trainers.progress import Bar
+    from effcap.tools.captioning.ray import caption_on_ray
+    from effcap.utils.progress import Bar
 
     found = {}
     given = {name: vars(arguments)[name] for name in RAY if vars(arguments)[name] is not None}
@@ -197,7 +197,7 @@ def caption_on_cluster(
 
 def tell(results: Sequence[ShardCaptions], out: Path) -> None:
     """Says what it came to; ValueError where a shard is not whole."""
-    from effcap.trainers.progress import say
+    from effcap.utils.progress import say
 
     photos = sum(done.photos for done in results)
     unreadable = sum(done.unreadable for done in results)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from effcap.caption import Caption
     from effcap.captioner import Captioner
-    from effcap.encoder import ImageEncoder
-    from effcap.samplers.sampler import Sampler
+    from effcap.encoders.image import ImageEncoder
+    from effcap.samplers.base import Sampler
 
 DEFAULT_PRESET = "flickr8k-lite0"
 SAMPLERS = ("beam", "nucleus", "greedy")
@@ -73,8 +73,8 @@ def caption_photos(
 
     At the end the others are named and counted; ValueError when that is all of them.
     """
-    from effcap.photos import UnreadablePhoto
-    from effcap.trainers.progress import Bar, say
+    from effcap.images import UnreadablePhoto
+    from effcap.utils.progress import Bar, say
 
     if "images" not in captioner.encoder.input_keys:
         raise ValueError(
@@ -101,7 +101,7 @@ def readable(
     paths: Sequence[Path], encoder: ImageEncoder, batch_size: int, skipped: list
 ) -> Iterator[list[tuple[Path, np.ndarray]]]:
     """Batches of photos, decoded in threads; the errors of the others go to `skipped`."""
-    from effcap.photos import UnreadablePhoto, load_photo
+    from effcap.images import UnreadablePhoto, load_photo
 
     def load(path: Path) -> np.ndarray | UnreadablePhoto:
         try:
@@ -146,7 +146,7 @@ def refuse_page(arguments: argparse.Namespace, option: str) -> None:
 
 def write_captions(path: Path, results: list[dict]) -> None:
     """Writes captions as JSON, and says so."""
-    from effcap.trainers.progress import say
+    from effcap.utils.progress import say
 
     write_json(path, results)
     say(f"captions: {path}")

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise FileExistsError(f"Expected a new folder for the preset. Received: {preset}")
     convert = convert_published if arguments.weights.is_file() else convert_gpt2
     captioner, loaded = convert(arguments)
-    from effcap.trainers.progress import say
+    from effcap.utils.progress import say
 
     captioner.save_to_preset(preset, arguments.dtype)
     say(f"{loaded}, in a captioner of {captioner.count_params() / 1e6:.1f} M")
@@ -80,10 +80,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def convert_gpt2(arguments: argparse.Namespace) -> tuple[Captioner, str]:
     """A captioner with the GPT-2 of a folder, and a line about it."""
-    from effcap.tools.backbone_weights import check_backbone_weights
-    from effcap.tools.gpt2_captioner import captioner_hparams, gpt2_captioner
-    from effcap.tools.gpt2_files import find_format
-    from effcap.tools.tokenizer import Tokenizer
+    from effcap.tokenizers.tokenizer import Tokenizer
+    from effcap.weights.backbone_weights import check_backbone_weights
+    from effcap.weights.gpt2.assemble import captioner_hparams, gpt2_captioner
+    from effcap.weights.gpt2.formats import find_format
 
     folder = arguments.weights
     find_format(folder)
@@ -96,8 +96,8 @@ def convert_gpt2(arguments: argparse.Namespace) -> tuple[Captioner, str]:
 
 def convert_published(arguments: argparse.Namespace) -> tuple[Captioner, str]:
     """The captioner of a .pth file, and a line about it."""
-    from effcap.tools.published_weights import load_published, open_published, published_hparams
-    from effcap.tools.tokenizer import Tokenizer
+    from effcap.tokenizers.tokenizer import Tokenizer
+    from effcap.weights.published import load_published, open_published, published_hparams
 
     for name in ("model", "backbone_weights"):
         if getattr(arguments, name) is not None:

@@ -13,7 +13,7 @@ from effcap.tools.cli.playlist_arguments import (
 )
 
 if TYPE_CHECKING:
-    from effcap.tools.region_file import RegionFile
+    from effcap.trainers.data.regions.region_file import RegionFile
 
 CSV, JSON, SHARDS, PLAYLISTS = KINDS = ("csv", "json", "shards", "playlists")
 DECODERS = ("dali", "dali-cpu", "dali-gpu", "pillow")
@@ -97,7 +97,7 @@ def open_features(arguments: argparse.Namespace, usual: int | None = None) -> Re
     Raises:
         OSError, ValueError: as `RegionFile`.
     """
-    from effcap.tools.region_file import MOST_REGIONS, RegionFile
+    from effcap.trainers.data.regions.region_file import MOST_REGIONS, RegionFile
 
     if vars(arguments).get("features") is None:
         if vars(arguments).get("max_regions") is not None:

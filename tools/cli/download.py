@@ -25,8 +25,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap download`."""
-    from effcap.tools.download import check_checkpoint, download_gpt2
-    from effcap.trainers.progress import say
+    from effcap.utils.progress import say
+    from effcap.weights.download import check_checkpoint, download_gpt2
 
     folder = download_gpt2(arguments.name.removeprefix("gpt2-"), arguments.to)
     with quiet():

@@ -27,8 +27,8 @@ from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
+    from effcap.metrics import Scores
     from effcap.tools.cli.results import References
-    from effcap.tools.metrics import Scores
     from effcap.trainers import CaptionedPhoto
 
 REFERENCES = ("csv", "references", "playlists")
@@ -121,9 +121,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap evaluate`."""
-    from effcap.tools.metrics import score_captions
-    from effcap.tools.metrics.java import check_available
-    from effcap.trainers.progress import say, track
+    from effcap.metrics import score_captions
+    from effcap.metrics.java import check_available
+    from effcap.utils.progress import say, track
 
     paths, fields = check(arguments)
     extra = [name for name in ("METEOR", "SPICE") if vars(arguments)[name.lower()]]
@@ -189,7 +189,7 @@ def check(arguments: argparse.Namespace) -> tuple[list[Path], dict]:
 def captions_of_file(arguments: argparse.Namespace, references: References) -> Evaluated:
     """Captions that are there."""
     from effcap.tools.cli.results import SHOWN, match, read_results
-    from effcap.trainers.progress import say
+    from effcap.utils.progress import say
 
     results = read_results(arguments.captions)
     found, missing, extra = match(results, references)
@@ -244,8 +244,8 @@ def captions_of_regions(
     """Captions of a preset that takes region features."""
     from effcap.presets import preset_folder
     from effcap.tools.cli.caption_regions import caption_regions, trained_regions
-    from effcap.tools.region_file import keys_of
-    from effcap.trainers.progress import say
+    from effcap.trainers.data.regions.region_file import keys_of
+    from effcap.utils.progress import say
 
     model = arguments.model or DEFAULT_PRESET
     preset = preset_folder(model)
@@ -316,7 +316,7 @@ def written(name: str, number: float) -> str:
 
 def write(arguments: argparse.Namespace, scores: Scores, evaluated: Evaluated) -> None:
     """Writes what was asked for."""
-    from effcap.trainers.progress import say
+    from effcap.utils.progress import say
 
     record = {
         "scores": scores.corpus,
@@ -354,8 +354,8 @@ def write_evaluation_page(
     arguments: argparse.Namespace, scores: Scores, evaluated: Evaluated
 ) -> Path | None:
     """The best, the worst and random photos by CIDEr; None where no photo is there to be shown."""
-    from effcap.tools.page import write_page
-    from effcap.trainers.progress import say
+    from effcap.tools.reports.page import write_page
+    from effcap.utils.progress import say
 
     sections = sections_by(scores.images["CIDEr"])
     chosen = [i for places in sections.values() for i in places]

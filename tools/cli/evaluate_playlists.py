@@ -63,8 +63,8 @@ def captions_of_playlists(
         FileNotFoundError, ValueError: for data or a preset that cannot be used.
     """
     from effcap.presets import preset_folder
-    from effcap.tools.playlists import open_arrays
-    from effcap.trainers.progress import say
+    from effcap.trainers.data.playlists import open_arrays
+    from effcap.utils.progress import say
 
     preset = preset_folder(arguments.model)
     modalities = modalities_of(preset)
@@ -75,10 +75,10 @@ def captions_of_playlists(
     start_keras()
     from effcap import samplers
     from effcap.captioner import Captioner
-    from effcap.tools.playlists import unmask_artists
-    from effcap.tools.playlists.formats import words_of
-    from effcap.trainers.playlists.source import caption_source, check_playlists
-    from effcap.trainers.progress import track
+    from effcap.trainers.data.playlists import unmask_artists
+    from effcap.trainers.data.playlists.caption_formats import words_of
+    from effcap.trainers.data.playlists.source import caption_source, check_playlists
+    from effcap.utils.progress import track
 
     good, source, problems = check_playlists(
         playlists, arrays, modalities, title="checking playlists"
@@ -111,10 +111,10 @@ def read_references(
     arguments: argparse.Namespace, form: str
 ) -> tuple[list[CaptionedPhoto], dict[str, Sequence[str]]]:
     """(playlists with their references in words, artists of each playlist)."""
-    from effcap.tools.playlists.formats import words_of
-    from effcap.trainers.captions import CaptionedPhoto, check_share
-    from effcap.trainers.playlists.captions import read_records
-    from effcap.trainers.progress import say
+    from effcap.trainers.data.example import CaptionedPhoto, check_share
+    from effcap.trainers.data.playlists.caption_formats import words_of
+    from effcap.trainers.data.playlists.caption_records import read_records
+    from effcap.utils.progress import say
 
     records, problems = read_records(arguments.playlists, arguments.split, form, arguments.artists)
     total = len(records) + len(problems)

@@ -20,8 +20,8 @@ from effcap.tools.cli.terminal import start_keras
 if TYPE_CHECKING:
     import numpy as np
 
-    from effcap.backbone import Backbone
-    from effcap.photos import UnreadablePhoto
+    from effcap.backbones.backbone import Backbone
+    from effcap.images import UnreadablePhoto
 
 DTYPES = ("float32", "float16")
 FITS = ("squash", "crop", "pad")
@@ -96,9 +96,9 @@ def run(arguments: argparse.Namespace) -> None:
 
         preset_folder(arguments.model)
     start_keras()
-    from effcap.tools.region_file import MOST_REGIONS
-    from effcap.tools.region_parts import RegionParts
-    from effcap.trainers.progress import say, track
+    from effcap.trainers.data.regions.region_file import MOST_REGIONS
+    from effcap.trainers.data.regions.region_writer import RegionParts
+    from effcap.utils.progress import say, track
 
     backbone = make_backbone(arguments)
     grid, channels = backbone.feature_shape
@@ -157,7 +157,7 @@ def find_keys(arguments: argparse.Namespace) -> dict[str, Path]:
     Raises:
         ValueError: when two photos would have the same key.
     """
-    from effcap.tools.region_file import key_to_write
+    from effcap.trainers.data.regions.region_file import key_to_write
 
     photos: dict[str, Path] = {}
     for path, name, number in name_photos(arguments):
@@ -173,12 +173,12 @@ def find_keys(arguments: argparse.Namespace) -> dict[str, Path]:
 def name_photos(arguments: argparse.Namespace) -> Iterable[tuple[Path, str, str | None]]:
     """(file, name, COCO's id or None) of each photo; says what is wrong with others."""
     if arguments.photos:
-        from effcap.find_photos import find_photos
+        from effcap.utils.find_files import find_photos
 
         return ((path, path.name, None) for path in find_photos(arguments.photos))
     from effcap.trainers import photo_ids, read_csvs, read_jsons
-    from effcap.trainers.captions import check_share
-    from effcap.trainers.progress import say
+    from effcap.trainers.data.example import check_share
+    from effcap.utils.progress import say
 
     ids: dict[str, str] = {}
     if arguments.csv:
@@ -198,9 +198,9 @@ def name_photos(arguments: argparse.Namespace) -> Iterable[tuple[Path, str, str 
 
 def make_backbone(arguments: argparse.Namespace) -> Backbone:
     """The network asked for, with its weights."""
-    from effcap.backbone import Backbone
+    from effcap.backbones.backbone import Backbone
     from effcap.captioner import Captioner
-    from effcap.tools.backbone_weights import check_backbone_weights, load_backbone_weights
+    from effcap.weights.backbone_weights import check_backbone_weights, load_backbone_weights
 
     if arguments.model:
         encoder = Captioner.from_preset(arguments.model).encoder
@@ -219,8 +219,8 @@ def make_backbone(arguments: argparse.Namespace) -> Backbone:
 
 def describe(backbone: Backbone, dtype: str) -> dict[str, Any]:
     """What the file says of how its features were made."""
-    from effcap.tools.region_file import GRID
-    from effcap.trainers.features import fingerprint
+    from effcap.trainers.data.feature_cache import fingerprint
+    from effcap.trainers.data.regions.region_file import GRID
 
     named = isinstance(backbone.network, str)
     return {
@@ -241,8 +241,8 @@ def features_of(
     import numpy as np
 
     from effcap.generation import pad_rows
-    from effcap.trainers.features import FeatureProgram
-    from effcap.trainers.progress import Bar
+    from effcap.trainers.data.feature_cache import FeatureProgram
+    from effcap.utils.progress import Bar
 
     paths = list(paths)
     if not paths:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from effcap.tools.cli.parsing import add_config
 
 if TYPE_CHECKING:
-    from effcap.tools.shards.indexing import IndexSummary
+    from effcap.trainers.data.shards.indexing import IndexSummary
 
 MEGABYTE = 10**6
 SHOWN = 10  # shards with problems told one by one
@@ -77,11 +77,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap index`."""
-    from effcap.tools.shards import Filters, find_shards, index_shards
-    from effcap.tools.shards.indexing import total_steps
-    from effcap.tools.shards.report import check_report, write_report
     from effcap.trainers import tidy
-    from effcap.trainers.progress import Bar, say
+    from effcap.trainers.data.shards import Filters, find_shards, index_shards
+    from effcap.trainers.data.shards.index_report import check_report, write_report
+    from effcap.trainers.data.shards.indexing import total_steps
+    from effcap.utils.progress import Bar, say
 
     if arguments.report:
         check_report(arguments.report)
@@ -121,9 +121,9 @@ def show(summary: IndexSummary) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from effcap.tools.shards.checked import CAPTION, SAMPLE, SHARD
-    from effcap.trainers.captions import one_line
-    from effcap.trainers.progress import say
+    from effcap.trainers.data.example import one_line
+    from effcap.trainers.data.shards.check_result import CAPTION, SAMPLE, SHARD
+    from effcap.utils.progress import say
 
     table = Table(box=None, pad_edge=False)
     table.add_column("")

@@ -21,8 +21,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap list`."""
     from rich.console import Console
 
+    from effcap.config import list_variants, load_hparams, read_json
     from effcap.presets import CONFIG, list_presets, preset_folder
-    from effcap.variants import list_variants, load_hparams, read_json
 
     presets = {
         name: read_json(preset_folder(name) / CONFIG, ("encoder", "decoder"))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effcap.tools.playlists.formats import FORMATS
+from effcap.trainers.data.playlists.caption_formats import FORMATS
 
 if TYPE_CHECKING:
-    from effcap.trainers.playlists.data import PlaylistData
+    from effcap.trainers.data.playlists.dataset import PlaylistData
 
 EMBEDDINGS = (
     "features of playlists: a folder with audio/ID.npy (a row of 256 per track), tags/ID.npy (a "
@@ -73,9 +73,9 @@ def read_playlists_of(
     Raises:
         FileNotFoundError, ValueError: as `read_playlist_data`.
     """
-    from effcap.trainers.captions import tidy
-    from effcap.trainers.playlists.captions import HELD_OUT, with_split
-    from effcap.trainers.playlists.data import read_playlist_data
+    from effcap.trainers.data.example import tidy
+    from effcap.trainers.data.playlists.caption_records import HELD_OUT, with_split
+    from effcap.trainers.data.playlists.dataset import read_playlist_data
 
     def read(files: Sequence[Path], split: str) -> PlaylistData:
         return read_playlist_data(

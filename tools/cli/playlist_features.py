@@ -13,7 +13,12 @@ from effcap.tools.cli.terminal import start_keras
 if TYPE_CHECKING:
     import numpy as np
 
-    from effcap.tools.playlists import Playlist, PlaylistArrays, PlaylistFeatures, TagEmbeddings
+    from effcap.trainers.data.playlists import (
+        Playlist,
+        PlaylistArrays,
+        PlaylistFeatures,
+        TagEmbeddings,
+    )
 
 TRACKS = ("tags", "audio_weights", "audio_pooling")  # options
 PHOTOS = ("photos", "csv", "annotations", "backbone", "model")  # what playlists do without
@@ -72,8 +77,8 @@ def takes_playlists(arguments: argparse.Namespace) -> bool:
 
 def run_playlists(arguments: argparse.Namespace) -> None:
     """Runs `effcap features --playlist`."""
-    from effcap.tools.playlists import TagEmbeddings, read_playlists, save_arrays
-    from effcap.trainers.progress import say, track
+    from effcap.trainers.data.playlists import TagEmbeddings, read_playlists, save_arrays
+    from effcap.utils.progress import say, track
 
     if arguments.out is None or arguments.out.is_file():
         raise ValueError(f"Expected --out FOLDER with --playlist. Received: {arguments.out}")
@@ -106,8 +111,8 @@ def find_features(
     Raises:
         ValueError: where there are none of any.
     """
-    from effcap.tools.playlists import BadArray, features_of
-    from effcap.trainers.progress import say
+    from effcap.trainers.data.playlists import BadArray, features_of
+    from effcap.utils.progress import say
 
     heard = hear(arguments, playlists, given) if "audio" in modalities else {}
 
@@ -147,8 +152,8 @@ def hear(
     if not paths:
         return {}
     start_keras()
-    from effcap.tools.audio import AudioFeatures
-    from effcap.trainers.progress import track as tracked
+    from effcap.trainers.data.audio import AudioFeatures
+    from effcap.utils.progress import track as tracked
 
     network = AudioFeatures(arguments.audio_weights, arguments.audio_pooling or POOLINGS[0])
     rows = network.each(paths)

@@ -95,11 +95,11 @@ def read_references(
         ValueError: for files of another form, without references, or with the same id twice.
         TooManyProblems: when more than 1 % of the references cannot be used.
     """
-    from effcap.trainers.captions import check_share
-    from effcap.trainers.csv_data import read_csv
-    from effcap.trainers.json_data import coco_names, read_json_captions
-    from effcap.trainers.progress import say
-    from effcap.trainers.reading import read_several, read_text
+    from effcap.trainers.data.csv_reader import read_csv
+    from effcap.trainers.data.example import check_share
+    from effcap.trainers.data.json_reader import coco_names, read_json_captions
+    from effcap.trainers.data.text_files import read_several, read_text
+    from effcap.utils.progress import say
 
     contents = {}
 
@@ -136,7 +136,7 @@ def read_results(path: Path) -> list[Result]:
         FileNotFoundError: without such a file.
         ValueError: when it has another form, named by the entry.
     """
-    from effcap.trainers.reading import describe, read_text
+    from effcap.trainers.data.text_files import describe, read_text
 
     text = read_text(path, "JSON")
     try:
@@ -177,7 +177,7 @@ def _result(entry: Any) -> Result | None:
 
 
 def _told(entry: Any) -> str:
-    from effcap.trainers.captions import one_line
+    from effcap.trainers.data.example import one_line
 
     return one_line(json.dumps(entry, ensure_ascii=False))
 

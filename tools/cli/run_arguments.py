@@ -165,7 +165,7 @@ def device_count(text: str) -> int | str:
 def run_options(arguments: argparse.Namespace) -> RunOptions:
     """What `add_run_arguments` took, checked; a smoke run takes one device."""
     from effcap.trainers import RunOptions
-    from effcap.trainers.devices import Devices
+    from effcap.trainers.distributed.devices import Devices
 
     given = vars(arguments)
     names = [flag.replace("-", "_") for flag, *_ in TRAINING] + ["mirror"]

@@ -80,10 +80,10 @@ def size(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap shards`."""
-    from effcap.tools.shards import write_shards
     from effcap.trainers import check_photos, read_csvs, read_jsons, tidy
-    from effcap.trainers.captions import check_share
-    from effcap.trainers.progress import Bar, say
+    from effcap.trainers.data.example import check_share
+    from effcap.trainers.data.shards import write_shards
+    from effcap.utils.progress import Bar, say
 
     edit = tidy if arguments.tidy else None
     if arguments.csv:

@@ -21,7 +21,7 @@ from effcap.tools.cli.run_arguments import add_run_arguments, run_options
 from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
-    from effcap.trainers.scst_options import ScstOptions
+    from effcap.trainers.options.scst import ScstOptions
 
 # Commands: name, kinds of data, what they are for.
 COMMANDS = (
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
     training, validation = read_data(arguments)
     start_keras()
     from effcap.trainers import run
-    from effcap.trainers.progress import say
+    from effcap.utils.progress import say
 
     run(training, validation, options)
     say(f"best: {arguments.out / 'best'}, last: {arguments.out / 'last'}")
@@ -118,7 +118,7 @@ def scst_options(arguments: argparse.Namespace) -> ScstOptions | None:
     """What `train scst` was told of sampling and rewards; None for the other commands."""
     if arguments.source != "scst":
         return None
-    from effcap.trainers.scst_options import RewardOptions, ScstOptions
+    from effcap.trainers.options.scst import RewardOptions, ScstOptions
 
     how, reward = (
         {
@@ -139,6 +139,6 @@ def run_smoke(arguments: argparse.Namespace) -> None:
         arguments.out = arguments.out or Path(folder) / "run"
         options = replace(run_options(arguments), scst=scst_options(arguments))
         start_keras()
-        from effcap.trainers.smoke import smoke
+        from effcap.trainers.engine.smoke import smoke
 
         smoke(replace(options, out=Path(folder) / "run", resume=False), Path(folder))

@@ -1,0 +1,1 @@
+"""Vision networks behind one layer: pixels in, features out. May use `effcap.images`; knows no text."""

@@ -1,0 +1,1 @@
+"""Files, progress bars, lazy imports. May use the standard library and rich alone."""

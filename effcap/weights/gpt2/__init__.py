@@ -1,0 +1,1 @@
+"""GPT-2 checkpoints of OpenAI and Hugging Face, read into a captioner's decoder."""

@@ -1,0 +1,83 @@
+"""Tests of effcap.backbones.registry, against the networks of keras.applications."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from helpers.captioners import numpy
+from keras import ops
+
+from effcap.backbones.registry import MEAN, NETWORKS, STDDEV
+
+LIGHT = ("efficientnet_b0", "efficientnet_v2_b0", "efficientnet_lite0")
+# Channels of the features and native size, as published.
+PUBLISHED = {
+    "efficientnet_b0": (1280, 224),
+    "efficientnet_b1": (1280, 240),
+    "efficientnet_b2": (1408, 260),
+    "efficientnet_b3": (1536, 300),
+    "efficientnet_b4": (1792, 380),
+    "efficientnet_b5": (2048, 456),
+    "efficientnet_b6": (2304, 528),
+    "efficientnet_b7": (2560, 600),
+    "efficientnet_v2_b0": (1280, 224),
+    "efficientnet_v2_b1": (1280, 240),
+    "efficientnet_v2_b2": (1408, 260),
+    "efficientnet_v2_b3": (1536, 300),
+    "efficientnet_v2_s": (1280, 384),
+    "efficientnet_v2_m": (1280, 480),
+    "efficientnet_v2_l": (1280, 480),
+    "efficientnet_lite0": (1280, 224),
+    "efficientnet_lite1": (1280, 240),
+    "efficientnet_lite2": (1280, 260),
+}
+
+
+def test_all_efficientnets_are_there():
+    assert set(NETWORKS) == set(PUBLISHED)
+    for name, (_, side) in PUBLISHED.items():
+        assert NETWORKS[name].image_size == (side, side)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+)
+def test_network_builds_without_classifier_and_preprocessing(name):
+    model = NETWORKS[name].build((64, 96, 3))
+    assert tuple(model.output.shape) == (None, 2, 3, PUBLISHED[name][0])
+    preprocessing = (keras.layers.Rescaling, keras.layers.Normalization)
+    assert not any(isinstance(layer, preprocessing) for layer in model.layers)
+    keras.backend.clear_session()
+
+
+def give_imagenet_normalization(model: keras.Model) -> None:
+    """What a V1 model with weights=None lacks of one with weights="imagenet"."""
+    layer = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
+    layer.mean = ops.reshape(ops.convert_to_tensor(MEAN), (1, 1, 1, 3))
+    layer.variance = ops.reshape(ops.convert_to_tensor(STDDEV) ** 2, (1, 1, 1, 3))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*LIGHT[:2], pytest.param("efficientnet_v2_s", marks=pytest.mark.slow)],
+)
+def test_network_equals_keras_applications_with_its_own_preprocessing(name):
+    network = NETWORKS[name]
+    theirs = network.application(include_top=False, weights=None, input_shape=(32, 32, 3))
+    if "v2" not in name:
+        give_imagenet_normalization(theirs)
+    ours = network.build((32, 32, 3))
+    donors = {layer.name: layer for layer in theirs.layers}
+    rng = np.random.default_rng(0)
+    for layer in ours.layers:
+        if layer.weights:  # batch statistics as well, so that nothing cancels
+            spread = [w + rng.uniform(0, 0.1, w.shape) * (w.ndim == 1) for w in layer.get_weights()]
+            layer.set_weights(spread)
+            donors[layer.name].set_weights(spread)
+    photos = rng.integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    received = numpy(ours(network.preprocessing(ops.convert_to_tensor(photos)), training=False))
+    expected = numpy(theirs(photos, training=False))
+    assert expected.std() > 0
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())

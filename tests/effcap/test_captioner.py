@@ -1,0 +1,265 @@
+"""Tests of effcap.captioner: training, captions of photos, files."""
+
+from __future__ import annotations
+
+import io
+
+import keras
+import numpy as np
+import pytest
+from helpers.captioners import (
+    compile_quickly,
+    example_batch,
+    example_inputs,
+    numpy,
+    randomize,
+    tiny_hparams,
+)
+from PIL import Image
+
+from effcap.caption import Caption
+from effcap.captioner import Captioner
+from effcap.images import UnreadablePhoto, load_photo
+from effcap.samplers import Beam, Greedy, Nucleus
+
+GREEDY = Greedy(max_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[np.ndarray]:
+    """Photos of several sizes."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((32, 32), (50, 40))] * 2
+
+
+# Training
+
+
+def test_new_captioner_writes_what_its_text_model_alone_writes(tokenizer):
+    captioner = Captioner.from_hparams(tiny_hparams(), tokenizer)
+    inputs, _, _ = example_batch(captioner)
+    alone = captioner.decoder(inputs["tokens"], None, inputs["segments"])
+    np.testing.assert_array_equal(numpy(captioner(inputs)), numpy(alone))
+
+
+def test_default_loss_counts_real_tokens_only(captioner):
+    compile_quickly(captioner)
+    inputs, targets, weights = example_batch(captioner)
+    logits = numpy(captioner(inputs, training=False))
+    logits = logits - logits.max(-1, keepdims=True)
+    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    picked = np.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
+    expected = -picked[weights > 0].mean()
+    received = captioner.test_on_batch(inputs, targets, weights, return_dict=True)
+    assert received["loss"] == pytest.approx(expected, rel=1e-4)
+    assert received["cross_entropy"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_frozen_network_stays_and_the_rest_moves(captioner):
+    compile_quickly(captioner)
+    before = {weight.path: numpy(weight) + 0 for weight in captioner.weights}
+    captioner.train_on_batch(*example_batch(captioner, key="images"))
+    moved = {w.path for w in captioner.weights if not np.array_equal(before[w.path], numpy(w))}
+    assert not moved & {weight.path for weight in captioner.encoder.backbone.weights}
+    assert len(moved) == len(captioner.trainable_weights)
+
+
+def test_trains_and_writes_in_mixed_precision(tokenizer):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        captioner = Captioner.from_hparams(tiny_hparams(), tokenizer)
+        compile_quickly(captioner)
+        batch = example_batch(captioner, key="images")
+        losses = [captioner.train_on_batch(*batch, return_dict=True)["loss"] for _ in range(6)]
+        captions = captioner.generate_batch({"images": batch[0]["images"]}, Beam(max_tokens=4))
+        assert captioner(batch[0]).dtype == keras.ops.zeros((), "float32").dtype
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert losses[-1] < losses[0]
+    assert all(np.isfinite(options[0].score) for options in captions)
+
+
+def test_encoder_runs_once_per_image_however_many_captions(captioner, photos, monkeypatch):
+    """Neither packed captions nor beams make it, or the memory, any longer."""
+    encoder, decoder, rows = captioner.encoder, captioner.decoder, []
+    encode, project, step = encoder.call, decoder.project, decoder.step
+
+    def counted_encode(inputs, training=None):
+        rows.append(("encoder", next(iter(inputs.values())).shape[0]))
+        return encode(inputs, training=training)
+
+    def counted_project(memory):
+        contexts = project(memory)
+        rows.extend(("memory", seen[0]["keys"].shape[0]) for seen in contexts)
+        return contexts
+
+    def counted_step(tokens, position, cache, contexts):
+        rows.append(("text", tokens.shape[0]))
+        rows.extend(("memory", seen[0]["keys"].shape[0]) for seen in contexts)
+        return step(tokens, position, cache, contexts)
+
+    monkeypatch.setattr(encoder, "call", counted_encode)
+    monkeypatch.setattr(decoder, "project", counted_project)
+    monkeypatch.setattr(decoder, "step", counted_step)
+    inputs = example_inputs(encoder, 2)
+    segments = np.arange(9)[None].repeat(2, axis=0) // 3  # three captions in each row
+    captioner({**inputs, "tokens": np.zeros((2, 9), np.int32), "segments": segments})
+    assert set(rows) == {("encoder", 2), ("memory", 2)}
+    rows.clear()
+    captioner.generate_batch(inputs, Beam(beams=3, max_tokens=4))
+    assert set(rows) == {("encoder", 2), ("memory", 2), ("text", 6)}
+    assert rows.count(("encoder", 2)) == 1 or keras.backend.backend() == "jax"
+
+
+# Captions of photos
+
+
+def test_photo_may_come_in_any_form(captioner, photos, tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(photos[1]).save(path)
+    expected = captioner.generate(photos[1], GREEDY)
+    assert isinstance(expected, str)
+    data = path.read_bytes()
+    forms = [path, str(path), data, io.BytesIO(data), Image.open(path), photos[1].astype("float32")]
+    for form in forms:
+        assert captioner.generate(form, GREEDY) == expected
+    assert captioner.generate([path, photos[1]], GREEDY) == [expected] * 2
+
+
+@pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
+def test_photos_are_fitted_as_the_backbone_says_before_and_after_saving(tokenizer, tmp_path, fit):
+    hparams = tiny_hparams()
+    hparams["encoder"]["backbone"]["fit"] = fit
+    captioner = randomize(Captioner.from_hparams(hparams, tokenizer))
+    captioner.save_to_preset(tmp_path)
+    wide = np.random.default_rng(0).integers(0, 256, (40, 120, 3), np.uint8)
+    expected = captioner.generate_batch({"images": load_photo(wide, (32, 32), fit)[None]}, GREEDY)
+    for same in (captioner, Captioner.from_preset(tmp_path)):
+        assert same.generate(wide, GREEDY, details=True)[0].score == expected[0][0].score
+    others = {"squash", "crop", "pad"} - {fit}
+    images = np.stack([load_photo(wide, (32, 32), other) for other in sorted(others)])
+    for options in captioner.generate_batch({"images": images}, GREEDY):
+        assert options[0].score != expected[0][0].score
+
+
+def test_hparams_that_do_not_speak_of_fit_squash(tokenizer):
+    hparams = Captioner.from_hparams(tiny_hparams(), tokenizer).hparams()
+    assert hparams["encoder"]["backbone"]["fit"] == "squash"
+
+
+def test_array_of_photos_is_a_batch(captioner, photos):
+    batch = np.stack([photos[0], photos[0][::-1], photos[0][:, ::-1]])
+    captions = captioner.generate(batch, GREEDY)
+    assert captions == [captioner.generate(photo, GREEDY) for photo in batch]
+    assert captioner.generate(list(batch), GREEDY, batch_size=2) == captions
+    assert captioner.generate(tuple(batch), GREEDY) == captions
+
+
+def test_no_photos_give_no_captions(captioner):
+    assert captioner.generate([]) == []
+
+
+def test_details_are_captions_best_first(captioner, photos):
+    sampler = Beam(beams=3, captions=2, max_tokens=6)
+    single = captioner.generate(photos[0], sampler, details=True)
+    several = captioner.generate(photos, sampler, details=True)
+    assert len(single) == 2 and all(isinstance(caption, Caption) for caption in single)
+    assert [len(options) for options in several] == [2] * 4
+    assert single[0].score >= single[1].score and single[0].tokens != single[1].tokens
+    for caption in single:
+        assert caption.text == captioner.tokenizer.decode(caption.tokens).strip()
+        assert captioner.tokenizer.eos_id not in caption.tokens
+    assert [options[0].text for options in several] == captioner.generate(photos, sampler)
+
+
+def test_seed_decides_what_is_drawn(captioner):
+    inputs = example_inputs(captioner.encoder, 2)
+
+    def draw(**arguments):
+        sampler = Nucleus(p=1.0, captions=3, max_tokens=8, **arguments)
+        return [[c.tokens for c in row] for row in captioner.generate_batch(inputs, sampler)]
+
+    assert draw(seed=1) == draw(seed=1) != draw(seed=2)
+    unseeded = Nucleus(p=1.0, max_tokens=8)
+    drawn = {captioner.generate_batch(inputs, unseeded)[0][0].tokens for _ in range(4)}
+    assert len(drawn) > 1
+
+
+def test_captions_follow_the_weights_as_they_change(captioner):
+    inputs = example_inputs(captioner.encoder, 2)
+    before = captioner.generate_batch(inputs, GREEDY)
+    weight = captioner.decoder.wte
+    weight.assign(weight[::-1])
+    after = captioner.generate_batch(inputs, GREEDY)
+    assert [c[0].tokens for c in before] != [c[0].tokens for c in after]
+
+
+def test_tokens_beyond_the_tokenizer_are_never_written(tokenizer):
+    hparams = tiny_hparams(vocabulary_size=tokenizer.vocabulary_size + 500)
+    captioner = Captioner.from_hparams(hparams, tokenizer)
+    options = captioner.generate_batch(
+        example_inputs(captioner.encoder, 2), Nucleus(p=1.0, captions=4, max_tokens=8, seed=0)
+    )
+    assert all(max(c.tokens) < tokenizer.vocabulary_size for row in options for c in row)
+
+
+def test_caption_may_be_as_long_as_the_decoder_has_positions(captioner):
+    inputs = example_inputs(captioner.encoder, 1)
+    longest = captioner.decoder.positions
+    sampler = Greedy(min_tokens=longest, max_tokens=longest)
+    assert len(captioner.generate_batch(inputs, sampler)[0][0].tokens) == longest
+    with pytest.raises(ValueError, match=f"max_tokens of at most {longest}"):
+        captioner.generate_batch(inputs, Greedy(max_tokens=longest + 1))
+
+
+@pytest.mark.parametrize(
+    "photos, message",
+    [
+        ("nowhere.jpg", "nowhere.jpg.*no such file"),
+        (["nowhere.jpg"], "nowhere.jpg.*no such file"),
+        (b"no photo", "8 bytes"),
+        (7, "Received: int"),
+        (np.zeros((2, 32, 32, 5), "uint8"), r"\(32, 32, 5\)"),
+    ],
+)
+def test_what_is_no_photo_is_named(captioner, photos, message):
+    with pytest.raises(UnreadablePhoto, match=f"(?s){message}"):
+        captioner.generate(photos)
+
+
+def test_batches_of_nothing_are_refused(captioner, photos):
+    with pytest.raises(ValueError, match="batch_size=0"):
+        captioner.generate(photos, batch_size=0)
+
+
+def test_captioner_without_a_tokenizer_says_so(tokenizer):
+    captioner = Captioner.from_hparams(tiny_hparams(vocabulary_size=50))
+    with pytest.raises(ValueError, match="tokenizer=None"):
+        captioner.generate(np.zeros((32, 32, 3), "uint8"))
+    with pytest.raises(ValueError, match=f"{tokenizer.vocabulary_size} tokens.*=50"):
+        Captioner(captioner.encoder, captioner.decoder, tokenizer)
+
+
+# Files
+
+
+def test_keras_file_trains_on_from_where_it_stood(captioner, tmp_path):
+    compile_quickly(captioner)
+    batch = example_batch(captioner)
+    captioner.train_on_batch(*batch)
+    captioner.save(tmp_path / "captioner.keras")
+    loaded = keras.saving.load_model(tmp_path / "captioner.keras")
+    assert int(numpy(loaded.optimizer.iterations)) == 1
+    assert loaded.tokenizer == captioner.tokenizer
+    for model in (captioner, loaded):
+        model.train_on_batch(*batch)
+    for mine, theirs in zip(captioner.weights, loaded.weights, strict=True):
+        np.testing.assert_allclose(numpy(theirs), numpy(mine), rtol=0, atol=1e-5)
+
+
+def test_hparams_are_those_it_was_built_from(captioner, tokenizer):
+    hparams = captioner.hparams()
+    assert hparams["decoder"]["vocabulary_size"] == tokenizer.vocabulary_size
+    assert hparams["encoder"]["kind"] == "image" and hparams["encoder"]["width"] == 16
+    copy = Captioner.from_hparams(hparams, tokenizer)
+    assert copy.hparams() == hparams

@@ -1,0 +1,440 @@
+"""Text becomes the published GPT-2 ids, comes back unchanged, and never ends itself."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from helpers.bpe_reference import ReferenceBPE, byte_to_character
+
+from effcap.tokenizers.tokenizer import ALPHABET, END_OF_TEXT, Tokenizer
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("EFFCAP_SHARED", REPOSITORY.parent / "shared"))
+GPT2 = SHARED / "gpt2_bpe"
+needs_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="GPT-2's vocabulary is not here")
+needs_flickr = pytest.mark.skipif(
+    not (SHARED / "flickr8k" / "train.csv").is_file(), reason="the Flickr8k captions are not here"
+)
+
+CAPTIONS = [
+    "A brown dog runs through the grass .", "Two dogs run on the beach .",
+    "A child in a pink dress climbs the stairs .", "The dog's ball is red, isn't it?",
+    "A man rides a bike through the grass .", "Two children run through the water .",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Tokenizer:
+    return Tokenizer.from_folder(GPT2)
+
+
+@pytest.fixture
+def small() -> Tokenizer:
+    return Tokenizer.train(CAPTIONS, vocabulary_size=280)
+
+
+CLUSTERS = ["👩‍👩‍👧‍👦", "👍🏽", "🇨🇭", "é", "e\u0301", "ﬁ", "Å", "ｶﾞ", "가", "각",
+            "שלום", "مرحبا", "\u202eabc\u202c", "\u200b", "\ufeff", "ß"]  # fmt: skip
+SPACES = [" ", "  ", "\n", "\r\n", "\t", "\u00a0", " .", " n't", "'s"]
+LOOKALIKES = [END_OF_TEXT, "<|", "|>", "<|photo|>", "dog", " A", "Ġ", "Ċ"]
+
+
+def random_text(dice: random.Random) -> str:
+    """Code points of all planes, and clusters that normalisation or clean-up would change."""
+    pieces = []
+    for _ in range(dice.randrange(1, 30)):
+        kind = dice.randrange(6)
+        if kind == 0:
+            code = dice.randrange(0x110000)
+            pieces.append("\ufffe" if 0xD800 <= code < 0xE000 else chr(code))
+        elif kind == 1:
+            pieces.append(chr(dice.randrange(0x20)))
+        elif kind == 2:
+            pieces.append(chr(dice.randrange(0x20, 0x3000)))
+        elif kind == 3:
+            pieces.append(dice.choice(CLUSTERS))
+        elif kind == 4:
+            pieces.append(dice.choice(SPACES))
+        else:
+            pieces.append(dice.choice(LOOKALIKES))
+    return "".join(pieces)
+
+
+# GPT-2's ids
+
+
+@needs_gpt2
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [("Hello world", [15496, 995]), ("Hello world!", [15496, 995, 0]), (" a dog", [257, 3290]),
+     ("a dog", [64, 3290]), ("", []), ("hello  world", [31373, 220, 995]), ("\n", [198])],
+)  # fmt: skip
+def test_gpt2_ids_are_the_published_ones(gpt2, text, ids):
+    assert gpt2.encode(text) == ids
+
+
+@needs_gpt2
+def test_gpt2_starts_ends_and_pads_with_end_of_text(gpt2):
+    assert (gpt2.bos_id, gpt2.eos_id, gpt2.pad_id) == (50256, 50256, 50256)
+    assert gpt2.vocabulary_size == gpt2.base_vocabulary_size == 50257
+    assert gpt2.special_tokens == {END_OF_TEXT: 50256}
+
+
+@needs_gpt2
+@needs_flickr
+def test_gpt2_ids_of_captions_equal_an_independent_implementation(gpt2):
+    with (SHARED / "flickr8k" / "train.csv").open(encoding="utf-8", newline="") as file:
+        captions = [row["caption"] for row in csv.DictReader(file)]
+    captions = captions[:4000] + [" " + caption for caption in captions[-1000:]]
+    reference = ReferenceBPE(GPT2)
+    assert gpt2.encode_batch(captions) == [reference.encode(caption) for caption in captions]
+
+
+@needs_gpt2
+def test_gpt2_ids_of_odd_text_equal_an_independent_implementation(gpt2):
+    texts = [
+        "it's we've I'll 'tis 'S", "  leading, trailing  ", "tabs\t\tand\n\n lines\r\n", "x" * 99,
+        "Größe 3½ m² ٣٤ Ⅷ", "日本語のテキスト", "🐕🏽‍🦺 👩‍👩‍👧", "a\u0301 naïve ﬁn",
+        f"a{END_OF_TEXT}b", "100,000.00 $5 #tag @you", "\u00a0\u2003x", "'", "' ", " '", "   ",
+    ]  # fmt: skip
+    reference = ReferenceBPE(GPT2)
+    assert [gpt2.encode(text) for text in texts] == [reference.encode(text) for text in texts]
+
+
+# Round trip
+
+
+@pytest.mark.parametrize("which", ["small", pytest.param("gpt2", marks=needs_gpt2)])
+def test_any_unicode_text_comes_back_unchanged(which, request):
+    tokenizer = request.getfixturevalue(which)
+    dice = random.Random(0)
+    texts = [random_text(dice) for _ in range(2000)] + ["", " ", "\x00"]
+    ids = tokenizer.encode_batch(texts)
+    assert tokenizer.decode_batch(ids) == texts
+    assert ids[:50] == [tokenizer.encode(text) for text in texts[:50]]
+    assert all(0 <= i < tokenizer.base_vocabulary_size - 1 for row in ids for i in row)
+
+
+def test_every_single_code_point_comes_back(small):
+    for plane in range(17):
+        codes = [c for c in range(plane << 16, (plane + 1) << 16) if not 0xD800 <= c < 0xE000]
+        texts = ["".join(map(chr, codes[i : i + 256])) for i in range(0, len(codes), 256)]
+        assert small.decode_batch(small.encode_batch(texts)) == texts
+
+
+@pytest.mark.parametrize("text", ["\ud800", "dog \udfff", "\ude00\ud83d"])
+def test_lone_surrogate_is_a_clear_error(small, text):
+    with pytest.raises(ValueError, match=r"lone surrogate U\+D"):
+        small.encode(text)
+    with pytest.raises(ValueError, match="text 1 .* lone surrogate"):
+        small.encode_batch(["fine", text])
+
+
+@pytest.mark.parametrize("text", [None, 3, b"dog", ["dog"], float("nan")])
+def test_what_is_not_text_is_a_type_error(small, text):
+    with pytest.raises(TypeError, match="Received: "):
+        small.encode(text)
+    with pytest.raises(TypeError, match="Expected text 1"):
+        small.encode_batch(["fine", text])
+
+
+def test_one_where_many_are_expected_is_an_error(small):
+    with pytest.raises(TypeError, match="use encode"):
+        small.encode_batch("a dog")
+    with pytest.raises(TypeError, match="list of names"):
+        small.add_special_tokens("<|photo|>")
+    with pytest.raises(TypeError, match="several texts"):
+        Tokenizer.train("a dog")
+
+
+# Special tokens
+
+
+def test_special_token_in_text_is_plain_text(small):
+    small.add_special_tokens(["<|photo|>"])
+    for text in (END_OF_TEXT, f"a dog{END_OF_TEXT}", "<|photo|> <|photo|>"):
+        ids = small.encode(text)
+        assert not set(ids) & set(small.special_tokens.values())
+        assert small.decode(ids) == text
+
+
+def test_decode_leaves_special_tokens_out_unless_asked(small):
+    photo = small.add_special_tokens(["<|photo|>"])
+    ids = [small.bos_id, *photo, *small.encode("a dog"), small.eos_id, small.pad_id]
+    assert small.decode(ids) == "a dog"
+    assert small.decode(small.encode("é")[:1]) == "\ufffd"  # half a character
+    assert (
+        small.decode(ids, skip_special=False)
+        == f"{END_OF_TEXT}<|photo|>a dog{END_OF_TEXT}{END_OF_TEXT}"
+    )
+
+
+def test_special_tokens_are_appended_after_the_base_vocabulary(small):
+    base = small.vocabulary_size
+    assert small.add_special_tokens(["<|a|>", "<|b|>"]) == [base, base + 1]
+    assert small.add_special_tokens(["<|b|>", "<|c|>", "<|c|>"]) == [base + 1, base + 2, base + 2]
+    assert (small.base_vocabulary_size, small.vocabulary_size) == (base, base + 3)
+    assert list(small.special_tokens) == [END_OF_TEXT, "<|a|>", "<|b|>", "<|c|>"]
+
+
+@pytest.mark.parametrize("name", ["", "two words", "é", "a\n", "e", 7, None])
+def test_unfit_name_of_a_special_token_is_refused_and_changes_nothing(small, name):
+    size = small.vocabulary_size
+    with pytest.raises(ValueError, match="special"):
+        small.add_special_tokens(["<|good|>", name])
+    assert small.vocabulary_size == size
+
+
+# Decoding
+
+
+def test_ids_may_be_an_array(small):
+    ids = small.encode("a dog")
+    assert small.decode(np.array(ids, np.int32)) == small.decode(tuple(ids)) == "a dog"
+    assert small.decode_batch(np.array([ids, ids])) == ["a dog", "a dog"]
+
+
+def test_id_outside_the_vocabulary_is_an_error_not_dropped(small):
+    for bad in (-1, small.vocabulary_size):
+        with pytest.raises(ValueError, match=f"Received: {bad}"):
+            small.decode([0, bad])
+
+
+@pytest.mark.parametrize("ids", [[1.5], ["1"], [[1, 2]], np.ones((2, 2), int), 5])
+def test_ids_of_wrong_type_are_refused(small, ids):
+    with pytest.raises(TypeError, match="integers in one dimension"):
+        small.decode(ids)
+
+
+# Training
+
+
+def test_training_learns_the_words_of_its_captions():
+    tokenizer = Tokenizer.train(CAPTIONS * 10, vocabulary_size=400)
+    assert len(tokenizer.encode(" dog")) == len(tokenizer.encode(" through")) == 1
+    total = sum(map(len, tokenizer.encode_batch(CAPTIONS)))
+    assert total < sum(len(caption) for caption in CAPTIONS) / 2.5
+
+
+def test_trained_vocabulary_has_all_bytes_and_the_end_token_last(small):
+    assert small.vocabulary_size == 280
+    assert small.eos_id == small.bos_id == small.pad_id == 279
+    assert set(byte_to_character().values()) == set(ALPHABET)
+    bytes_alone = Tokenizer.train(["dog"], vocabulary_size=257)
+    assert bytes_alone.vocabulary_size == 257
+    assert len(bytes_alone.encode("dög 🐕")) == len("dög 🐕".encode())
+
+
+def test_vocabulary_size_counts_special_tokens_and_is_a_limit():
+    assert 257 < Tokenizer.train(CAPTIONS, vocabulary_size=50000).vocabulary_size < 600
+    tokenizer = Tokenizer.train(CAPTIONS, vocabulary_size=280, special_tokens=["<|a|>", "<|b|>"])
+    assert (tokenizer.base_vocabulary_size, tokenizer.vocabulary_size) == (278, 280)
+    assert tokenizer.special_tokens == {END_OF_TEXT: 277, "<|a|>": 278, "<|b|>": 279}
+
+
+@pytest.mark.parametrize("size", [0, 256, 257])
+def test_vocabulary_without_room_for_bytes_and_special_tokens_is_refused(size):
+    with pytest.raises(ValueError, match=f"at least 258.*Received: vocabulary_size={size}"):
+        Tokenizer.train(CAPTIONS, vocabulary_size=size, special_tokens=["<|a|>"])
+
+
+def test_captions_must_be_there_and_be_text():
+    with pytest.raises(ValueError, match="No captions"):
+        Tokenizer.train(iter([]))
+    with pytest.raises(ValueError, match="No captions"):
+        Tokenizer.train(["", ""])
+    with pytest.raises(TypeError, match="Expected caption 1 to be a str"):
+        Tokenizer.train(["a dog", float("nan")])
+    with pytest.raises(ValueError, match="min_frequency"):
+        Tokenizer.train(CAPTIONS, min_frequency=0)
+
+
+def test_training_gives_the_same_vocabulary_in_any_order_and_process(small):
+    dice = random.Random(3)
+    shuffled = dice.sample(CAPTIONS, len(CAPTIONS))
+    assert Tokenizer.train(iter(shuffled), vocabulary_size=280).to_json() == small.to_json()
+    program = (
+        "from effcap.tokenizers.tokenizer import Tokenizer; "
+        f"print(Tokenizer.train({CAPTIONS!r}, vocabulary_size=280).fingerprint)"
+    )
+    for threads in ("1", "4"):
+        environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
+        done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, env=environment,
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        assert done.stdout.strip() == small.fingerprint
+
+
+# Files
+
+
+@pytest.mark.parametrize("which", ["small", pytest.param("gpt2", marks=needs_gpt2)])
+def test_saved_tokenizer_gives_the_same_ids(which, request, tmp_path):
+    tokenizer = Tokenizer.from_json(request.getfixturevalue(which).to_json())
+    tokenizer.add_special_tokens(["<|photo|>", "<|tag|>"])
+    tokenizer.save(tmp_path / "tokenizer.json")
+    dice = random.Random(1)
+    texts = [random_text(dice) for _ in range(300)]
+    copies = [Tokenizer.from_folder(tmp_path), pickle.loads(pickle.dumps(tokenizer))]
+    if which == "small":  # the same ways in again, at more cost
+        copies += [Tokenizer.from_json(tokenizer.to_json()), copy.deepcopy(tokenizer)]
+    for loaded in copies:
+        assert loaded == tokenizer and loaded.to_json() == tokenizer.to_json()
+        assert loaded.encode_batch(texts) == tokenizer.encode_batch(texts)
+        assert loaded.special_tokens == tokenizer.special_tokens
+        assert loaded.base_vocabulary_size == tokenizer.base_vocabulary_size
+        assert repr(loaded) == repr(tokenizer)
+
+
+def test_saved_file_frames_and_pads_in_the_tokenizers_library_too(small, tmp_path):
+    small.save(tmp_path / "tokenizer.json")
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    long, short = (small.encode(text) for text in ("a brown dog", "dog"))
+    end = small.eos_id
+    framed = [encoding.ids for encoding in library.encode_batch(["a brown dog", "dog"])]
+    assert framed[0] == [end, *long, end]
+    assert framed[1] == [end, *short, end] + [end] * (len(long) - len(short))
+
+
+def test_start_end_and_padding_may_be_three_tokens(small):
+    library = tokenizers.Tokenizer.from_str(small.to_json())
+    library.add_special_tokens(["<s>", "</s>", "<pad>"])
+    start, end, pad = map(library.token_to_id, ("<s>", "</s>", "<pad>"))
+    library.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", start), ("</s>", end)]
+    )
+    library.enable_padding(pad_id=pad, pad_token="<pad>")
+    tokenizer = Tokenizer(library)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (start, end, pad)
+    assert Tokenizer.from_json(tokenizer.to_json()) == tokenizer != small
+
+
+def test_truncation_padding_and_dropout_in_a_file_do_not_touch_ids(small):
+    library = tokenizers.Tokenizer.from_str(small.to_json())
+    library.enable_truncation(2)
+    library.enable_padding(length=50, pad_token=END_OF_TEXT)
+    library.model.dropout = 0.9
+    assert Tokenizer(library).encode_batch(CAPTIONS) == small.encode_batch(CAPTIONS)
+
+
+@needs_gpt2
+def test_hugging_faces_names_and_format_give_the_same_tokenizer(gpt2, tmp_path):
+    (tmp_path / "vocab.json").write_bytes((GPT2 / "encoder.json").read_bytes())
+    (tmp_path / "merges.txt").write_bytes((GPT2 / "vocab.bpe").read_bytes())
+    assert Tokenizer.from_folder(tmp_path) == gpt2
+    added = tmp_path / "added_tokens.json"
+    added.write_text('{"<b>": 50258, "<|endoftext|>": 50256, "<a>": 50257}')
+    specials = {END_OF_TEXT: 50256, "<a>": 50257, "<b>": 50258}
+    assert Tokenizer.from_folder(tmp_path).special_tokens == specials
+    added.write_text('{"<a>": 60000}')
+    with pytest.raises(ValueError, match="follow the vocabulary from 50257 on"):
+        Tokenizer.from_folder(tmp_path)
+    # As the file in Hugging Face's repository: byte-level post-processing, no padding.
+    content = json.loads(gpt2.to_json())
+    content |= {
+        "padding": None,
+        "post_processor": {
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": False,
+            "use_regex": True,
+        },
+    }
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    assert Tokenizer.from_folder(tmp_path) == gpt2
+
+
+def test_folder_without_a_tokenizer_says_what_was_looked_for_and_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match="an empty folder"):
+        Tokenizer.from_folder(tmp_path)
+    (tmp_path / "encoder.json").write_text("{}")
+    with pytest.raises(FileNotFoundError) as error:
+        Tokenizer.from_folder(tmp_path)
+    message = str(error.value)
+    assert "Looked for: tokenizer.json, or encoder.json + vocab.bpe, or vocab.json" in message
+    assert "Found: encoder.json" in message
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        Tokenizer.from_folder(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="use Tokenizer.from_file"):
+        Tokenizer.from_folder(tmp_path / "encoder.json")
+    with pytest.raises(FileNotFoundError, match="use Tokenizer.from_folder"):
+        Tokenizer.from_file(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"not json", b"\xff\xfe", b'{"model": 3}'])
+def test_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json.*Received"):
+        Tokenizer.from_folder(tmp_path)
+    (tmp_path / "tokenizer.json").rename(tmp_path / "encoder.json")
+    (tmp_path / "vocab.bpe").write_bytes(b"#version: 0.2\na b\n")
+    with pytest.raises(ValueError, match=r"encoder\.json.*Received"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_files_that_are_not_lossless_byte_level_bpe_are_refused(small):
+    content = json.loads(small.to_json())
+
+    def refusal(**changes) -> str:
+        with pytest.raises(ValueError) as error:
+            Tokenizer.from_json(json.dumps(content | changes))
+        return str(error.value)
+
+    wordpiece = {"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "##",
+                 "max_input_chars_per_word": 100, "vocab": {"a": 0}}  # fmt: skip
+    assert "Received: WordPiece" in refusal(model=wordpiece)
+    assert "Lowercase" in refusal(normalizer={"type": "Lowercase"})
+    assert "NFC" in refusal(normalizer={"type": "NFC"})
+    spaced = content["pre_tokenizer"] | {"add_prefix_space": True}
+    assert "unchanged" in refusal(pre_tokenizer=spaced)
+    assert "unchanged" in refusal(pre_tokenizer={"type": "Whitespace"})
+    vocabulary = dict(content["model"]["vocab"])
+    del vocabulary[END_OF_TEXT]
+    without_end = refusal(model=content["model"] | {"vocab": vocabulary}, added_tokens=[],
+                          post_processor=None, padding=None)  # fmt: skip
+    assert "'<|endoftext|>'" in without_end
+    del vocabulary["!"]
+    model = content["model"] | {"vocab": vocabulary, "merges": []}
+    assert "256 bytes" in refusal(model=model)
+
+
+# Identity
+
+
+def test_fingerprint_tells_tokenizers_apart(small):
+    same = Tokenizer.train(CAPTIONS, vocabulary_size=280)
+    other = Tokenizer.train(CAPTIONS, vocabulary_size=279)
+    assert small == same and small.fingerprint == same.fingerprint
+    assert small != other and small.fingerprint != other.fingerprint
+    assert small != "tokenizer"
+    same.add_special_tokens(["<|photo|>"])
+    assert small != same
+    assert len(small.fingerprint) == 12 and int(small.fingerprint, 16) >= 0
+    assert small.fingerprint in repr(small)
+
+
+@needs_gpt2
+def test_fingerprint_does_not_depend_on_the_librarys_version(gpt2):
+    # A preset and a dataset written years apart must still agree.
+    assert gpt2.fingerprint == "c6cbc467261b"
+
+
+def test_tokenizer_imports_neither_keras_nor_tensorflow():
+    program = (
+        "import sys, effcap.tokenizers.tokenizer; "
+        "print([m for m in ('keras', 'tensorflow', 'jax', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,161 @@
+"""The page shows every photo with its captions, whole and safe, in one file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effcap.tools.reports.page import write_page
+
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """What a reader sees: images, definitions and text; fails on tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.images: list[dict[str, str]] = []
+        self.addresses: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.addresses += [attributes[key] for key in ("src", "href") if key in attributes]
+        if tag == "img":
+            self.images.append(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts[self.open[-1]][-1] += data
+
+
+def photo(width: int = 600, height: int = 400, value: int = 90) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def written(tmp_path, *arguments, **options) -> Page:
+    path = write_page(tmp_path / "page.html", *arguments, **options)
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def embedded(page: Page) -> list[Image.Image]:
+    prefix = "data:image/jpeg;base64,"
+    assert all(image["src"].startswith(prefix) for image in page.images)
+    return [Image.open(io.BytesIO(base64.b64decode(image["src"][len(prefix) :], validate=True)))
+            for image in page.images]  # fmt: skip
+
+
+def test_every_photo_stands_above_its_captions_in_order(tmp_path):
+    page = written(
+        tmp_path,
+        [photo(value=v) for v in (10, 120, 240)],
+        {"before": ["a", "b", "c"], "after": ["d", "e", "f"]},
+        names=["x", "y", "z"],
+    )
+    assert [image.getpixel((5, 5))[0] for image in embedded(page)] == pytest.approx(
+        [10, 120, 240], abs=2
+    )
+    assert page.texts["dd"] == ["a", "d", "b", "e", "c", "f"]
+    assert page.texts["dt"] == ["before", "after"] * 3
+    assert [text for text in page.texts["p"] if text in "xyz"] == ["x", "y", "z"]
+    assert [image["alt"] for image in page.images] == ["a", "b", "c"]
+
+
+def test_page_fetches_nothing_and_runs_nothing(tmp_path):
+    page = written(tmp_path, [photo()], {"caption": ["see https://example.org/x.js"]})
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\(|javascript:|\son\w+=", text)
+
+
+def test_captions_titles_headings_and_names_are_escaped(tmp_path):
+    evil = "<script>alert('1')</script> & \"quoted\" $title ${cards}"
+    page = written(tmp_path, [photo(), "/gone/<b>.jpg"], {evil: [evil, (evil, 0.5)]}, title=evil,
+                   note=evil, names=[evil, evil])  # fmt: skip
+    assert "script" not in page.tags and "b" not in page.tags
+    assert page.texts["dd"][0] == page.texts["dt"][0] == page.texts["h1"][0] == evil
+    assert page.texts["title"][0] == evil and page.images[0]["alt"] == evil
+
+
+def test_thumbnails_keep_their_shape_and_are_not_enlarged(tmp_path):
+    photos = [photo(600, 400), photo(400, 800), photo(50, 20)]
+    page = written(tmp_path, photos, {}, width=300)
+    assert [image.size for image in embedded(page)] == [(300, 200), (150, 300), (50, 20)]
+    assert [(i["width"], i["height"]) for i in page.images] == [
+        ("300", "200"), ("150", "300"), ("50", "20")]  # fmt: skip
+
+
+def test_unreadable_photo_is_a_placeholder_with_the_reason(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    page = written(tmp_path, [tmp_path / "gone.jpg", photo(), tmp_path / "empty.jpg"],
+                   {"caption": ["a", "b", "c"]})  # fmt: skip
+    assert len(page.images) == 1
+    assert page.texts["strong"] == ["Not readable"] * 2
+    assert "no such file" in "".join(page.texts["span"])
+    assert "0 bytes" in "".join(page.texts["span"])
+    assert page.texts["dd"] == ["a", "b", "c"]
+    assert {"gone.jpg", "empty.jpg", "photo 2"} <= set(page.texts["p"])
+
+
+def test_several_captions_and_scores_are_all_shown(tmp_path):
+    beams = [("a dog", -0.25), ("a cat", np.float32(-1.5)), "a bird"]
+    page = written(tmp_path, [photo(), photo()], {"beam": [beams, ("one", 3)], "none": [None, []]})
+    assert [text.strip() for text in page.texts["dd"]] == [
+        "a dog", "a cat", "a bird", "–", "one", "–"]  # fmt: skip
+    assert page.texts["span"] == ["−0.25", "−1.5", "3"]
+
+
+def test_empty_caption_is_seen_to_be_empty(tmp_path):
+    page = written(tmp_path, [photo()], {"caption": [" "]})
+    assert page.texts["em"] == ["empty"]
+
+
+def test_page_without_photos_is_still_a_page(tmp_path):
+    page = written(tmp_path, [], {"caption": []}, title="Nothing yet")
+    assert page.texts["h1"] == ["Nothing yet"] and "No photos." in page.texts["p"]
+
+
+def test_missing_folders_are_made_and_the_path_comes_back(tmp_path):
+    path = tmp_path / "runs" / "1" / "page.html"
+    assert write_page(str(path), [photo()], {}) == path and path.is_file()
+
+
+def test_stray_surrogate_does_not_cost_the_page(tmp_path):
+    page = written(tmp_path, [photo()], {"caption": ["a \ud800 dog"]}, names=["\udce9.jpg"])
+    assert page.texts["dd"] == ["a ? dog"]
+
+
+def test_columns_and_names_of_another_length_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="Expected 2 entries in column 'after'.*Received: 1"):
+        written(tmp_path, [photo(), photo()], {"after": ["a"]})
+    with pytest.raises(ValueError, match="column 'after'.*Received: 'a dog'"):
+        written(tmp_path, [photo()] * 5, {"after": "a dog"})
+    with pytest.raises(ValueError, match="Expected 1 names.*Received: 2"):
+        written(tmp_path, [photo()], {}, names=["a", "b"])
+    with pytest.raises(ValueError, match="Received: width=0"):
+        written(tmp_path, [photo()], {}, width=0)
+
+
+@pytest.mark.parametrize("caption", [3, [3], [("a", "b")], [["a", 1.0]]])
+def test_what_is_no_caption_is_refused(tmp_path, caption):
+    with pytest.raises(TypeError, match="A caption must be"):
+        written(tmp_path, [photo()], {"after": [caption]})

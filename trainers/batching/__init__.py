@@ -1,0 +1,1 @@
+"""Batches of packed captions, and their prefetching into `fit`. Knows no files."""

@@ -1,0 +1,1 @@
+"""Readers and datasets of captioned photos, regions, playlists and shards."""

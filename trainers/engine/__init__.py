@@ -1,0 +1,1 @@
+"""Training runs: the loop, its callbacks, optimizer, checkpoints and run folder."""

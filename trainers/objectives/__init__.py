@@ -1,0 +1,1 @@
+"""What training minimises: cross-entropy on references, or rewards of sampled captions."""

@@ -1,0 +1,1 @@
+"""Dataclasses with every option of a training run, checked without importing Keras."""

@@ -1,1 +1,0 @@
-"""Playlists with captions and features into batches: PlayNTell's data."""
