@@ -1,7 +1,9 @@
-"""Sets EffCap up in a virtual environment of its own and runs it; needs Python 3.10-3.13 alone.
+"""Sets EffCap up in a virtual environment and runs it. Needs only Python 3.10 to 3.13.
 
-python3 start.py demo    captions the sample photos, fine-tunes on them, captions again
-python3 start.py test    runs the tests
+python3 start.py demo        captions the sample photos, fine-tunes on them, captions them again
+python3 start.py test        runs the tests, except slow ones
+python3 start.py test-all    runs all tests
+python3 start.py lint        checks style, format and types
 """
 
 from __future__ import annotations
@@ -16,32 +18,36 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+PACKAGES = {"demo": ".", "test": ".[test]", "test-all": ".[test]", "lint": ".[lint]"}
+FOLDERS = ("samplers", "trainers", "tools", "hparams", "res")  # mapped into the package effcap
 PHOTOS = Path("res/photos")
 DEMO = Path("out/demo")
 
 
 def main() -> None:
+    """Parses the command line and runs the job."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("job", choices=("demo", "test"))
-    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where to install")
+    parser.add_argument("job", choices=PACKAGES, help="job to run")
+    parser.add_argument(
+        "--venv", type=Path, default=ROOT / ".venv", help="virtual environment (default: .venv)"
+    )
     arguments = parser.parse_args()
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         sys.exit(f"EffCap needs Python 3.10 to 3.13. This is {sys.version.split()[0]}.")
     os.chdir(ROOT)
-    programs = install(arguments.venv.resolve(), "." if arguments.job == "demo" else ".[test]")
+    programs = install(arguments.venv.resolve(), PACKAGES[arguments.job])
     if arguments.job == "demo":
         demo(programs / "effcap")
+    elif arguments.job == "lint":
+        lint(programs / "python")
     else:
-        processes = min(4, os.cpu_count() or 1)
-        # A file's tests share what they set up, so they go to one process, the files in order.
-        spread = ("-n", processes, "--dist", "loadfile", "--no-loadscope-reorder")
-        run(programs / "python", "-m", "pytest", *spread)
+        test(programs / "python", "not slow" if arguments.job == "test" else "slow or not slow")
 
 
 def install(venv: Path, package: str) -> Path:
-    """Makes the environment if there is none, installs into it; returns its folder of programs."""
+    """Creates the environment if necessary, installs into it, and returns its program folder."""
     programs = venv / ("Scripts" if os.name == "nt" else "bin")
     started = time.perf_counter()
     if not programs.is_dir():
@@ -54,26 +60,56 @@ def install(venv: Path, package: str) -> Path:
 
 
 def demo(effcap: Path) -> None:
-    """Captions, fine-tunes, captions again, and leaves a page to look at."""
+    """Captions, fine-tunes, captions again, and writes a page with both captions."""
     before, after, page = DEMO / "before.json", DEMO / "after.json", DEMO / "index.html"
-    shutil.rmtree(DEMO / "run", ignore_errors=True)  # of an earlier demo
+    shutil.rmtree(DEMO / "run", ignore_errors=True)  # run of an earlier demo
     run(effcap, "caption", PHOTOS, "--out", before)
     run(
         *(effcap, "train", "csv", "--csv", "res/captions.csv", "--images", PHOTOS),
         *("--model", "flickr8k-lite0", "--out", DEMO / "run"),
-        *("--steps", 30, "--batch-size", 2, "--learning-rate", 1e-4, "--set", "training.ema=0"),
+        *("--set", "training.steps=30", "--set", "training.batch_size=2"),
+        *("--set", "training.learning_rate=1e-4", "--set", "training.ema_momentum=0"),
     )
     run(
         *(effcap, "caption", PHOTOS, "--model", DEMO / "run" / "last", "--out", after),
         *("--beside", before, "--page", page),
     )
-    print(f"Look at {ROOT / page}")
+    print(f"Open {ROOT / page}")
 
 
-def run(*command: object) -> None:
+def test(python: Path, marks: str) -> None:
+    """Runs the tests with these marks in parallel, one file per process."""
+    processes = min(4, os.cpu_count() or 1)
+    run(python, "-m", "pytest", "-n", processes, "--dist", "loadfile", "-m", marks)
+
+
+def lint(python: Path) -> None:
+    """Runs ruff and mypy."""
+    run(python, "-m", "ruff", "check", ".")
+    run(python, "-m", "ruff", "format", "--check", ".")
+    run(python, "-m", "mypy", "--package", "effcap", path=link_packages())
+
+
+def link_packages() -> Path:
+    """Links all folders into one package, for mypy, and returns the folder that contains it.
+
+    The checkout keeps samplers/, trainers/ and tools/ beside effcap/, which mypy cannot follow.
+    """
+    folder = ROOT / "build" / "types"
+    shutil.rmtree(folder, ignore_errors=True)
+    package = folder / "effcap"
+    package.mkdir(parents=True)
+    for path in (*(ROOT / "effcap").iterdir(), *(ROOT / name for name in FOLDERS)):
+        (package / path.name).symlink_to(path)
+    return folder
+
+
+def run(*command: object, path: Path | None = None) -> None:
+    """Runs a command, with `path` as MYPYPATH if given; exits if it fails."""
     words = [str(word) for word in command]
     print("$", " ".join([Path(words[0]).name, *words[1:]]), flush=True)
-    code = subprocess.run(words).returncode
+    environment = os.environ if path is None else {**os.environ, "MYPYPATH": str(path)}
+    code = subprocess.run(words, env=environment).returncode
     if code:
         sys.exit(code)
 

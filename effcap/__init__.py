@@ -1,10 +1,10 @@
-"""EffCap: any EfficientNet sees, a GPT-2 with cross-attention writes the caption.
+"""EffCap: image captioning in Keras 3, with an EfficientNet encoder and a GPT-2 decoder.
 
     import effcap
     captioner = effcap.Captioner.from_preset("flickr8k-lite0")
     captioner.generate(["dog.jpg", "beach.jpg"])
 
-Names are imported when first used, so `import effcap` itself takes no time.
+Names are imported on first use, so `import effcap` alone is fast.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effcap.utils.lazy import lazy_names
+from effcap.version import __version__
 
 if TYPE_CHECKING:
     from effcap.backbones.backbone import Backbone
@@ -21,24 +22,22 @@ if TYPE_CHECKING:
     from effcap.config import list_variants
     from effcap.decoders.gpt2 import GPT2
     from effcap.encoders.image import ImageEncoder
-    from effcap.encoders.modalities import BranchEncoder
+    from effcap.encoders.modalities import ModalityEncoder
     from effcap.encoders.regions import RegionEncoder
     from effcap.images import UnreadablePhoto, load_photo
     from effcap.losses import CaptionLoss
     from effcap.presets import list_presets
     from effcap.samplers import Beam, Greedy, Nucleus
-    from effcap.tokenizers.tokenizer import Tokenizer
-
-__version__ = "0.1.0"
+    from effcap.tokenizers import Tokenizer
 
 _here = Path(__file__).resolve().parent
 if not (_here / "samplers").is_dir():
-    # A source checkout keeps samplers/, tools/, ... beside effcap/; an installed package inside it.
+    # In a source checkout, samplers/, tools/, ... lie beside effcap/; once installed, inside it.
     __path__.append(str(_here.parent))
 
 _MODULES = {
     "Backbone": ".backbones.backbone",
-    "BranchEncoder": ".encoders.modalities",
+    "ModalityEncoder": ".encoders.modalities",
     "Caption": ".caption",
     "Captioner": ".captioner",
     "ImageEncoder": ".encoders.image",
@@ -51,7 +50,7 @@ _MODULES = {
     "Beam": ".samplers",
     "Greedy": ".samplers",
     "Nucleus": ".samplers",
-    "Tokenizer": ".tokenizers.tokenizer",
+    "Tokenizer": ".tokenizers",
     "list_variants": ".config",
 }
 __all__ = ["__version__", *_MODULES]

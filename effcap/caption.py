@@ -1,4 +1,4 @@
-"""What a captioner returns for a photo."""
+"""A generated caption."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption with its score.
+    """A generated caption with its score.
 
     Attributes:
-        text: the caption.
-        score: the sampler's score of it, a log-probability in nats; see the sampler.
-        tokens: its token ids, without the end token.
+        text: text of the caption.
+        score: score assigned by the sampler, in nats; see the sampler for its definition.
+        tokens: token ids, without the end token.
     """
 
     text: str

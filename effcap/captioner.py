@@ -1,46 +1,47 @@
-"""The captioner: an encoder that sees, a GPT-2 that writes, and a tokenizer between it and us."""
+"""The captioner model: an encoder, a decoder and a tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from effcap import config as variants
 from effcap import presets
 from effcap.caption import Caption
-from effcap.decoders.gpt2 import GPT2
-from effcap.encoders.image import ENCODERS
-from effcap.generation import Programs
+from effcap.config import create, load_hparams, merge_hparams, model_hparams
+from effcap.decoders.registry import DECODERS
+from effcap.encoders.registry import ENCODERS
+from effcap.generation import GenerationCache
 from effcap.images import load_photos
 from effcap.losses import CaptionLoss
 from effcap.metrics.token_cross_entropy import TokenCrossEntropy
-from effcap.samplers import Beam, Samples
-from effcap.tokenizers.tokenizer import Tokenizer
+from effcap.samplers import Beam, Hypotheses, Sampler, get
+from effcap.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
+    from effcap.decoders.base import Decoder
     from effcap.images import Photo
 
 
 @keras.saving.register_keras_serializable("effcap")
 class Captioner(keras.Model):
-    """Writes captions for photos.
+    """An image captioner.
 
     Args:
         encoder: an encoder such as `ImageEncoder`.
-        decoder: a `GPT2`.
-        tokenizer: a `Tokenizer`; without one the model trains on tokens but writes no text.
+        decoder: a decoder such as `GPT2`.
+        tokenizer: a `Tokenizer`. Without one, the model trains on tokens but generates no text.
 
     Call arguments:
-        inputs: what the encoder takes (for `ImageEncoder`: "images" (B, h, w, 3), pixels 0..255,
-            or "features" (B, S, C)) and "tokens" (B, T) int, each row the captions of one photo
-            one after the other, with "segments" (B, T) int telling them apart (see `GPT2`).
+        inputs: the encoder's inputs (for `ImageEncoder`: "images" (B, h, w, 3), pixels 0..255, or
+            "features" (B, S, C)), and "tokens" (B, T) int, each row the concatenated captions of
+            one photo, with "segments" (B, T) int, the number of each token's caption.
 
     Returns:
-        logits (B, T, V).
+        Logits (B, T, V).
 
     Example:
         >>> captioner = effcap.Captioner.from_preset("flickr8k-lite0")
@@ -51,7 +52,7 @@ class Captioner(keras.Model):
     def __init__(
         self,
         encoder: keras.layers.Layer,
-        decoder: GPT2,
+        decoder: Decoder,
         tokenizer: Tokenizer | None = None,
         name: str = "captioner",
         **kwargs: Any,
@@ -65,175 +66,189 @@ class Captioner(keras.Model):
         self.encoder = encoder
         self.decoder = decoder
         self.tokenizer = tokenizer
-        self._programs = Programs()
+        self._generation = GenerationCache(encoder, decoder)
         if not encoder.built:
             encoder.build(None)
         if not decoder.built:
             decoder.build(None, encoder.memory_shapes)
         self.built = True
 
-    def call(self, inputs: dict, training: bool | None = None):
+    def call(self, inputs: dict, training: bool | None = None) -> Any:
         memory = self.encoder(inputs, training=training)
         return self.decoder(
             inputs["tokens"], memory, inputs.get("segments"), training=training
         )  # (B,T,V)
 
-    def compile(self, optimizer="adamw", loss=None, weighted_metrics=None, **kwargs: Any) -> None:
-        """Configures training as `keras.Model.compile` does, with defaults that fit captions.
+    def compile(
+        self,
+        optimizer: Any = "adamw",
+        loss: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training as `keras.Model.compile` does, with defaults for captions.
 
         Args:
-            optimizer: AdamW by default.
-            loss: `CaptionLoss()` by default.
-            weighted_metrics: by default the cross-entropy per real token, in nats, without label
-                smoothing.
+            optimizer: optimizer or its name. Default AdamW.
+            loss: loss. Default `CaptionLoss()`.
+            weighted_metrics: metrics weighted by the real tokens. Default `TokenCrossEntropy()`,
+                in nats, without label smoothing.
+            **kwargs: arguments of `keras.Model.compile`.
         """
         if weighted_metrics is None:
             weighted_metrics = [TokenCrossEntropy()]
         loss = CaptionLoss() if loss is None else loss
         super().compile(optimizer, loss, weighted_metrics=weighted_metrics, **kwargs)
-        self._programs.clear()
+        self._generation.clear()
 
     def compile_from_config(self, config: dict) -> None:
-        """Compiles as saved, so that a loaded `.keras` file trains on from where it stood."""
+        """Compiles as saved, so that a loaded `.keras` file continues training."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
     def generate(
         self,
         photos: Photo | Sequence[Photo] | np.ndarray,
-        sampler=None,
+        sampler: str | Sampler = "beam",
+        *,
         details: bool = False,
         batch_size: int = 8,
     ) -> str | list[str] | list[Caption] | list[list[Caption]]:
-        """Captions photos.
+        """Generates captions for photos.
 
         Args:
             photos: a photo, a sequence of photos, or a batch (B, h, w, 3). A photo is a path, a
                 PIL image, bytes, or an array (h, w, 3) of pixels 0..255.
-            sampler: a sampler of `effcap.samplers`; `Beam()` by default.
-            details: return scores and tokens as well, and all captions the sampler gives.
-            batch_size: photos captioned at once.
+            sampler: "beam", "nucleus", "greedy", or a sampler of `effcap.samplers`. Default
+                "beam".
+            details: return scores and tokens as well, and all captions of the sampler.
+            batch_size: photos per batch. Default 8.
 
         Returns:
-            One `str` per photo, or one list of `Caption`, best first, with `details=True`: for a
-            single photo just that, for several a list of them.
+            One `str` per photo, or with `details=True` one list of `Caption` per photo, best
+            first. For a single photo the `str` or the list itself.
 
         Raises:
-            UnreadablePhoto: for a photo that is missing or cannot be decoded.
-            ValueError: when the captioner has no tokenizer or takes something else than photos.
+            UnreadablePhoto: a photo is missing or cannot be decoded.
+            ValueError: the captioner has no tokenizer, or does not take photos.
         """
         if batch_size < 1:
             raise ValueError(
                 f"Expected batch_size of at least 1. Received: batch_size={batch_size}"
             )
-        single = not isinstance(photos, Sequence | np.ndarray) or isinstance(photos, str | bytes)
-        single = single or (isinstance(photos, np.ndarray) and photos.ndim < 4)
-        photos = [photos] if single else photos
         if "images" not in self.encoder.input_keys:
             raise ValueError(
-                f"{type(self.encoder).__name__} takes {self.encoder.input_keys}, not photos; "
-                "call generate_batch with these."
+                f"{type(self.encoder).__name__} takes {', '.join(self.encoder.input_keys)}, not "
+                "photos: call generate_batch with these."
             )
+        is_single = not isinstance(photos, Sequence | np.ndarray) or isinstance(photos, str | bytes)
+        is_single = is_single or (isinstance(photos, np.ndarray) and photos.ndim < 4)
+        all_photos: Any = [photos] if is_single else photos
         captions: list[list[Caption]] = []
-        for start in range(0, len(photos), batch_size):
-            group = photos[start : start + batch_size]
-            images = load_photos(group, self.encoder.image_size, self.encoder.fit)
+        for start in range(0, len(all_photos), batch_size):
+            batch = all_photos[start : start + batch_size]
+            images = load_photos(batch, self.encoder.image_size, self.encoder.fit)
             captions += self.generate_batch({"images": images}, sampler, batch_size)
         results = captions if details else [options[0].text for options in captions]
-        return results[0] if single else results
+        return results[0] if is_single else results
 
     def generate_batch(
-        self, inputs: dict, sampler=None, batch_size: int | None = None
+        self, inputs: dict, sampler: str | Sampler = "beam", batch_size: int | None = None
     ) -> list[list[Caption]]:
-        """Captions one batch of the encoder's inputs, arrays of B rows.
+        """Generates captions for one batch of the encoder's inputs.
 
         Args:
-            inputs: what the encoder takes, as NumPy arrays.
-            sampler: a sampler of `effcap.samplers`; `Beam()` by default.
-            batch_size: a smaller batch is padded up to one of at most this many rows that has
-                been compiled before; B by default.
+            inputs: the encoder's inputs, NumPy arrays of B rows.
+            sampler: as in `generate`.
+            batch_size: maximum size to pad the batch to, if such a size is already compiled.
+                Default B.
 
         Returns:
             One list of `Caption` per row, best first.
+
+        Raises:
+            ValueError: the captioner has no tokenizer, or there is no such sampler.
         """
-        if self.tokenizer is None:
-            raise ValueError("Expected a captioner with a tokenizer. Received: tokenizer=None")
+        tokenizer = self._require_tokenizer()
         rows = len(next(iter(inputs.values())))
-        if sampler is None:
-            longest = min(Beam().max_tokens, self.decoder.positions)
-            sampler = Beam(max_tokens=longest)
-        samples = self._programs.run(self, inputs, sampler, batch_size or rows)
-        return [self._captions(samples, row) for row in range(rows)]
+        if isinstance(sampler, str):
+            longest = min(Beam().max_new_tokens, self.decoder.max_text_length)
+            sampler = get(sampler, max_new_tokens=longest)
+        hypotheses = self._generation.run(inputs, tokenizer, sampler, batch_size or rows)
+        return [_captions(tokenizer, hypotheses, row) for row in range(rows)]
 
     def attention(
         self, inputs: dict, captions: Sequence[str | Sequence[int]]
     ) -> tuple[np.ndarray, list[list[np.ndarray]]]:
-        """Where each caption looks while it is written.
+        """Computes the attention weights on memory for given captions.
 
         Args:
-            inputs: what the encoder takes, as arrays of B rows.
-            captions: one for each row: a text, or its tokens.
+            inputs: the encoder's inputs, arrays of B rows.
+            captions: a caption for each row, as text or tokens.
 
         Returns:
-            (tokens, weights): the tokens (B, T) of the captions, with the end of text after them
-            to the longest's; and for each layer and each memory of the encoder the shares
-            (B, H, T, S) of attention with which that token was chosen.
+            The tokens (B, T) of the captions, padded with the end token, and for each layer
+            and each memory the weights (B, H, T, S) at the step that chose each token.
 
         Raises:
-            ValueError: when the captioner has no tokenizer, or there are more or fewer captions
-                than rows.
+            ValueError: the captioner has no tokenizer, or the number of captions is not B.
         """
-        if self.tokenizer is None:
-            raise ValueError("Expected a captioner with a tokenizer. Received: tokenizer=None")
+        tokenizer = self._require_tokenizer()
         rows = len(next(iter(inputs.values())))
         if len(captions) != rows:
             raise ValueError(
                 f"Expected a caption for each of {rows} rows. Received: {len(captions)}"
             )
         ids = [
-            self.tokenizer.encode(text) if isinstance(text, str) else list(text)
-            for text in captions
+            tokenizer.encode(caption) if isinstance(caption, str) else list(caption)
+            for caption in captions
         ]
-        written = np.full((rows, 1 + max(map(len, ids))), self.tokenizer.eos_id, np.int32)  # (B,T)
-        for row, tokens in enumerate(ids):
-            written[row, : len(tokens)] = tokens
-        start = np.full((rows, 1), self.tokenizer.bos_id, np.int32)
-        read = np.concatenate([start, written[:, :-1]], axis=1)  # (B,T)
+        targets = np.full((rows, 1 + max(map(len, ids))), tokenizer.eos_id, np.int32)  # (B,T)
+        for row, row_ids in enumerate(ids):
+            targets[row, : len(row_ids)] = row_ids
+        start = np.full((rows, 1), tokenizer.bos_id, np.int32)  # (B,1)
+        tokens = np.concatenate([start, targets[:, :-1]], axis=1)  # (B,T)
         memory = self.encoder(inputs, training=False)
-        _, looks = self.decoder.look(read, memory, training=False)
-        return written, [[keras.ops.convert_to_numpy(part) for part in layer] for layer in looks]
+        _, weights = self.decoder.call_with_attention(tokens, memory, training=False)
+        return targets, [[keras.ops.convert_to_numpy(w) for w in layer] for layer in weights]
 
-    def _captions(self, samples: Samples, row: int) -> list[Caption]:
-        options = zip(samples.tokens[row], samples.scores[row], samples.lengths[row], strict=True)
-        captions = []
-        for tokens, score, length in options:
-            ids = tuple(int(token) for token in tokens[:length])
-            captions.append(Caption(self.tokenizer.decode(ids).strip(), float(score), ids))
-        return captions
+    def _require_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise ValueError("This captioner has no tokenizer, so it cannot encode or decode text.")
+        return self.tokenizer
 
     @classmethod
     def from_hparams(
-        cls, hparams: str | PathLike | dict, tokenizer: Tokenizer | None = None
+        cls,
+        hparams: str | PathLike | Mapping[str, Any],
+        tokenizer: Tokenizer | None = None,
+        *,
+        encoder: Mapping[str, Any] | None = None,
+        decoder: Mapping[str, Any] | None = None,
     ) -> Captioner:
-        """A new captioner with random weights.
+        """Creates a captioner with random weights.
 
         Args:
             hparams: a variant's name, the path of a JSON file like those in hparams/, or its
                 contents.
-            tokenizer: sets `decoder.vocabulary_size` where hparams leaves it null.
+            tokenizer: sets `decoder.vocabulary_size` if it is null in hparams.
+            encoder: changed hyperparameters of the encoder.
+            decoder: changed hyperparameters of the decoder, such as `{"dropout": 0.2}`.
 
         Raises:
-            ValueError: for an unknown variant or hyperparameter.
+            FileNotFoundError: there is no such variant or file.
+            ValueError: a hyperparameter is unknown, missing or out of range.
         """
-        hparams = hparams if isinstance(hparams, dict) else variants.load_hparams(hparams)
-        return cls(*make_parts(hparams, tokenizer), tokenizer)
+        hparams = hparams if isinstance(hparams, Mapping) else load_hparams(hparams)
+        overrides = {"encoder": encoder, "decoder": decoder}
+        hparams = merge_hparams(hparams, {key: value for key, value in overrides.items() if value})
+        return cls(*create_encoder_and_decoder(hparams, tokenizer), tokenizer)
 
     def hparams(self) -> dict:
-        """The hyperparameters this captioner was built from, as in a file of hparams/."""
-        kind = next(kind for kind, encoder in ENCODERS.items() if type(self.encoder) is encoder)
+        """Returns the hyperparameters of this captioner, as in a file of hparams/."""
         return {
-            "encoder": {"kind": kind, **self.encoder.get_config()},
-            "decoder": self.decoder.get_config(),
+            "encoder": {"kind": _kind(ENCODERS, self.encoder), **self.encoder.get_config()},
+            "decoder": {"kind": _kind(DECODERS, self.decoder), **self.decoder.get_config()},
         }
 
     def get_config(self) -> dict:
@@ -243,44 +258,86 @@ class Captioner(keras.Model):
     @classmethod
     def from_config(cls, config: dict) -> Captioner:
         text = config.get("tokenizer")
-        captioner = cls.from_hparams(config, None if text is None else Tokenizer.from_json(text))
+        hparams = {section: config[section] for section in ("encoder", "decoder")}
+        captioner = cls.from_hparams(hparams, None if text is None else Tokenizer.from_json(text))
         captioner.name = config.get("name", captioner.name)
         return captioner
 
-    def save_to_preset(self, folder: str | PathLike, dtype: str = "float32") -> None:
-        """Writes config.json, model.weights.h5 and tokenizer.json; see `effcap.presets`."""
-        presets.save(self, folder, dtype)
-
-    @classmethod
-    def from_preset(cls, preset: str | PathLike, hparams: dict | None = None) -> Captioner:
-        """The captioner of a preset: a folder, or the name of one that is shipped.
+    def save_to_preset(
+        self,
+        folder: str | PathLike,
+        dtype: str = "float32",
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes config.json, model.weights.h5, tokenizer.json and training.json.
 
         Args:
-            preset: folder or name.
-            hparams: in place of the preset's own, such as another dropout.
+            folder: folder of the preset, created if missing. An existing preset is replaced once
+                the new one is complete.
+            dtype: "float16" stores the weights in half the space. Default "float32".
+            record: record of the training, written to training.json.
 
         Raises:
-            FileNotFoundError: where there is none.
-            ValueError: for a damaged one.
+            OSError: there is too little disk space.
         """
-        return presets.load(cls, preset, hparams)
+        presets.save_preset(self, folder, self.hparams(), self.tokenizer, dtype, record)
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str | PathLike,
+        *,
+        encoder: Mapping[str, Any] | None = None,
+        decoder: Mapping[str, Any] | None = None,
+    ) -> Captioner:
+        """Loads the captioner of a preset.
+
+        Args:
+            preset: a folder, the name of a shipped preset, or a run folder.
+            encoder: changed hyperparameters of the encoder, such as another dropout. The weights
+                must still fit.
+            decoder: changed hyperparameters of the decoder.
+
+        Raises:
+            FileNotFoundError: there is no such preset, or a file of it is missing.
+            ValueError: a file is damaged, or hyperparameters do not fit the weights.
+        """
+        folder = presets.preset_folder(preset)
+        config = presets.read_config(folder)
+        tokenizer = presets.load_tokenizer(folder, config.get("tokenizer_fingerprint"))
+        hparams = {section: config[section] for section in ("encoder", "decoder")}
+        try:
+            captioner = cls.from_hparams(hparams, tokenizer, encoder=encoder, decoder=decoder)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Cannot create the captioner of {folder / presets.CONFIG}: {error}"
+            ) from error
+        presets.load_weights(captioner, folder / presets.WEIGHTS)
+        return captioner
 
 
-def make_parts(
-    hparams: dict, tokenizer: Tokenizer | None = None
-) -> tuple[keras.layers.Layer, GPT2]:
-    """(encoder, decoder) by their hyperparameters; the decoder has no weights yet.
+def _captions(tokenizer: Tokenizer, hypotheses: Hypotheses, row: int) -> list[Caption]:
+    """Decodes the hypotheses of one row of a batch."""
+    captions = []
+    for tokens, score, length in zip(
+        hypotheses.tokens[row], hypotheses.scores[row], hypotheses.lengths[row], strict=True
+    ):
+        ids = tuple(int(token) for token in tokens[:length])
+        captions.append(Caption(tokenizer.decode(ids).strip(), float(score), ids))
+    return captions
+
+
+def _kind(kinds: Mapping[str, type], layer: keras.layers.Layer) -> str:
+    return next(kind for kind, cls in kinds.items() if type(layer) is cls)
+
+
+def create_encoder_and_decoder(
+    hparams: Mapping[str, Any], tokenizer: Tokenizer | None = None
+) -> tuple[keras.layers.Layer, Decoder]:
+    """Creates an encoder and an unbuilt decoder from hyperparameters.
 
     Raises:
         ValueError: as `Captioner.from_hparams`.
     """
-    encoder, decoder = variants.model_hparams(hparams, tokenizer)
-    kind = encoder.pop("kind", None)
-    if kind not in ENCODERS:
-        raise ValueError(
-            f"Expected an encoder kind out of {sorted(ENCODERS)}. Received: encoder.kind={kind!r}"
-        )
-    return (
-        variants.construct(ENCODERS[kind], encoder, "encoder"),
-        variants.construct(GPT2, decoder, "decoder"),
-    )
+    encoder, decoder = model_hparams(dict(hparams), tokenizer)
+    return create("encoder", ENCODERS, encoder), create("decoder", DECODERS, decoder)

@@ -1,32 +1,32 @@
-"""Hyperparameters: one JSON per model variant, and how to change one from the command line."""
+"""Hyperparameters: one JSON file per model variant, and changes to them."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from effcap.utils.paths import resource_folder
 
-ABOUT = ("description", "parameters", "needs")  # for people
 SECTIONS = ("encoder", "decoder", "training")
+NOTES = ("description", "parameters", "needs")  # shown to people, not read by the model
 
 
 def list_variants() -> list[str]:
-    """Names of the variants in hparams/."""
+    """Returns the names of the variants in hparams/."""
     return sorted(path.stem for path in resource_folder("hparams").glob("*.json"))
 
 
 def load_hparams(variant: str | PathLike) -> dict:
-    """The hyperparameters of a variant, by name or by the path of a JSON file.
+    """Reads the hyperparameters of a variant, by name or from a JSON file.
 
     Raises:
-        FileNotFoundError: where there is none.
-        ValueError: where the file is not of that form.
+        FileNotFoundError: there is no such variant or file.
+        ValueError: the file is not a JSON object with `encoder` and `decoder`.
     """
     path = Path(variant)
     if path.suffix != ".json":
@@ -40,49 +40,89 @@ def load_hparams(variant: str | PathLike) -> dict:
 
 
 def read_json(path: Path, required: Iterable[str] = ()) -> dict:
-    """A JSON object with at least the `required` keys; ValueError naming the file otherwise."""
+    """Reads a JSON object with at least the `required` keys.
+
+    Raises:
+        ValueError: the file is not JSON, or lacks a key.
+    """
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected JSON in {path}. Received: {error}") from error
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
     missing = [key for key in required if not isinstance(contents, dict) or key not in contents]
     if missing:
-        raise ValueError(f"Expected {', '.join(required)} in {path}. Missing: {', '.join(missing)}")
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
     return contents
 
 
-def set_hparams(hparams: dict, settings: Iterable[str]) -> dict:
-    """A copy of `hparams` with settings such as "decoder.dropout=0.1" made.
+def parse_settings(settings: Iterable[str]) -> dict:
+    """Parses settings such as "decoder.dropout=0.1" into nested dicts.
 
-    A value is read as JSON, and as text where it is none.
+    A value is read as JSON, and as text where it is not JSON.
 
     Raises:
-        ValueError: for a setting without "=", or a path through something that is no section.
+        ValueError: a setting has no "=" or no section, or contradicts another one.
     """
-    changed = copy.deepcopy(hparams)
+    parsed: dict = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
         *sections, key = path.strip().split(".")
-        if not equals or not key or not sections:
+        if not equals or not key or not sections or not all(sections):
             raise ValueError(f"Expected a setting like decoder.dropout=0.1. Received: {setting!r}")
-        place: Any = changed
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise ValueError(f"Expected {section!r} to be a section. Received: {setting!r}")
+        section: Any = parsed
+        for name in sections:
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise ValueError(f"Two settings set {name!r}. Received: {setting!r}")
         try:
-            place[key] = json.loads(text)
+            section[key] = json.loads(text)
         except json.JSONDecodeError:
-            place[key] = text
-    unknown = set(changed) - {*ABOUT, *SECTIONS}
+            section[key] = text
+    return parsed
+
+
+def merge_hparams(hparams: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict:
+    """Returns a copy of `hparams` with nested `overrides` applied.
+
+    Args:
+        hparams: hyperparameters with the sections encoder, decoder and optionally training.
+        overrides: changed values in the same nesting, such as `{"decoder": {"dropout": 0.2}}`.
+
+    Raises:
+        ValueError: there is no such section, or a value is given where a section is expected.
+    """
+    unknown = sorted(set(overrides) - set(SECTIONS))
     if unknown:
-        names = ", ".join(sorted(unknown))
-        raise ValueError(f"Expected settings of {', '.join(SECTIONS)}. Received: {names}")
-    return changed
+        raise ValueError(
+            f"Expected settings of {', '.join(SECTIONS)}. Received: {', '.join(unknown)}"
+        )
+    return _merge(copy.deepcopy(dict(hparams)), overrides, "")
+
+
+def _merge(target: dict, overrides: Mapping[str, Any], path: str) -> dict:
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            section = target.get(key) or {}
+            if not isinstance(section, dict):
+                raise ValueError(
+                    f"{path}{key} is a value, not a section. Received: {path}{key}={dict(value)!r}"
+                )
+            target[key] = _merge(section, value, f"{path}{key}.")
+        else:
+            target[key] = copy.deepcopy(value)
+    return target
 
 
 def model_hparams(hparams: dict, tokenizer: Any | None = None) -> tuple[dict, dict]:
-    """Copies of the encoder's and decoder's hyperparameters, what may be left out filled in."""
+    """Returns copies of the encoder's and the decoder's hyperparameters, with defaults filled in.
+
+    Args:
+        hparams: hyperparameters with the sections encoder and decoder.
+        tokenizer: sets `decoder.vocabulary_size` if it is null.
+
+    Raises:
+        ValueError: a section is missing, or the vocabulary size is not known.
+    """
     for section in ("encoder", "decoder"):
         if not isinstance(hparams.get(section), dict):
             raise ValueError(
@@ -92,31 +132,40 @@ def model_hparams(hparams: dict, tokenizer: Any | None = None) -> tuple[dict, di
     encoder, decoder = copy.deepcopy(hparams["encoder"]), copy.deepcopy(hparams["decoder"])
     if decoder.get("vocabulary_size") is None:
         if tokenizer is None:
-            raise ValueError(
-                "Expected decoder.vocabulary_size, or a tokenizer to take it from. "
-                "Received: neither"
-            )
+            raise ValueError("decoder.vocabulary_size is null and there is no tokenizer to set it")
         decoder["vocabulary_size"] = tokenizer.vocabulary_size
-    if decoder.get("width") is not None:
-        encoder.setdefault("width", decoder["width"])
+    if decoder.get("hidden_dim") is not None:
+        encoder.setdefault("hidden_dim", decoder["hidden_dim"])
     return encoder, decoder
 
 
-def construct(cls: type, arguments: dict, section: str) -> Any:
-    """`cls(**arguments)`; ValueError naming those it does not have, and those it lacks."""
-    parameters = inspect.signature(cls).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.name not in ("name", "kwargs")]
-    needed = [p.name for p in parameters if p.default is p.empty and p.name in known]
-    missing = [name for name in needed if name not in arguments]
-    if missing:
+def create(section: str, kinds: Mapping[str, type], arguments: Mapping[str, Any]) -> Any:
+    """Creates the encoder or decoder configured by a section of hyperparameters.
+
+    Args:
+        section: name of the section, for messages.
+        kinds: classes by kind.
+        arguments: `kind`, and the arguments of that class.
+
+    Raises:
+        ValueError: the kind is unknown, or an argument is unknown, missing or out of range.
+    """
+    arguments = dict(arguments)
+    kind = arguments.pop("kind", None)
+    if kind not in kinds:
         raise ValueError(
-            f"Expected hyperparameters {', '.join(needed)} of {section}. "
-            f"Missing: {', '.join(missing)}"
+            f"Expected {section}.kind out of {sorted(kinds)}. Received: {section}.kind={kind!r}"
         )
+    parameters = inspect.signature(kinds[kind]).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.name not in ("name", "kwargs")]
+    required = [p.name for p in parameters if p.default is p.empty and p.name in known]
+    missing = [name for name in required if name not in arguments]
+    if missing:
+        raise ValueError(f"{section} lacks the hyperparameters {', '.join(missing)}")
     unknown = sorted(set(arguments) - set(known))
     if unknown:
         raise ValueError(
             f"Expected hyperparameters of {section} out of {', '.join(known)}. "
             f"Received: {', '.join(unknown)}"
         )
-    return cls(**arguments)
+    return kinds[kind](**arguments)

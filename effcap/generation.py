@@ -1,91 +1,123 @@
-"""Photos to tokens as one compiled program per sampler and batch shape, on any backend."""
+"""Generation as one compiled function per sampler and batch shape, on any backend."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from effcap.samplers import Nucleus, Samples
+from effcap.samplers import Hypotheses, Nucleus, Sampler
 
 if TYPE_CHECKING:
-    from effcap.captioner import Captioner
+    from effcap.decoders.base import Decoder
+    from effcap.tokenizers import Tokenizer
 
 
-class CaptionProgram(keras.Model):
-    """Encoder, projection of memory and the sampler's whole loop in one compiled call.
+class GenerationModel(keras.Model):
+    """Encoder, keys and values of memory, and the sampler's whole loop in one compiled call.
 
-    Keras compiles a model's predict step for whatever backend it runs on, so this one is a model:
-    inputs as in the encoder, B rows; output `{"tokens", "scores", "lengths"}` as in `Samples`.
+    This is a model because Keras compiles a model's predict step on every backend.
+
+    Args:
+        encoder: encoder of a captioner.
+        decoder: decoder of a captioner.
+        tokenizer: defines the start and end tokens, and which tokens can be generated.
+        sampler: sampler that generates the captions.
+
+    Call arguments:
+        inputs: as the encoder takes them, B rows.
+
+    Returns:
+        `{"tokens", "scores", "lengths"}`, as in `Hypotheses`.
+
+    Attributes:
+        seeds: generator of the random numbers of a `Nucleus` sampler without a seed of its own.
     """
 
-    def __init__(self, captioner: Captioner, sampler):
-        super().__init__(name="caption_program")
-        self.captioner = captioner
+    def __init__(
+        self,
+        encoder: keras.layers.Layer,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        sampler: Sampler,
+    ):
+        super().__init__(name="generation_model")
+        self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
         self.seeds = keras.random.SeedGenerator(name="seeds")
         if isinstance(sampler, Nucleus) and sampler.seed is None:
             sampler = dataclasses.replace(sampler, seed=self.seeds)
         self.sampler = sampler
-        # XLA's decoding loop is the slower one on a CPU, and takes far longer to compile.
+        # On a CPU, XLA's decoding loop is slower and takes far longer to compile.
         self.compile(jit_compile=keras.backend.backend() == "jax")
         self.built = True
 
-    def call(self, inputs):
-        decoder, tokenizer = self.captioner.decoder, self.captioner.tokenizer
-        memory = self.captioner.encoder(inputs, training=False)
-        contexts = decoder.project(memory)
+    def call(self, inputs: dict) -> dict:
+        memory_kv = self.decoder.precompute_kv(self.encoder(inputs, training=False))
         images = next(iter(inputs.values())).shape[0]
-        prompt = ops.full((images, 1), tokenizer.bos_id, dtype="int32")  # (B,1)
-        # The last token is never fed, so the start token makes no position more.
-        cache = decoder.empty_cache(images, self.sampler.max_tokens)
+        prompt = ops.full((images, 1), self.tokenizer.bos_id, dtype="int32")  # (B,1)
+        # The last token is never fed back, so the start token needs no further position.
+        cache = self.decoder.empty_cache(images, self.sampler.max_new_tokens)
 
-        def step(tokens, position, state):
-            logits, state = decoder.step(tokens, position, state, contexts)
-            # A decoder may have more tokens than the tokenizer can spell.
-            return logits[:, : tokenizer.vocabulary_size], state  # (R,V)
+        def step(tokens: Any, position: Any, state: Any) -> tuple[Any, Any]:
+            logits, state = self.decoder.step(tokens, position, state, memory_kv)
+            # A decoder may have more tokens than the tokenizer can decode.
+            return logits[:, : self.tokenizer.vocabulary_size], state  # (R,V)
 
-        samples = self.sampler(step, prompt, cache, eos=tokenizer.eos_id)
-        return samples._asdict()
+        return self.sampler(step, prompt, cache, eos=self.tokenizer.eos_id)._asdict()
 
 
-class Programs:
-    """The programs compiled so far, by sampler and shape; the smallest that holds a batch is used.
+class GenerationCache:
+    """The generation models compiled so far, by sampler and input shape.
 
-    Not a Keras container, so that the captioner does not take its programs for layers.
+    It is not a Keras container, so that a captioner does not track the models as layers.
+
+    Args:
+        encoder, decoder: as in `GenerationModel`.
     """
 
-    def __init__(self) -> None:
-        self._programs: dict[tuple, CaptionProgram] = {}
+    def __init__(self, encoder: keras.layers.Layer, decoder: Decoder) -> None:
+        self._create_model = partial(GenerationModel, encoder, decoder)
+        self._models: dict[tuple, GenerationModel] = {}
 
     def __len__(self) -> int:
-        return len(self._programs)
+        return len(self._models)
 
     def clear(self) -> None:
-        """Forgets all programs, as must be done when the model itself has changed."""
-        self._programs.clear()
+        """Removes all models; call it when the captioner has changed."""
+        self._models.clear()
 
-    def run(self, captioner: Captioner, inputs: dict, sampler, batch_size: int) -> Samples:
-        """Samples for inputs of up to `batch_size` rows, padded to the size compiled for."""
+    def run(
+        self, inputs: dict, tokenizer: Tokenizer, sampler: Sampler, batch_size: int
+    ) -> Hypotheses:
+        """Generates captions, padding the batch to an already compiled size if there is one.
+
+        Args:
+            inputs: as the encoder takes them, NumPy arrays of B rows.
+            tokenizer: as in `GenerationModel`.
+            sampler: sampler that generates the captions.
+            batch_size: maximum batch size to pad to.
+        """
         rows = len(next(iter(inputs.values())))
-        shape = tuple((name, value.shape[1:], str(value.dtype)) for name, value in inputs.items())
-        fitting = [
+        shapes = tuple((name, value.shape[1:], str(value.dtype)) for name, value in inputs.items())
+        sizes = [
             key[-1]
-            for key in self._programs
-            if key[:2] == (sampler, shape) and rows <= key[-1] <= batch_size
+            for key in self._models
+            if key[:3] == (sampler, shapes, tokenizer.fingerprint) and rows <= key[-1] <= batch_size
         ]
-        size = min(fitting, default=rows)
-        key = (sampler, shape, size)
-        if key not in self._programs:
-            self._programs[key] = CaptionProgram(captioner, sampler)
+        size = min(sizes, default=rows)
+        key = (sampler, shapes, tokenizer.fingerprint, size)
+        if key not in self._models:
+            self._models[key] = self._create_model(tokenizer, sampler)
         padded = {name: pad_rows(value, size) for name, value in inputs.items()}
-        outputs = self._programs[key].predict_on_batch(padded)
-        return Samples(**{name: value[:rows] for name, value in outputs.items()})
+        outputs = self._models[key].predict_on_batch(padded)
+        return Hypotheses(**{name: value[:rows] for name, value in outputs.items()})
 
 
 def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
-    """`array` with its last row repeated until it has `rows` rows."""
+    """Repeats the last row of `array` until it has `rows` rows."""
     missing = rows - len(array)
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array

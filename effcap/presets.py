@@ -1,9 +1,9 @@
 """Presets: a trained captioner as a folder of plain files.
 
-    config.json        its hyperparameters
-    model.weights.h5   its weights, in Keras's own format
-    tokenizer.json     its tokenizer, in the `tokenizers` library's format
-    training.json      how it was made (written by the trainers)
+    config.json        hyperparameters
+    model.weights.h5   weights, in Keras's own format
+    tokenizer.json     tokenizer, in the format of the `tokenizers` library
+    training.json      data, command and scores (written by the trainers)
 
 Loading reads data only: no pickles, no code.
 """
@@ -22,34 +22,35 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-import effcap
 from effcap.config import read_json
-from effcap.tokenizers.tokenizer import Tokenizer
+from effcap.tokenizers import Tokenizer
 from effcap.utils.files import check_disk_space, replace_file
 from effcap.utils.paths import resource_folder
+from effcap.version import __version__
 
 if TYPE_CHECKING:
     import keras
 
-    from effcap.captioner import Captioner
-
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.weights.h5", "tokenizer.json"
 RECORD = "training.json"
-BEST = "best"  # of the presets in the folder of a run
+BEST = "best"  # best preset in a run folder
 DTYPES = ("float32", "float16")
-PER_VARIABLE = 4096  # bytes that HDF5 adds for each variable, at most
+BYTES_PER_VARIABLE = 4096  # maximum overhead of HDF5
 
 
 def list_presets() -> list[str]:
-    """Names of the presets that are shipped."""
+    """Returns the names of the shipped presets."""
     return sorted(path.parent.name for path in resource_folder("res").glob(f"*/{CONFIG}"))
 
 
 def preset_folder(preset: str | PathLike) -> Path:
-    """The folder of a preset given by folder or by name; the folder of a run stands for its best.
+    """Returns the folder of a preset.
+
+    Args:
+        preset: a folder, the name of a shipped preset, or a run folder, for its best preset.
 
     Raises:
-        FileNotFoundError: where there is none.
+        FileNotFoundError: there is no such preset.
     """
     for folder in (Path(preset), Path(preset) / BEST, resource_folder("res") / preset):
         if (folder / CONFIG).is_file():
@@ -60,21 +61,48 @@ def preset_folder(preset: str | PathLike) -> Path:
     )
 
 
-def save(
-    captioner: Captioner,
+def read_config(folder: Path) -> dict:
+    """Reads the hyperparameters of the preset in `folder`.
+
+    Raises:
+        ValueError: config.json is damaged.
+    """
+    return read_json(folder / CONFIG, ("encoder", "decoder"))
+
+
+def read_record(folder: Path) -> dict:
+    """Reads the training record of the preset in `folder`; {} if there is none.
+
+    Raises:
+        ValueError: training.json is damaged.
+    """
+    path = folder / RECORD
+    return read_json(path) if path.is_file() else {}
+
+
+def save_preset(
+    model: keras.Model,
     folder: str | PathLike,
+    hparams: Mapping[str, Any],
+    tokenizer: Tokenizer | None,
     dtype: str = "float32",
     record: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a preset; one that is there already is replaced only once the new one is whole.
+    """Writes a preset; an existing one is replaced only once the new one is complete.
 
-    Other files in the folder stay, but for the training.json of the captioner that was there.
+    Other files in the folder are kept, except the training.json of the replaced preset.
 
     Args:
-        captioner: what to save.
-        folder: where; made if missing.
-        dtype: "float16" stores the weights in half the space; they are float32 again on loading.
-        record: how it was trained, for training.json; None for none.
+        model: model whose weights are saved.
+        folder: folder of the preset, created if missing.
+        hparams: hyperparameters of the model.
+        tokenizer: tokenizer of the model, if it has one.
+        dtype: "float16" stores the weights in half the space; they are float32 again once loaded.
+        record: record of the training, written to training.json.
+
+    Raises:
+        ValueError: `dtype` is neither float32 nor float16.
+        OSError: there is too little disk space.
     """
     if dtype not in DTYPES:
         raise ValueError(f"Expected a dtype out of {DTYPES}. Received: dtype={dtype!r}")
@@ -82,82 +110,62 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as temporary:
         new = Path(temporary)
-        tokenizer = captioner.tokenizer
         config = {
-            "effcap": effcap.__version__,
+            "effcap": __version__,
             "tokenizer_fingerprint": None if tokenizer is None else tokenizer.fingerprint,
-            **captioner.hparams(),
+            **hparams,
         }
         for name, contents in ((CONFIG, config), (RECORD, record)):
             if contents is not None:
                 text = json.dumps(contents, indent=2) + "\n"
                 (new / name).write_text(text, encoding="utf-8")
-        save_weights(captioner, new / WEIGHTS)
+        save_weights(model, new / WEIGHTS)
         if dtype == "float16":
-            halve(new / WEIGHTS)
+            convert_to_float16(new / WEIGHTS)
         if tokenizer is not None:
             tokenizer.save(new / TOKENIZER)
         for name in (RECORD, WEIGHTS, TOKENIZER, CONFIG):
             if (new / name).exists():
                 replace_file(new / name, folder / name)
-            else:  # left by an earlier captioner
+            else:  # of an earlier preset
                 (folder / name).unlink(missing_ok=True)
 
 
 def variables_size(variables: Sequence[keras.Variable]) -> int:
-    """Returns the bytes that an HDF5 file of the variables takes, at most."""
+    """Returns the maximum size in bytes of an HDF5 file of the variables."""
     size = sum(math.prod(v.shape) * (8 if "64" in v.dtype else 4) for v in variables)
-    return size + PER_VARIABLE * len(variables)
+    return size + BYTES_PER_VARIABLE * len(variables)
 
 
-def save_weights(captioner: Captioner, path: Path) -> None:
-    """Writes the captioner's weights alone; Keras would add the optimizer's, twice as many."""
-    check_disk_space(path, variables_size(captioner.variables))
-    optimizer = getattr(captioner, "optimizer", None)
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Writes the model's weights without the optimizer's, which are twice as many."""
+    check_disk_space(path, variables_size(model.variables))
+    optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
-        captioner.save_weights(path)
+        model.save_weights(path)
         return
-    captioner.optimizer = None
+    model.optimizer = None
     try:
-        captioner.save_weights(path)
+        model.save_weights(path)
     finally:
-        captioner.optimizer = optimizer
-
-
-def load(cls: type[Captioner], preset: str | PathLike, hparams: dict | None = None) -> Captioner:
-    """The captioner of a preset, by folder or by the name of a shipped one.
-
-    Args:
-        preset: folder or name.
-        hparams: in place of the preset's own, such as another dropout or other trainable blocks;
-            the weights must still fit.
-
-    Raises:
-        FileNotFoundError: where there is no preset, or a file of it is missing.
-        ValueError: naming the file that is damaged or does not belong to the others.
-    """
-    folder = preset_folder(preset)
-    config = read_json(folder / CONFIG, ("encoder", "decoder"))
-    tokenizer = load_tokenizer(folder, config.get("tokenizer_fingerprint"))
-    if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"Expected {WEIGHTS} in {folder}. Found none")
-    try:
-        captioner = cls.from_hparams(hparams or config, tokenizer)
-    except (TypeError, ValueError) as error:
-        source = "hparams" if hparams else folder / CONFIG
-        raise ValueError(
-            f"Expected the hyperparameters of a captioner in {source}. Received: {error}"
-        ) from error
-    load_weights(captioner, folder / WEIGHTS)
-    return captioner
+        model.optimizer = optimizer
 
 
 def load_tokenizer(folder: Path, fingerprint: str | None) -> Tokenizer | None:
-    """The tokenizer in `folder`, which must be the one with that fingerprint, where it is known."""
+    """Reads the tokenizer of the preset in `folder`.
+
+    Args:
+        folder: folder of the preset.
+        fingerprint: fingerprint that the tokenizer must have. None takes any, or none at all.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it has another fingerprint.
+    """
     path = folder / TOKENIZER
     if not path.is_file():
         if fingerprint is not None:
-            raise FileNotFoundError(f"Expected {TOKENIZER} in {folder}. Found none")
+            raise FileNotFoundError(f"{TOKENIZER} is missing in {folder}")
         return None
     tokenizer = Tokenizer.from_file(path)
     if fingerprint not in (None, tokenizer.fingerprint):
@@ -168,33 +176,36 @@ def load_tokenizer(folder: Path, fingerprint: str | None) -> Tokenizer | None:
     return tokenizer
 
 
-def load_weights(captioner: Captioner, path: Path) -> None:
-    """Fills the captioner; ValueError unless all weights of the file find their place."""
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Loads a weights file into the model, every weight of the file and of the model.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is damaged, or belongs to another model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{WEIGHTS} is missing in {path.parent}")
     try:
         with h5py.File(path) as file:
-            stored = []
-            file.visititems(lambda name, item: stored.append((name, item)))
-            stored = [
-                name
-                for name, item in stored
-                if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/")
-            ]
-        if len(stored) != len(captioner.weights):
-            raise ValueError(f"{len(stored)} weights for a captioner with {len(captioner.weights)}")
-        captioner.load_weights(path)
+            names = []
+            file.visititems(
+                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+        names = [name for name in names if not name.startswith("optimizer/")]
+        if len(names) != len(model.weights):
+            raise ValueError(f"{len(names)} weights for a model with {len(model.weights)}")
+        model.load_weights(path)
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"Expected {path} to hold the weights of its captioner. Received: {error}"
-        ) from error
+        raise ValueError(f"{path} does not hold the weights of its config: {error}") from error
 
 
 def fits_float16(array: np.ndarray) -> bool:
-    """Whether no value is beyond float16."""
+    """Returns whether all values are within the range of float16."""
     return bool(np.abs(array).max(initial=0) <= np.finfo(np.float16).max)
 
 
-def halve(path: Path) -> None:
-    """Rewrites the float32 data sets of an HDF5 file as compressed float16, where they fit."""
+def convert_to_float16(path: Path) -> None:
+    """Rewrites the float32 datasets of an HDF5 file as compressed float16, where they fit."""
     smaller = path.with_suffix(".half")
     with h5py.File(path) as source, h5py.File(smaller, "w") as target:
 

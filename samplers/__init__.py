@@ -1,11 +1,11 @@
-"""Samplers: turn next-token logits into captions."""
+"""Samplers, which generate captions from next-token logits. May use only Keras."""
 
 from __future__ import annotations
 
-from effcap.samplers.base import Sampler, Samples, Step
+from effcap.samplers.base import Hypotheses, Sampler, Step
 from effcap.samplers.beam import Beam
 from effcap.samplers.greedy import Greedy
 from effcap.samplers.nucleus import Nucleus
-from effcap.samplers.registry import get
+from effcap.samplers.registry import SAMPLERS, get
 
-__all__ = ["Beam", "Greedy", "Nucleus", "Sampler", "Samples", "Step", "get"]
+__all__ = ["SAMPLERS", "Beam", "Greedy", "Hypotheses", "Nucleus", "Sampler", "Step", "get"]

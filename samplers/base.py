@@ -1,4 +1,4 @@
-"""What all samplers share: the fields, the checks and the shape of what comes back."""
+"""Base class of the samplers, and their result `Hypotheses`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+# step(tokens, position, state) -> (logits, state); see Sampler.__call__ for the shapes.
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
-class Samples(NamedTuple):
-    """Captions of a batch, best first.
+class Hypotheses(NamedTuple):
+    """Generated captions of a batch of images, best first.
 
     Attributes:
-        tokens: `(B, captions, T)` int32 with `T = max_tokens`. Only what was generated: the prompt
-            is not in it, and every place from the end of the caption on holds `eos`.
-        scores: `(B, captions)` float32; see the sampler for what it measures.
-        lengths: `(B, captions)` int32, the number of generated tokens without the `eos`.
-            A caption is complete if its length is below `max_tokens`; at `max_tokens` it was cut.
-            (A place for which a beam search has no caption has length 0 and a score of -inf.)
+        tokens: (B, K, T) int32 with `T = max_new_tokens`, without the prompt. Positions from the
+            end of a caption on are filled with `eos`.
+        scores: (B, K) float32. See the sampler for their definition; -inf where a beam search
+            has no K-th caption, whose length is then 0.
+        lengths: (B, K) int32, number of generated tokens without `eos`. A length below
+            `max_new_tokens` means a finished caption, `max_new_tokens` a truncated one.
     """
 
     tokens: Any
@@ -31,109 +32,114 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Base of the samplers: turns next-token logits into captions.
+    """Base of the samplers, which generate captions from next-token logits.
 
-    A caption takes at most `max_tokens` decoding steps. The `eos` that completes it is generated in
-    one of them, so complete captions have at most `max_tokens - 1` tokens before the `eos`, and one
-    that has none after `max_tokens` steps is cut there.
+    A caption takes at most `max_new_tokens` decoding steps. The `eos` that finishes it takes one of
+    them: finished captions have at most `max_new_tokens - 1` tokens before `eos`, and a caption
+    without `eos` after `max_new_tokens` steps is truncated.
 
-    Constraints count generated tokens only; the prompt is free of them. `suppress`, `min_tokens`
-    and `no_repeat_ngram` rule tokens out and leave the log-probabilities of the others as the
-    model gave them, so a score is what the model thinks of a caption; only `repetition_penalty`
-    changes the distribution. Tokens with a logit of -inf or NaN are ruled out as well. Where
-    nothing is left to choose, the caption ends: `eos` is taken even if it is suppressed or
-    `min_tokens` is not reached, at the model's log-probability. Log-probabilities are float32 and
-    never below -10,000, so scores of captions are finite, and an image whose logits are NaN gets
+    Constraints apply to generated tokens, not to the prompt. `suppress_tokens`, `min_new_tokens`
+    and `no_repeat_ngram_size` forbid tokens and leave the log-probabilities of the others as the
+    model computes them, so a score is the model's probability of the caption; only
+    `repetition_penalty` changes the distribution. Tokens with a logit of -inf or NaN are forbidden
+    too. If all tokens are forbidden, the caption ends: `eos` is generated at the model's
+    log-probability, even if it is suppressed or `min_new_tokens` is not reached. Log-probabilities
+    are float32 and at least -10,000, so scores are finite, and an image whose logits are NaN gets
     an empty caption with a score of -10,000.
 
     Args:
-        min_tokens: `eos` is ruled out before that many tokens. Default 0.
-        max_tokens: decoding steps at most; the width T of `Samples.tokens`. Default 40.
-        no_repeat_ngram: n, so that no n-gram of the caption occurs twice; 1 means that no token
-            occurs twice. 0 (default) is off.
-        repetition_penalty: logits of tokens generated before are divided by it where positive and
-            multiplied by it where negative (Keskar et al. 2019, CTRL). 1.0 (default) is off.
-        suppress: ids of tokens that are never generated. Default none.
+        min_new_tokens: minimum number of generated tokens before `eos`.
+        max_new_tokens: maximum number of decoding steps per caption. This is the width T of
+            `Hypotheses.tokens`.
+        no_repeat_ngram_size: size of n-grams that must not occur twice in a caption, 0 for no
+            limit. 1 means that no token occurs twice.
+        repetition_penalty: divisor of the logits of tokens generated before, 1.0 for none. Negative
+            logits are multiplied by it (Keskar et al., 2019, CTRL).
+        suppress_tokens: ids of tokens that are never generated.
 
     Raises:
         ValueError: a field is out of range.
         TypeError: a field has the wrong type.
     """
 
-    min_tokens: int = 0
-    max_tokens: int = 40
-    no_repeat_ngram: int = 0
+    min_new_tokens: int = 0
+    max_new_tokens: int = 40
+    no_repeat_ngram_size: int = 0
     repetition_penalty: float = 1.0
-    suppress: tuple[int, ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        self._integer("max_tokens", least=1)
-        self._integer("min_tokens", least=0)
-        self._integer("no_repeat_ngram", least=0)
-        self._number("repetition_penalty", above=0.0)
-        if self.min_tokens > self.max_tokens:
+        self._check_integer("max_new_tokens", minimum=1)
+        self._check_integer("min_new_tokens", minimum=0)
+        self._check_integer("no_repeat_ngram_size", minimum=0)
+        self._check_number("repetition_penalty", above=0.0)
+        if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
-                "`min_tokens` must not exceed `max_tokens`. Received: "
-                f"min_tokens={self.min_tokens}, max_tokens={self.max_tokens}"
+                "`min_new_tokens` must not exceed `max_new_tokens`. Received: "
+                f"min_new_tokens={self.min_new_tokens}, max_new_tokens={self.max_new_tokens}"
             )
         try:
-            suppress = tuple(sorted({operator.index(token) for token in self.suppress}))
+            tokens = tuple(sorted({operator.index(token) for token in self.suppress_tokens}))
         except TypeError:
             raise TypeError(
-                f"`suppress` must hold token ids (integers). Received: suppress={self.suppress!r}"
+                "`suppress_tokens` must be token ids (integers). Received: "
+                f"suppress_tokens={self.suppress_tokens!r}"
             ) from None
-        if suppress and suppress[0] < 0:
+        if tokens and tokens[0] < 0:
             raise ValueError(
-                f"`suppress` must hold token ids, 0 or above. Received: suppress={self.suppress!r}"
+                "`suppress_tokens` must be token ids, 0 or above. Received: "
+                f"suppress_tokens={self.suppress_tokens!r}"
             )
-        object.__setattr__(self, "suppress", suppress)
+        object.__setattr__(self, "suppress_tokens", tokens)
 
     @property
-    def rows(self) -> int:
-        """Rows of `step` per image."""
+    def rows_per_image(self) -> int:
+        """Number of rows of `step` per image."""
         return 1
 
-    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Samples:
+    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Hypotheses:
         """Generates captions for a batch of images.
 
-        The decoding is one program with buffers of fixed size, so it can be called eagerly or
-        inside `tf.function` and `jax.jit`; B must be known when it is traced.
+        Decoding is one program with buffers of fixed size: call it eagerly or inside `tf.function`
+        or `jax.jit`, with B known at tracing time.
 
         Args:
-            step: `step(tokens, position, state) -> (logits, state)` with tokens `(R,)` int32,
-                position a scalar int32 tensor and logits `(R, V)` of any float dtype, for the token
-                that follows. `R = B * rows`, rows of one image adjacent. The state comes back with
-                the structure, shapes and dtypes it had.
-            prompt: `(B, T0)` integers, `T0 >= 1`; fed token by token at positions 0 to T0 - 1.
+            step: `step(tokens, position, state) -> (logits, state)` with tokens (R,) int32,
+                position a scalar int32 tensor, and logits (R, V) of any float dtype for the next
+                token. `R = B * rows_per_image`, the rows of an image adjacent. The returned state
+                has the structure, shapes and dtypes of the received one.
+            prompt: (B, T0) integers, `T0 >= 1`, fed token by token at positions 0 to T0 - 1.
             state: any nesting of dicts, lists and tuples of tensors with B rows each, or an empty
-                one. Rows are repeated to R here, and follow their hypotheses.
+                one. Rows are repeated to R and reordered with their hypotheses.
             eos: id of the token that ends a caption.
 
         Returns:
-            `Samples` with tokens `(B, captions, T)`, scores and lengths `(B, captions)`.
+            `Hypotheses` with K captions per image.
 
         Raises:
             TypeError: `eos` or the prompt are not integers.
-            ValueError: a shape, `eos` or an id in `suppress` does not fit.
+            ValueError: a shape, `eos` or an id in `suppress_tokens` does not fit.
         """
         raise NotImplementedError
 
-    def _integer(self, field: str, least: int) -> None:
+    def _check_integer(self, field: str, minimum: int) -> None:
         value = getattr(self, field)
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(f"`{field}` must be an integer. Received: {field}={value!r}")
-        if value < least:
-            raise ValueError(f"`{field}` must be {least} or above. Received: {field}={value}")
+        if value < minimum:
+            raise ValueError(f"`{field}` must be {minimum} or above. Received: {field}={value}")
         object.__setattr__(self, field, int(value))
 
-    def _number(self, field: str, least: float = -math.inf, above: float = -math.inf) -> None:
+    def _check_number(
+        self, field: str, minimum: float = -math.inf, above: float = -math.inf
+    ) -> None:
         value = getattr(self, field)
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"`{field}` must be a number. Received: {field}={value!r}")
         if not math.isfinite(value):
             raise ValueError(f"`{field}` must be finite. Received: {field}={value}")
-        if value < least:
-            raise ValueError(f"`{field}` must be {least} or above. Received: {field}={value}")
+        if value < minimum:
+            raise ValueError(f"`{field}` must be {minimum} or above. Received: {field}={value}")
         if value <= above:
             raise ValueError(f"`{field}` must be above {above}. Received: {field}={value}")
         object.__setattr__(self, field, float(value))

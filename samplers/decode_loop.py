@@ -1,4 +1,4 @@
-"""A running decoding: the caller's `step`, checked, and the loop that grows each row by itself."""
+"""Checks and runs the caller's `step`, and decodes rows independently of each other."""
 
 from __future__ import annotations
 
@@ -9,70 +9,86 @@ from typing import Any
 import keras
 from keras import ops
 
-from effcap.samplers.base import Sampler, Samples, Step
-from effcap.samplers.constraints import NextToken, constrain, log_probability
+from effcap.samplers.base import Hypotheses, Sampler, Step
+from effcap.samplers.constraints import FORBIDDEN, NextToken, constrain, log_probability
 
 
-class Decoding:
-    """One call of a sampler: prompt and state repeated to R rows, and the steps from there.
+class DecodeLoop:
+    """The steps of one sampler call, with prompt and state repeated to R rows.
+
+    The state is carried through the loop as a flat tuple of its tensors.
+
+    Args:
+        sampler: the sampler.
+        step, prompt, state, eos: as in `Sampler.__call__`.
 
     Attributes:
-        images: B.
+        batch_size: B.
         eos: id of the token that ends a caption.
-        token: `(R,)`, the last token of the prompt, which is the first to step from.
-        leaves: tuple of the tensors of the state after all of the prompt but its last token.
+        token: (R,), last token of the prompt, the input of the first decoding step.
+        state: flat state after all prompt tokens except the last.
     """
 
     def __init__(self, sampler: Sampler, step: Step, prompt: Any, state: Any, eos: int):
         self.sampler = sampler
-        self.eos = _checked_eos(eos)
-        prompt = _checked_prompt(prompt)
-        self.images, self.prompt_tokens = prompt.shape
+        self.eos = _check_eos(eos)
+        prompt = _check_prompt(prompt)
+        self.batch_size, self.prompt_length = prompt.shape
         self._step = step
         self._structure = state
-        leaves = tuple(_checked_leaf(leaf, self.images) for leaf in keras.tree.flatten(state))
-        if sampler.rows > 1:
-            prompt = ops.repeat(prompt, sampler.rows, axis=0)  # (B, T0) -> (R, T0)
-            leaves = tuple(ops.repeat(leaf, sampler.rows, axis=0) for leaf in leaves)
-        self._shapes = [tuple(leaf.shape) for leaf in leaves]
-        self._dtypes = [keras.backend.standardize_dtype(leaf.dtype) for leaf in leaves]
+        rows = sampler.rows_per_image
+        flat_state = tuple(_check_tensor(x, self.batch_size) for x in keras.tree.flatten(state))
+        if rows > 1:
+            prompt = ops.repeat(prompt, rows, axis=0)  # (B, T0) -> (R, T0)
+            flat_state = tuple(ops.repeat(x, rows, axis=0) for x in flat_state)
+        self._shapes = [tuple(x.shape) for x in flat_state]
+        self._dtypes = [keras.backend.standardize_dtype(x.dtype) for x in flat_state]
         self.token = prompt[:, -1]
-        self.leaves = self._read_prompt(prompt, leaves)
+        self.state = self._read_prompt(prompt, flat_state)
 
-    def _read_prompt(self, prompt: Any, leaves: tuple) -> tuple:
-        """Steps through all tokens of the prompt but the last."""
-        if self.prompt_tokens == 1:
-            return leaves
+    def _read_prompt(self, prompt: Any, state: tuple) -> tuple:
+        """Feeds all prompt tokens except the last."""
+        if self.prompt_length == 1:
+            return state
 
-        def body(position, leaves):
+        def body(position: Any, state: Any) -> tuple:
             token = ops.take(prompt, position, axis=1)  # (R,)
-            _, leaves = self._advance(token, position, leaves)
-            return position + 1, leaves
+            _, state = self._run_step(token, position, state)
+            return position + 1, state
 
         start = ops.convert_to_tensor(0, "int32")
-        last = self.prompt_tokens - 1
-        return ops.while_loop(lambda position, _: position < last, body, (start, leaves))[1]
+        last = self.prompt_length - 1
+        return ops.while_loop(lambda position, _: position < last, body, (start, state))[1]
 
-    def next(self, token: Any, tokens: Any, count: Any, leaves: tuple) -> tuple[NextToken, tuple]:
-        """Steps from `token` (R,), the one before place `count` of the captions `tokens` (R, T)."""
-        logits, leaves = self._advance(token, count + (self.prompt_tokens - 1), leaves)
-        return constrain(self.sampler, logits, tokens, count, self.eos), leaves
+    def next_token(
+        self, token: Any, tokens: Any, length: Any, state: tuple
+    ) -> tuple[NextToken, tuple]:
+        """Computes the constrained logits after `token` (R,), the last of `length` + prompt.
 
-    def write(self, tokens: Any, count: Any, token: Any) -> Any:
-        """Puts `token` (...) at place `count` of `tokens` (..., T)."""
-        here = ops.arange(self.sampler.max_tokens) == count  # (T,)
-        return ops.where(here, ops.expand_dims(token, -1), tokens)
+        Args:
+            token: (R,), input of the step.
+            tokens: (R, T), captions, of which `length` tokens are generated.
+            length: scalar, number of tokens generated so far.
+            state: flat state.
+        """
+        logits, state = self._run_step(token, length + (self.prompt_length - 1), state)
+        return constrain(self.sampler, logits, tokens, length, self.eos), state
 
-    def samples(self, tokens: Any, scores: Any) -> Samples:
-        """Completes tokens (B, captions, T) and scores (B, captions) with the lengths."""
-        lengths = ops.sum(ops.cast(tokens != self.eos, "int32"), axis=-1)  # (B, captions)
-        return Samples(tokens, scores, lengths)
+    def write_token(self, tokens: Any, length: Any, token: Any) -> Any:
+        """Writes `token` (...) at index `length` of `tokens` (..., T)."""
+        at_end = ops.arange(self.sampler.max_new_tokens) == length  # (T,)
+        return ops.where(at_end, ops.expand_dims(token, -1), tokens)
 
-    def _advance(self, token: Any, position: Any, leaves: tuple) -> tuple[Any, tuple]:
-        state = keras.tree.pack_sequence_as(self._structure, list(leaves))
-        logits, state = self._step(token, position, state)
+    def hypotheses(self, tokens: Any, scores: Any) -> Hypotheses:
+        """Returns `Hypotheses` of tokens (B, K, T) and scores (B, K), with their lengths."""
+        lengths = ops.sum(ops.cast(tokens != self.eos, "int32"), axis=-1)  # (B, K, T) -> (B, K)
+        return Hypotheses(tokens, scores, lengths)
+
+    def _run_step(self, token: Any, position: Any, state: tuple) -> tuple[Any, tuple]:
+        nested = keras.tree.pack_sequence_as(self._structure, list(state))
+        logits, nested = self._step(token, position, nested)
         self._check_logits(logits)
-        return logits, self._checked_state(state)
+        return logits, self._check_state(nested)
 
     def _check_logits(self, logits: Any) -> None:
         rows = self.token.shape[0]
@@ -87,87 +103,90 @@ class Decoding:
                 f"`eos` must be a token id below the vocabulary size {shape[1]} of the logits. "
                 f"Received: eos={self.eos}"
             )
-        if self.sampler.suppress and self.sampler.suppress[-1] >= shape[1]:
+        if self.sampler.suppress_tokens and self.sampler.suppress_tokens[-1] >= shape[1]:
             raise ValueError(
-                f"`suppress` must hold token ids below the vocabulary size {shape[1]} of the "
-                f"logits. Received: suppress={self.sampler.suppress}"
+                f"`suppress_tokens` must be token ids below the vocabulary size {shape[1]} of the "
+                f"logits. Received: suppress_tokens={self.sampler.suppress_tokens}"
             )
 
-    def _checked_state(self, state: Any) -> tuple:
+    def _check_state(self, state: Any) -> tuple:
+        """Returns the flat state if its structure, shapes and dtypes are unchanged."""
         try:
             keras.tree.assert_same_structure(self._structure, state)
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"`step` must return the state in the structure it came in. Received: {error}"
+                f"`step` must return the state in the structure it received. Received: {error}"
             ) from None
-        leaves = []
-        for leaf, shape, dtype in zip(
+        flat_state = []
+        for tensor, shape, dtype in zip(
             keras.tree.flatten(state), self._shapes, self._dtypes, strict=True
         ):
-            leaf_dtype = keras.backend.standardize_dtype(leaf.dtype)
-            same = len(leaf.shape) == len(shape) and all(
-                None in (one, other) or one == other
-                for one, other in zip(leaf.shape, shape, strict=True)
+            received = keras.backend.standardize_dtype(tensor.dtype)
+            same = len(tensor.shape) == len(shape) and all(
+                None in sizes or sizes[0] == sizes[1]
+                for sizes in zip(tensor.shape, shape, strict=True)
             )
-            if not same or leaf_dtype != dtype:
+            if not same or received != dtype:
                 raise ValueError(
-                    "`step` must return the state in the shapes and dtypes it came in: expected "
-                    f"{shape} {dtype}. Received: {tuple(leaf.shape)} {leaf_dtype}"
+                    "`step` must return the state in the shapes and dtypes it received: expected "
+                    f"{shape} {dtype}. Received: {tuple(tensor.shape)} {received}"
                 )
-            # A graph may have forgotten sizes that the loop must know.
-            leaves.append(ops.reshape(leaf, shape) if None in tuple(leaf.shape) else leaf)
-        return tuple(leaves)
+            # A traced graph may have lost static sizes that the loop needs.
+            lost = None in tuple(tensor.shape)
+            flat_state.append(ops.reshape(tensor, shape) if lost else tensor)
+        return tuple(flat_state)
 
 
-def grow(decoding: Decoding, choose: Callable[[NextToken, Any], Any]) -> Samples:
-    """Grows every row by one token per step, on its own, until all have ended.
+def decode_rows(loop: DecodeLoop, choose: Callable[[NextToken, Any], Any]) -> Hypotheses:
+    """Decodes every row independently, one token per step, until all rows are finished.
 
     Args:
-        decoding: the decoding with R = B * captions rows.
-        choose: `choose(next, count) -> (R,)` token ids, of which those ruled out become `eos`.
+        loop: decode loop with R = B * K rows.
+        choose: `choose(next_token, length)` returns token ids (R,); forbidden ones become `eos`.
 
     Returns:
-        `Samples` with the captions of an image in the order of their rows, scored by the sum of
-        their log-probabilities.
+        `Hypotheses` in the order of the rows, scored by the sum of their log-probabilities.
     """
-    eos, steps = decoding.eos, decoding.sampler.max_tokens
-    rows = decoding.token.shape[0]
+    eos, steps = loop.eos, loop.sampler.max_new_tokens
+    rows = loop.token.shape[0]
 
-    def running(count, token, tokens, scores, ended, leaves):
-        return ops.logical_and(count < steps, ops.logical_not(ops.all(ended)))
+    def unfinished(
+        length: Any, token: Any, tokens: Any, scores: Any, finished: Any, state: Any
+    ) -> Any:
+        return ops.logical_and(length < steps, ops.logical_not(ops.all(finished)))
 
-    def body(count, token, tokens, scores, ended, leaves):
-        following, leaves = decoding.next(token, tokens, count, leaves)
-        token = ops.cast(choose(following, count), "int32")  # (R,)
-        logit = ops.take_along_axis(following.logits, token[:, None], axis=1)  # (R, 1)
-        log_prob = log_probability(logit, following.normalizer)[:, 0]  # (R,)
-        stuck = log_prob <= -float("inf")
-        log_prob = ops.where(stuck, following.last_resort, log_prob)
-        token = ops.where(ops.logical_or(stuck, ended), eos, token)
-        scores = ops.where(ended, scores, scores + log_prob)
-        tokens = decoding.write(tokens, count, token)
-        return count + 1, token, tokens, scores, ops.logical_or(ended, token == eos), leaves
+    def body(length: Any, token: Any, tokens: Any, scores: Any, finished: Any, state: Any) -> tuple:
+        next_token, state = loop.next_token(token, tokens, length, state)
+        token = ops.cast(choose(next_token, length), "int32")  # (R,)
+        logit = ops.take_along_axis(next_token.logits, token[:, None], axis=1)  # (R, 1)
+        log_prob = log_probability(logit, next_token.normalizer)[:, 0]  # (R,)
+        forbidden = log_prob <= FORBIDDEN
+        log_prob = ops.where(forbidden, next_token.eos_log_prob, log_prob)
+        token = ops.where(ops.logical_or(forbidden, finished), eos, token)
+        scores = ops.where(finished, scores, scores + log_prob)
+        tokens = loop.write_token(tokens, length, token)
+        return length + 1, token, tokens, scores, ops.logical_or(finished, token == eos), state
 
     _, _, tokens, scores, _, _ = ops.while_loop(
-        running,
+        unfinished,
         body,
         (
             ops.convert_to_tensor(0, "int32"),
-            decoding.token,
+            loop.token,
             ops.full((rows, steps), eos, "int32"),
             ops.zeros((rows,), "float32"),
             ops.zeros((rows,), "bool"),
-            decoding.leaves,
+            loop.state,
         ),
     )
-    captions = decoding.sampler.rows
-    return decoding.samples(
-        ops.reshape(tokens, (decoding.images, captions, steps)),  # (R, T) -> (B, captions, T)
-        ops.reshape(scores, (decoding.images, captions)),  # (R,) -> (B, captions)
+    captions = loop.sampler.rows_per_image
+    return loop.hypotheses(
+        ops.reshape(tokens, (loop.batch_size, captions, steps)),  # (R, T) -> (B, K, T)
+        ops.reshape(scores, (loop.batch_size, captions)),  # (R,) -> (B, K)
     )
 
 
-def _checked_eos(eos: Any) -> int:
+def _check_eos(eos: Any) -> int:
     try:
         if isinstance(eos, bool):
             raise TypeError
@@ -179,26 +198,26 @@ def _checked_eos(eos: Any) -> int:
     return eos
 
 
-def _checked_prompt(prompt: Any) -> Any:
+def _check_prompt(prompt: Any) -> Any:
     prompt = ops.convert_to_tensor(prompt)
     dtype = keras.backend.standardize_dtype(prompt.dtype)
     if "int" not in dtype:
-        raise TypeError(f"`prompt` must hold token ids (integers). Received: prompt of {dtype}")
+        raise TypeError(f"`prompt` must be token ids (integers). Received: prompt of {dtype}")
     shape = tuple(prompt.shape)
     if len(shape) != 2 or None in shape or shape[0] < 1 or shape[1] < 1:
         raise ValueError(
-            "`prompt` must have the shape (B, T0) with T0 >= 1 tokens for each of B >= 1 images, "
-            f"both known when the sampler is compiled. Received: prompt of shape {shape}"
+            "`prompt` must have the shape (B, T0) with B >= 1 images and T0 >= 1 tokens, both "
+            f"known when the sampler is compiled. Received: prompt of shape {shape}"
         )
     return ops.cast(prompt, "int32")
 
 
-def _checked_leaf(leaf: Any, images: int) -> Any:
-    shape = tuple(getattr(leaf, "shape", ()))
-    if not shape or shape[0] != images:
-        received = f"a tensor of shape {shape}" if hasattr(leaf, "shape") else repr(leaf)
+def _check_tensor(tensor: Any, batch_size: int) -> Any:
+    shape = tuple(getattr(tensor, "shape", ()))
+    if not shape or shape[0] != batch_size:
+        received = f"a tensor of shape {shape}" if hasattr(tensor, "shape") else repr(tensor)
         raise ValueError(
-            "`state` must hold tensors with one row per image, of which the prompt has "
-            f"{images}. Received: {received}"
+            "`state` must contain tensors with one row per image of the prompt, "
+            f"{batch_size} rows. Received: {received}"
         )
-    return ops.convert_to_tensor(leaf)
+    return ops.convert_to_tensor(tensor)

@@ -7,24 +7,25 @@ from typing import Any
 
 from keras import ops
 
-from effcap.samplers.base import Sampler, Samples, Step
-from effcap.samplers.decode_loop import Decoding, grow
+from effcap.samplers.base import Hypotheses, Sampler, Step
+from effcap.samplers.decode_loop import DecodeLoop, decode_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Greedy(Sampler):
-    """Takes the most probable token at each step; of equal ones the lower id.
+    """Greedy decoding: the most probable token at each step, the lower id of equal ones.
 
-    One caption per image, R = B rows. Its score is the sum of the log-probabilities of its tokens,
-    the `eos` included, under the model's distribution (after `repetition_penalty`).
+    Generates one caption per image (K = 1, R = B rows). Its score is the sum of the
+    log-probabilities of its tokens including `eos`, under the model's distribution (after
+    `repetition_penalty`).
 
     Example:
 
     ```python
-    samples = Greedy(max_tokens=20)(step, prompt, state, eos=50256)
+    hypotheses = Greedy(max_new_tokens=20)(step, prompt, state, eos=50256)
     ```
     """
 
-    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Samples:
-        decoding = Decoding(self, step, prompt, state, eos)
-        return grow(decoding, lambda following, count: ops.argmax(following.logits, axis=-1))
+    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Hypotheses:
+        loop = DecodeLoop(self, step, prompt, state, eos)
+        return decode_rows(loop, lambda next_token, length: ops.argmax(next_token.logits, axis=-1))

@@ -3,119 +3,128 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
-from effcap.samplers.base import Sampler, Samples, Step
-from effcap.samplers.constraints import CEILING, NextToken
-from effcap.samplers.decode_loop import Decoding, grow
+from effcap.samplers.base import Hypotheses, Sampler, Step
+from effcap.samplers.constraints import MAX_LOGIT, NextToken
+from effcap.samplers.decode_loop import DecodeLoop, decode_rows
 from effcap.samplers.ops import top_k
 
-LIKELY = 256  # tokens among which the nucleus is looked for first
+NUM_SORTED = 256  # number of most probable tokens searched before the whole vocabulary is sorted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nucleus(Sampler):
-    """Draws each token from the most probable ones (Holtzman et al. 2020).
+    """Nucleus sampling: draws each token from the most probable ones (Holtzman et al., 2020).
 
-    The logits that the constraints leave are divided by `temperature`; of the `k` largest, the
-    smallest set whose share of their probability reaches `p` is kept, at least one token; the
-    token is drawn from it in proportion. Of equal tokens the lower id comes first.
+    Logits of allowed tokens are divided by `temperature`. Of the `top_k` largest, the smallest set
+    that reaches `top_p` of their probability is kept, at least one token, and the token is drawn
+    from it in proportion. Of equal tokens the lower id comes first.
 
-    R = B * captions rows, each caption drawn independently of the others and returned in the order
-    drawn. The score is the sum of the log-probabilities of the tokens, the `eos` included, under
-    the model's distribution (after `repetition_penalty`; before temperature and truncation).
+    Generates K = `num_captions` captions per image (R = B * K rows), drawn independently and
+    returned in the order drawn. The score is the sum of the log-probabilities of the tokens
+    including `eos`, under the model's distribution (after `repetition_penalty`, before temperature
+    and truncation).
 
     Args:
-        p: probability to keep, above 0 and at most 1. 1.0 keeps all. Default 0.9.
-        k: tokens to keep at most. 0 (default) is no limit.
-        temperature: above 0; below 1 sharpens the distribution. Default 1.0.
-        captions: captions drawn per image. Default 1.
-        seed: an int gives the same captions at each call, compiled or not, and on every backend; an
-            image's do not depend on how many images follow it. A `keras.random.SeedGenerator` gives
-            fresh ones, inside a compiled function too (under `jax.jit` its state is handed through
-            a `keras.StatelessScope`, as in any Keras layer). None (default) makes such a generator.
+        top_p: probability to keep, above 0 and at most 1. 1.0 keeps all tokens.
+        top_k: maximum number of tokens to keep, 0 for no limit.
+        temperature: divisor of the logits, above 0. Below 1 sharpens the distribution.
+        num_captions: number of captions drawn per image.
+        seed: random seed, an integer for the same captions at every call. They are then the same
+            eagerly or compiled and on every backend, and an image's captions do not depend on the
+            number of images after it. A `keras.random.SeedGenerator` gives new captions at every
+            call, inside compiled functions too (under `jax.jit` its state is passed through a
+            `keras.StatelessScope`, as in any Keras layer). None creates such a generator.
     """
 
-    p: float = 0.9
-    k: int = 0
+    top_p: float = 0.9
+    top_k: int = 0
     temperature: float = 1.0
-    captions: int = 1
+    num_captions: int = 1
     seed: int | keras.random.SeedGenerator | None = None
+    # Set per instance; as a ClassVar it is not a field of the dataclass.
+    _generator: ClassVar[keras.random.SeedGenerator | None]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._number("p", above=0.0)
-        if self.p > 1.0:
-            raise ValueError(f"`p` must be at most 1. Received: p={self.p}")
-        self._integer("k", least=0)
-        self._number("temperature", above=0.0)
-        self._integer("captions", least=1)
+        self._check_number("top_p", above=0.0)
+        if self.top_p > 1.0:
+            raise ValueError(f"`top_p` must be at most 1. Received: top_p={self.top_p}")
+        self._check_integer("top_k", minimum=0)
+        self._check_number("temperature", above=0.0)
+        self._check_integer("num_captions", minimum=1)
         generator = self.seed
         if generator is None:
             generator = keras.random.SeedGenerator()
         elif not isinstance(generator, keras.random.SeedGenerator):
-            self._integer("seed", least=0)
+            self._check_integer("seed", minimum=0)
             generator = None
         object.__setattr__(self, "_generator", generator)
 
     @property
-    def rows(self) -> int:
-        return self.captions
+    def rows_per_image(self) -> int:
+        return self.num_captions
 
-    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Samples:
-        decoding = Decoding(self, step, prompt, state, eos)
-        noise = self._noise(decoding.token.shape[0])  # (R, T)
+    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Hypotheses:
+        loop = DecodeLoop(self, step, prompt, state, eos)
+        noise = self._noise(loop.token.shape[0])  # (R, T)
 
-        def choose(following: NextToken, count: Any) -> Any:
-            return self._draw(following.logits, ops.take(noise, count, axis=1))
+        def choose(next_token: NextToken, length: Any) -> Any:
+            return self._draw(next_token.logits, ops.take(noise, length, axis=1))
 
-        return grow(decoding, choose)
+        return decode_rows(loop, choose)
 
     def _noise(self, rows: int) -> Any:
-        """Uniform numbers in [0, 1) for all steps, (R, T)."""
+        """Draws uniform numbers in [0, 1) for all steps, (R, T)."""
         if isinstance(self.seed, int):
-            # Not from the backend: TensorFlow compiled with XLA draws otherwise than without.
-            noise = np.random.default_rng(self.seed).random((rows, self.max_tokens), "float32")
+            # NumPy's numbers: TensorFlow's differ with and without XLA.
+            noise = np.random.default_rng(self.seed).random((rows, self.max_new_tokens), "float32")
             return ops.convert_to_tensor(noise)
-        return keras.random.uniform((rows, self.max_tokens), dtype="float32", seed=self._generator)
+        return keras.random.uniform(
+            (rows, self.max_new_tokens), dtype="float32", seed=self._generator
+        )
 
     def _draw(self, logits: Any, noise: Any) -> Any:
         """Draws token ids (R,) from logits (R, V) by noise (R,) in [0, 1)."""
-        vocabulary = logits.shape[-1]
+        vocabulary_size = logits.shape[-1]
         largest = ops.max(logits, axis=-1, keepdims=True)  # (R, 1)
-        largest = ops.maximum(largest, -CEILING)  # finite where all is ruled out
+        largest = ops.maximum(largest, -MAX_LOGIT)  # finite if all tokens are forbidden
         weights = ops.exp((logits - largest) / self.temperature)  # (R, V)
-        if 0 < self.k < vocabulary:
-            weights, ids = top_k(weights, self.k)  # (R, k)
+        if 0 < self.top_k < vocabulary_size:
+            weights, ids = top_k(weights, self.top_k)  # (R, V) -> (R, top_k)
             total = ops.sum(weights, axis=-1, keepdims=True)  # (R, 1)
-            return _pick(weights, ids, self.p * total, noise)
+            return _pick(weights, ids, self.top_p * total, noise)
         total = ops.sum(weights, axis=-1, keepdims=True)  # (R, 1)
-        if self.p == 1.0:  # nothing to cut off, so nothing to sort
-            ids = ops.broadcast_to(ops.arange(vocabulary, dtype="int32"), weights.shape)
+        if self.top_p == 1.0:  # keeps all tokens: nothing to sort
+            ids = ops.broadcast_to(ops.arange(vocabulary_size, dtype="int32"), weights.shape)
             return _pick(weights, ids, 2.0 * total, noise)
-        if vocabulary <= 16 * LIKELY:
-            return _pick(*top_k(weights, vocabulary), self.p * total, noise)
-        likely, ids = top_k(weights, LIKELY)  # (R, LIKELY)
+        if vocabulary_size <= 16 * NUM_SORTED:
+            return _pick(*top_k(weights, vocabulary_size), self.top_p * total, noise)
+        best_weights, best_ids = top_k(weights, NUM_SORTED)  # (R, NUM_SORTED)
         return ops.cond(
-            ops.all(ops.sum(likely, axis=-1, keepdims=True) >= self.p * total),
-            lambda: _pick(likely, ids, self.p * total, noise),
-            lambda: _pick(*top_k(weights, vocabulary), self.p * total, noise),
+            ops.all(ops.sum(best_weights, axis=-1, keepdims=True) >= self.top_p * total),
+            lambda: _pick(best_weights, best_ids, self.top_p * total, noise),
+            lambda: _pick(*top_k(weights, vocabulary_size), self.top_p * total, noise),
         )
 
 
-def _pick(weights: Any, ids: Any, enough: Any, noise: Any) -> Any:
+def _pick(weights: Any, ids: Any, threshold: Any, noise: Any) -> Any:
     """Draws one of `ids` (R, N) in proportion to `weights` (R, N) by `noise` (R,) in [0, 1).
 
-    Only the first ones are drawn, up to the one with which their sum reaches `enough` (R, 1).
+    Draws from the leading ids only, up to the one where the sum of weights reaches `threshold`
+    (R, 1).
     """
-    reached = ops.cumsum(weights, axis=-1)  # (R, N)
-    before = ops.pad(reached[:, :-1], ((0, 0), (1, 0)))  # (R, N)
-    mass = ops.max(ops.where(before < enough, reached, 0.0), axis=-1, keepdims=True)  # (R, 1)
-    place = ops.sum(ops.cast(reached <= noise[:, None] * mass, "int32"), axis=-1, keepdims=True)
-    # Rounding must not lead past the last one that weighs anything.
-    last = ops.sum(ops.cast(reached < mass, "int32"), axis=-1, keepdims=True)
-    return ops.take_along_axis(ids, ops.minimum(place, last), axis=1)[:, 0]
+    cumulative = ops.cumsum(weights, axis=-1)  # (R, N)
+    before = ops.pad(cumulative[:, :-1], ((0, 0), (1, 0)))  # (R, N)
+    kept = ops.where(before < threshold, cumulative, 0.0)  # (R, N)
+    mass = ops.max(kept, axis=-1, keepdims=True)  # (R, 1)
+    below = ops.cast(cumulative <= noise[:, None] * mass, "int32")  # (R, N)
+    index = ops.sum(below, axis=-1, keepdims=True)  # (R, 1)
+    # Rounding must not select an id after the last one with a weight.
+    last = ops.sum(ops.cast(cumulative < mass, "int32"), axis=-1, keepdims=True)  # (R, 1)
+    return ops.take_along_axis(ids, ops.minimum(index, last), axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Which hypotheses of a beam search are returned, and in which order."""
+"""Selects and orders the captions that a beam search returns."""
 
 from __future__ import annotations
 
@@ -9,96 +9,99 @@ from keras import ops
 
 from effcap.samplers.ops import gather, top_k
 
-COMPLETE, CUT, REPEATED, EMPTY = 0.0, 1.0, 2.0, 3.0  # in the order of preference
+FINISHED, TRUNCATED, REPEATED, EMPTY = 0.0, 1.0, 2.0, 3.0  # kinds, preferred ones first
 
 
-class Captions(NamedTuple):
-    """N captions of each image (or of each of its groups)."""
+class Candidates(NamedTuple):
+    """N captions of each image, or of each of its groups.
 
+    Attributes:
+        tokens: (B, N, T).
+        scores: (B, N), -inf where there is no caption.
+    """
+
+    tokens: Any
+    scores: Any
+
+
+class _Ranked(NamedTuple):
     tokens: Any  # (B, N, T)
-    scores: Any  # (B, N), -inf where there is no caption
-    kinds: Any  # (B, N), COMPLETE to EMPTY
+    scores: Any  # (B, N)
+    kinds: Any  # (B, N), FINISHED to EMPTY
 
 
 def best_captions(
-    done_tokens: Any,
-    done_scores: Any,
-    cut_tokens: Any,
-    cut_scores: Any,
-    *,
-    groups: int,
-    captions: int,
-    eos: int,
+    finished: Candidates, truncated: Candidates, *, num_groups: int, num_captions: int, eos: int
 ) -> tuple[Any, Any]:
-    """Chooses captions: complete ones before cut ones, and within these by score.
+    """Selects the best captions: finished ones before truncated ones, each ordered by score.
 
-    With several groups the best of each group come first, then the second best and so on; what
-    another group has found already comes last. They are returned by kind and score all the same.
+    With several groups, the best of each group are selected first, then the second best and so on;
+    captions of an earlier group are selected last. Selected captions are returned by kind and
+    score.
 
     Args:
-        done_tokens: `(B, N, T)`, finished hypotheses, group by group.
-        done_scores: `(B, N)`, -inf where there is none.
-        cut_tokens: `(B, K, T)`, hypotheses that ran to the last step, group by group.
-        cut_scores: `(B, K)`, -inf where there is none.
-        groups: number of groups, a divisor of N and K.
-        captions: captions to choose.
-        eos: fills the places for which there is no caption.
+        finished: captions (B, N, T) that end with `eos`, group by group.
+        truncated: captions (B, M, T) without `eos` after the last step, group by group.
+        num_groups: number of groups, a divisor of N and M.
+        num_captions: number K of captions to select.
+        eos: id that fills the tokens of missing captions.
 
     Returns:
-        tokens `(B, captions, T)` and scores `(B, captions)`, -inf where there is no caption.
+        tokens (B, K, T) and scores (B, K), -inf where there is no caption.
     """
-    images, _, steps = done_tokens.shape
-    done = _by_group(done_tokens, done_scores, COMPLETE, images * groups)
-    cut = _by_group(cut_tokens, cut_scores, CUT, images * groups)
-    found = Captions(*(ops.concatenate(parts, axis=1) for parts in zip(done, cut, strict=True)))
-    kinds = ops.where(found.scores > -float("inf"), found.kinds, EMPTY)
-    tokens = ops.where(kinds[:, :, None] == EMPTY, eos, found.tokens)
-    found = _ranked(Captions(tokens, found.scores, kinds))
-    if groups > 1:
-        most = min(captions, cut_scores.shape[1] // groups)
-        found = Captions(*(part[:, :most] for part in found))
-        found = _ranked(_one_of_each_group_first(found, images, captions))
-    return found.tokens[:, :captions], found.scores[:, :captions]
+    batch_size = finished.tokens.shape[0]
+    rows = batch_size * num_groups
+    by_kind = [_by_group(finished, FINISHED, rows), _by_group(truncated, TRUNCATED, rows)]
+    captions = _Ranked(*(ops.concatenate(field, axis=1) for field in zip(*by_kind, strict=True)))
+    kinds = ops.where(captions.scores > -float("inf"), captions.kinds, EMPTY)
+    tokens = ops.where(kinds[:, :, None] == EMPTY, eos, captions.tokens)
+    captions = _rank(_Ranked(tokens, captions.scores, kinds))
+    if num_groups > 1:
+        most = min(num_captions, truncated.scores.shape[1] // num_groups)
+        captions = _Ranked(*(field[:, :most] for field in captions))
+        captions = _rank(_alternate_groups(captions, batch_size, num_captions))
+    return captions.tokens[:, :num_captions], captions.scores[:, :num_captions]
 
 
-def _by_group(tokens: Any, scores: Any, kind: float, rows: int) -> Captions:
+def _by_group(captions: Candidates, kind: float, rows: int) -> _Ranked:
+    tokens, scores = captions
     tokens = ops.reshape(tokens, (rows, -1, tokens.shape[-1]))  # (B, G * N, T) -> (B * G, N, T)
     scores = ops.reshape(scores, (rows, -1))  # (B, G * N) -> (B * G, N)
-    return Captions(tokens, scores, ops.full_like(scores, kind))
+    return _Ranked(tokens, scores, ops.full_like(scores, kind))
 
 
-def _ordered(captions: Captions, key: Any) -> Captions:
-    """Sorts by key (B, N), the smallest first; equal ones keep their order."""
+def _sort(captions: _Ranked, key: Any) -> _Ranked:
+    """Sorts stably by key (B, N), the smallest first."""
     _, order = top_k(-key, key.shape[1])
-    return Captions(*(gather(part, order) for part in captions))
+    return _Ranked(*(gather(field, order) for field in captions))
 
 
-def _ranked(captions: Captions) -> Captions:
+def _rank(captions: _Ranked) -> _Ranked:
     """Sorts by kind, then by score."""
-    captions = _ordered(captions, -captions.scores)
-    return _ordered(captions, captions.kinds)
+    captions = _sort(captions, -captions.scores)
+    return _sort(captions, captions.kinds)
 
 
-def _one_of_each_group_first(captions: Captions, images: int, most: int) -> Captions:
-    """Keeps `most` captions of (B * G, N): the best of each group, then the second best, ..."""
+def _alternate_groups(captions: _Ranked, batch_size: int, most: int) -> _Ranked:
+    """Selects `most` captions of (B * G, N): the best of each group, then the second best, ..."""
     rows, number, steps = captions.tokens.shape
-    groups = rows // images
+    groups = rows // batch_size
 
-    def by_place(part: Any) -> Any:
-        rest = tuple(part.shape[2:])
-        part = ops.reshape(part, (images, groups, number, *rest))  # (B * G, N) -> (B, G, N)
-        part = ops.swapaxes(part, 1, 2)  # (B, G, N) -> (B, N, G)
-        return ops.reshape(part, (images * number, groups, *rest))  # (B, N, G) -> (B * N, G)
+    def by_rank(field: Any) -> Any:
+        rest = tuple(field.shape[2:])
+        field = ops.reshape(field, (batch_size, groups, number, *rest))  # (B * G, N) -> (B, G, N)
+        field = ops.swapaxes(field, 1, 2)  # (B, G, N) -> (B, N, G)
+        return ops.reshape(field, (batch_size * number, groups, *rest))  # (B, N, G) -> (B * N, G)
 
-    tokens, scores, kinds = _ranked(Captions(*(by_place(part) for part in captions)))
-    captions = Captions(
-        ops.reshape(tokens, (images, -1, steps)),  # (B * N, G, T) -> (B, N * G, T)
-        ops.reshape(scores, (images, -1)),  # (B * N, G) -> (B, N * G)
-        ops.reshape(kinds, (images, -1)),
+    tokens, scores, kinds = _rank(_Ranked(*(by_rank(field) for field in captions)))
+    captions = _Ranked(
+        ops.reshape(tokens, (batch_size, -1, steps)),  # (B * N, G, T) -> (B, N * G, T)
+        ops.reshape(scores, (batch_size, -1)),  # (B * N, G) -> (B, N * G)
+        ops.reshape(kinds, (batch_size, -1)),  # (B * N, G) -> (B, N * G)
     )
-    same = captions.tokens[:, :, None] == captions.tokens[:, None]  # (B, N * G, N * G, T)
+    equal = captions.tokens[:, :, None] == captions.tokens[:, None]  # (B, N * G, N * G, T)
+    equal = ops.all(equal, axis=-1)  # (B, N * G, N * G, T) -> (B, N * G, N * G)
     earlier = np.tri(number * groups, k=-1, dtype="bool")  # (N * G, N * G)
-    repeats = ops.logical_and(ops.all(same, axis=-1), ops.convert_to_tensor(earlier))
-    repeated = ops.any(repeats, axis=-1)  # (B, N * G)
-    order = ops.where(repeated, ops.maximum(captions.kinds, REPEATED), captions.kinds)
-    return Captions(*(part[:, :most] for part in _ordered(captions, order)))
+    repeated = ops.any(ops.logical_and(equal, ops.convert_to_tensor(earlier)), axis=-1)
+    kinds = ops.where(repeated, ops.maximum(captions.kinds, REPEATED), captions.kinds)
+    return _Ranked(*(field[:, :most] for field in _sort(captions, kinds)))

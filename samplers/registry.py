@@ -1,4 +1,4 @@
-"""Samplers by name, as the command line and configurations give them."""
+"""Registry of samplers by name."""
 
 from __future__ import annotations
 
@@ -13,31 +13,46 @@ from effcap.samplers.nucleus import Nucleus
 SAMPLERS: dict[str, type[Sampler]] = {"beam": Beam, "greedy": Greedy, "nucleus": Nucleus}
 
 
-def get(name: str, **fields: Any) -> Sampler:
-    """Makes a sampler from its name and fields.
+def get(name_or_sampler: str | Sampler, **fields: Any) -> Sampler:
+    """Returns a sampler by name, or the given sampler unchanged.
 
     Args:
-        name: `"beam"`, `"greedy"` or `"nucleus"`.
-        **fields: of the sampler; those not given keep their defaults.
+        name_or_sampler: `"beam"`, `"greedy"`, `"nucleus"` or a `Sampler`.
+        **fields: fields of the named sampler; the others have their defaults.
 
     Raises:
-        ValueError: there is no such sampler, it has no such field, or a value is out of range.
+        ValueError: there is no such sampler, it has no such field, a value is out of range, or
+            fields are given with a `Sampler`.
         TypeError: a value has the wrong type.
 
     Example:
 
     ```python
-    sampler = get("beam", beams=3, max_tokens=20)
+    sampler = get("beam", num_beams=3, max_new_tokens=20)
     ```
     """
-    if name not in SAMPLERS:
-        raise ValueError(f"`name` must be one of {', '.join(SAMPLERS)}. Received: name={name!r}")
-    sampler = SAMPLERS[name]
+    if isinstance(name_or_sampler, Sampler):
+        if fields:
+            raise ValueError(
+                "Fields can be set only for a sampler name. Received: "
+                f"{name_or_sampler!r} and {_listed(fields)}"
+            )
+        return name_or_sampler
+    if not isinstance(name_or_sampler, str) or name_or_sampler not in SAMPLERS:
+        raise ValueError(
+            f"A sampler must be one of {', '.join(SAMPLERS)} or a Sampler. "
+            f"Received: {name_or_sampler!r}"
+        )
+    sampler = SAMPLERS[name_or_sampler]
     known = [field.name for field in dataclasses.fields(sampler)]
-    unknown = [field for field in fields if field not in known]
+    unknown = {name: value for name, value in fields.items() if name not in known}
     if unknown:
         raise ValueError(
-            f"The {name} sampler has the fields {', '.join(known)}. "
-            f"Received: {', '.join(f'{field}={fields[field]!r}' for field in unknown)}"
+            f"The {name_or_sampler} sampler has the fields {', '.join(known)}. "
+            f"Received: {_listed(unknown)}"
         )
     return sampler(**fields)
+
+
+def _listed(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in fields.items())

@@ -1,6 +1,6 @@
-"""What stands around the model: tokenizer, weight import, pages, command line.
+"""Captioning at scale, evaluation, features, shards, reports, weights and the command line.
 
-Names are imported when first used: the tokenizer alone needs neither Keras nor TensorFlow.
+Names are imported when first used, so `import effcap.tools` imports neither Keras nor TensorFlow.
 """
 
 # ruff: noqa: F401  the names are for type checkers
@@ -11,16 +11,42 @@ from typing import TYPE_CHECKING
 from effcap.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from effcap.tools.captioning.photos import caption_folder
+    from effcap.tools.captioning.playlists import caption_playlists
+    from effcap.tools.captioning.regions import caption_regions
     from effcap.tools.captioning.shards import caption_shards
+    from effcap.tools.evaluation.evaluate import evaluate
+    from effcap.tools.evaluation.playlists import PlaylistReferences, evaluate_playlists
+    from effcap.tools.evaluation.references import read_references
+    from effcap.tools.evaluation.report import write_report
+    from effcap.tools.features.photos import write_features
+    from effcap.tools.features.playlists import FeatureSources, write_playlist_features
+    from effcap.tools.reports.page import write_page
+    from effcap.tools.reports.settings import list_settings
+    from effcap.tools.shards import index_shards, write_shards
     from effcap.weights.download import download_gpt2
-    from effcap.weights.gpt2.architecture import gpt2_hparams
-    from effcap.weights.gpt2.loader import load_gpt2
+    from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
 
 _MODULES = {
+    "FeatureSources": ".features.playlists",
+    "PlaylistReferences": ".evaluation.playlists",
+    "caption_folder": ".captioning.photos",
+    "caption_playlists": ".captioning.playlists",
+    "caption_regions": ".captioning.regions",
     "caption_shards": ".captioning.shards",
     "download_gpt2": "effcap.weights.download",
-    "gpt2_hparams": "effcap.weights.gpt2.architecture",
-    "load_gpt2": "effcap.weights.gpt2.loader",
+    "evaluate": ".evaluation.evaluate",
+    "evaluate_playlists": ".evaluation.playlists",
+    "gpt2_hparams": "effcap.weights.gpt2",
+    "index_shards": ".shards",
+    "list_settings": ".reports.settings",
+    "load_gpt2": "effcap.weights.gpt2",
+    "read_references": ".evaluation.references",
+    "write_features": ".features.photos",
+    "write_page": ".reports.page",
+    "write_playlist_features": ".features.playlists",
+    "write_report": ".evaluation.report",
+    "write_shards": ".shards",
 }
 __all__ = list(_MODULES)
 __getattr__, __dir__ = lazy_names(__name__, _MODULES)

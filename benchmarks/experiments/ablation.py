@@ -1,11 +1,11 @@
-"""What the shipped preset's score hangs on: one thing changed at a time, as a table of dev scores.
+"""Ablations of the shipped preset: dev scores with one change at a time, as a table.
 
-    python benchmarks/ablation.py --data flickr8k --out runs/ablation
+    python benchmarks/experiments/ablation.py --data flickr8k --out runs/ablation
 
-`--data` is a folder with train.csv, dev.csv and images/. All runs start from ImageNet's weights and
-see equally many captions; what is not changed is as in the variant lite0-small, but for a smaller
-decoder and smaller batches, so that there can be many runs. Captions are written with beam search,
-5 beams, but where the row says otherwise. Stop it at any time; it goes on from there.
+`--data` is a folder with train.csv, dev.csv and images/. All runs start from ImageNet weights and
+train on the same number of captions. The baseline is the variant lite0-small with a smaller decoder
+and smaller batches. Captions are decoded by beam search with 5 beams unless stated otherwise. The
+script may be stopped at any time; started again, it continues.
 """
 
 from __future__ import annotations
@@ -13,97 +13,121 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from commands import rescore, score
+from commands import rescore, score, set_options
 from rich.console import Console
 from rich.table import Table
 
-BASE = "as it is: frozen, 2 layers of 192, 5 captions a photo, smoothing 0.1"
-PHOTOS = 8  # per batch
-BASE_SETTINGS = ("decoder.layers=2", "decoder.width=192", "decoder.heads=6")
-# Name: (settings, options) of `effcap train` beside those of BASE.
-TRAINED = {
+BASE = "baseline: frozen backbone, 2 layers of 192, 5 captions per photo, smoothing 0.1"
+BATCH_SIZE = 8  # photos
+BASE_SETTINGS = ("decoder.num_layers=2", "decoder.hidden_dim=192", "decoder.num_heads=6")
+# (settings, options of `effcap train`) by name, in addition to those of the baseline.
+TRAINED: dict[str, tuple[tuple[str, ...], tuple[object, ...]]] = {
     BASE: ((), ()),
     "last 8 blocks of the backbone trained": (
-        ("encoder.backbone.trainable_blocks=8",),
-        ("--backbone-learning-rate", 3e-4),
+        ("encoder.backbone.trainable_blocks=8", "training.backbone_learning_rate=3e-4"),
+        (),
     ),
-    "decoder of 1 layer of 96": (("decoder.layers=1", "decoder.width=96", "decoder.heads=3"), ()),
+    "decoder of 1 layer of 96": (
+        ("decoder.num_layers=1", "decoder.hidden_dim=96", "decoder.num_heads=3"),
+        (),
+    ),
     "decoder of 4 layers of 256": (
-        ("decoder.layers=4", "decoder.width=256", "decoder.heads=8"),
+        ("decoder.num_layers=4", "decoder.hidden_dim=256", "decoder.num_heads=8"),
         (),
     ),
     "192x192 pixels": (("encoder.backbone.image_size=[192,192]",), ()),
-    "1 caption a photo at a time": ((), ("--captions-per-photo", 1, "--batch-size", 5 * PHOTOS)),
+    "1 caption per photo at a time": (
+        ("training.captions_per_photo=1", f"training.batch_size={5 * BATCH_SIZE}"),
+        (),
+    ),
     "no label smoothing": (("training.label_smoothing=0",), ()),
     "label smoothing 0.2": (("training.label_smoothing=0.2",), ()),
     "no dropout": (("encoder.dropout=0", "decoder.dropout=0"), ()),
-    "vocabulary of 2,048": ((), ("--vocab-size", 2048)),
-    "half of the photos": ((), ("--train-percentage", 0.5)),
-    "a quarter of the photos": ((), ("--train-percentage", 0.25)),
+    "vocabulary of 2,048": (("decoder.vocabulary_size=2048",), ()),
+    "half of the photos": ((), ("--train-fraction", 0.5)),
+    "a quarter of the photos": ((), ("--train-fraction", 0.25)),
 }
-DECODED = {
+DECODED: dict[str, tuple[object, ...]] = {
     "1 beam": ("--sampler", "greedy"),
-    "3 beams": ("--beams", 3),
-    "10 beams": ("--beams", 10),
+    "3 beams": ("--num-beams", 3),
+    "10 beams": ("--num-beams", 10),
     "length penalty 0": ("--length-penalty", 0),
     "length penalty 1": ("--length-penalty", 1),
 }
-SHOWN = ("CIDEr", "BLEU-4", "distinct captions", "vocabulary")
+COLUMNS = ("CIDEr", "BLEU-4", "distinct captions", "vocabulary")
 
 
 def main() -> None:
+    """Trains, evaluates and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="train.csv, dev.csv, images/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--epochs", type=int, default=3, help="of 5 captions for each photo (3)")
-    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name has one of these")
+    parser.add_argument(
+        "--epochs", type=int, default=3, help="epochs of 5 captions per photo (default: 3)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="parts of the names of rows (default: all rows)"
+    )
     arguments = parser.parse_args()
 
     data, out = arguments.data, arguments.out
     images = ("--images", data / "images")
-    evaluate = ("--csv", data / "dev.csv", *images, "--batch-size", 50, "--max-tokens", 30)
-    table = Table("dev photos", *SHOWN, "validation cross-entropy")
+    evaluate = ("--csv", data / "dev.csv", *images, "--batch-size", 50, "--max-new-tokens", 30)
+    table = Table("dev photos", *COLUMNS, "validation cross-entropy")
     for name, (settings, options) in TRAINED.items():
         if any(part in name for part in arguments.only):
             folder = out / slug(name)
-            epochs = arguments.epochs * (5 if "1 caption a photo" in name else 1)
-            epochs = round(epochs / share_of(options))
-            # A trained backbone has no features to keep.
-            kept = out / ("cache-192" if "192x192" in name else "cache")
-            cache = () if "backbone" in name else ("--cache-features", kept)
-            train = ("csv", "--csv", data / "train.csv", "--val-csv", data / "dev.csv", *images)
-            # The end of each run is scored, so no epoch needs captions of its own.
-            how = ("--tidy", "--mirror", "--cider-photos", 0)
-            more = (*how, "--model", "lite0-small", "--epochs", epochs, "--batch-size", PHOTOS)
-            changes = ("--set", *BASE_SETTINGS, *settings)
-            found = score(folder, (*train, *more, *cache, *options, *changes), evaluate)
-            add(table, name, found, folder / "run")
+            epochs = arguments.epochs * (5 if "1 caption per photo" in name else 1)
+            epochs = round(epochs / fraction_of(options))
+            train = (
+                *("csv", "--csv", data / "train.csv", "--val-csv", data / "dev.csv", *images),
+                *("--model", "lite0-small", "--tidy", "--horizontal-flip"),
+                *(*feature_cache(name, out), *options),
+                *set_options(
+                    (
+                        f"training.epochs={epochs}",
+                        f"training.batch_size={BATCH_SIZE}",
+                        "training.num_cider_photos=0",  # the end of each run is scored below
+                        *BASE_SETTINGS,
+                        *settings,
+                    )
+                ),
+            )
+            add_row(table, name, score(folder, train, evaluate), folder / "run")
     base = out / slug(BASE)
     for name, options in DECODED.items():
         if any(part in name for part in arguments.only) and (base / "run" / "best").is_dir():
-            found = rescore(base / "run", base / slug(name), (*evaluate, *options))
-            add(table, f"{name} in place of 5 beams, length penalty 0.7", found, None)
+            scores = rescore(base / "run", base / slug(name), (*evaluate, *options))
+            add_row(table, f"{name} instead of 5 beams, length penalty 0.7", scores, None)
     Console().print(table)
 
 
-def share_of(options: tuple) -> float:
-    """The share of the photos that is trained on."""
-    return options[1] if options[:1] == ("--train-percentage",) else 1.0
+def feature_cache(name: str, out: Path) -> tuple[object, ...]:
+    """Returns options that cache the features of a frozen backbone, by image size."""
+    if "backbone trained" in name:
+        return ()
+    return ("--feature-cache", out / ("cache-192" if "192x192" in name else "cache"))
+
+
+def fraction_of(options: tuple[object, ...]) -> float:
+    """Returns the fraction of the photos that a run trains on."""
+    return float(str(options[1])) if options[:1] == ("--train-fraction",) else 1.0
 
 
 def slug(name: str) -> str:
-    """A name for a folder."""
+    """Returns a folder name for a row."""
     return "-".join("".join(c if c.isalnum() else " " for c in name.split(":")[0]).split())
 
 
-def add(table: Table, name: str, scores: dict[str, float], run: Path | None) -> None:
+def add_row(table: Table, name: str, scores: dict[str, float], run: Path | None) -> None:
+    """Adds scores, and the best validation loss of a run."""
     loss = ""
     if run is not None:
         lines = (run / "log.csv").read_text(encoding="utf-8").splitlines()
         columns = lines[0].split(",")
         losses = [float(line.split(",")[columns.index("val_cross_entropy")]) for line in lines[1:]]
         loss = f"{min(losses):.3f}"
-    table.add_row(name, *(f"{scores[column]:.4g}" for column in SHOWN), loss)
+    table.add_row(name, *(f"{scores[column]:.4g}" for column in COLUMNS), loss)
 
 
 if __name__ == "__main__":

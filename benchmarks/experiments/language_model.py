@@ -1,4 +1,4 @@
-"""A GPT-2 trained on texts alone, in the format of Hugging Face's, to stand in for GPT-2's."""
+"""Trains a GPT-2 on texts alone and saves it in Hugging Face's format."""
 
 from __future__ import annotations
 
@@ -6,29 +6,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import keras
 import numpy as np
-from helpers.gpt2_writers import shapes_of, write_folder
 
 from effcap.decoders.gpt2 import GPT2
 from effcap.losses import CaptionLoss
-from effcap.tokenizers.tokenizer import Tokenizer
+from effcap.tokenizers import Tokenizer
 from effcap.trainers import tidy
 from effcap.trainers.batching.in_memory import CaptionBatches
-from effcap.trainers.batching.prefetch import feed
-from effcap.trainers.data.example import CaptionedPhoto
-from effcap.weights.gpt2.loader import pretrained_by_name
+from effcap.trainers.batching.prefetch import as_dataset
+from effcap.trainers.data.example import Example
+from effcap.trainers.options.batches import BatchOptions
+from effcap.weights.gpt2.loader import gpt2_variables
+from helpers.gpt2_writers import shapes_of, write_folder
 
-TOGETHER = 8  # texts in a row
+TEXTS_PER_ROW = 8
 
 
 class NoInputs:
-    """A source of nothing: the texts are all there is."""
+    """An `InputLoader` without inputs."""
 
-    mirrored = False
+    can_flip = False
     fingerprint = "texts"
 
-    def load(self, photos, mirror, draws=None) -> dict[str, np.ndarray]:
+    def load(
+        self, indices: np.ndarray, flip: np.ndarray, draws: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns no inputs."""
         return {}
 
 
@@ -41,24 +46,33 @@ class LanguageModel(keras.Model):
         decoder.build()
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
+        """Returns logits (B, T, V)."""
         return self.decoder(inputs["tokens"], None, inputs["segments"], training=training)
 
 
 def train_language_model(
-    texts: Sequence[str], sizes: dict[str, Any], folder: Path, epochs: int = 1
+    texts: Sequence[str], decoder: dict[str, Any], folder: Path, epochs: int = 1
 ) -> None:
-    """Trains a tokenizer and a decoder of these sizes, and writes both into a folder."""
+    """Trains a tokenizer and a decoder, and writes both to a folder.
+
+    Args:
+        texts: training texts.
+        decoder: the decoder's hyperparameters.
+        folder: folder for tokenizer.json, config.json and model.safetensors.
+        epochs: passes over the texts.
+    """
     texts = [tidy(text) for text in texts if text.strip()]
-    tokenizer = Tokenizer.train(texts, sizes["vocabulary_size"])
+    tokenizer = Tokenizer.train(texts, decoder["vocabulary_size"])
     keras.utils.set_random_seed(0)
-    model = LanguageModel(GPT2(**sizes | {"fusion": None}))
+    arguments = {name: value for name, value in decoder.items() if name != "kind"}
+    model = LanguageModel(GPT2(**arguments | {"fusion": None}))
     rows = [
-        CaptionedPhoto(Path(str(start)), tuple(texts[start : start + TOGETHER]))
-        for start in range(0, len(texts), TOGETHER)
+        Example(Path(str(start)), tuple(texts[start : start + TEXTS_PER_ROW]))
+        for start in range(0, len(texts), TEXTS_PER_ROW)
     ]
     batches = CaptionBatches(
-        rows, NoInputs(), tokenizer, sizes["positions"], batch_size=16, shuffle=True
+        rows, NoInputs(), tokenizer, decoder["max_sequence_length"], BatchOptions(batch_size=16)
     )
     steps = epochs * len(batches)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -68,15 +82,15 @@ def train_language_model(
     model.compile(optimizer, CaptionLoss(), jit_compile=keras.backend.backend() == "jax")
     for epoch in range(epochs):
         batches.start_epoch(epoch)
-        model.fit(feed(batches), epochs=epoch + 1, initial_epoch=epoch, shuffle=False)
+        model.fit(as_dataset(batches), epochs=epoch + 1, initial_epoch=epoch, shuffle=False)
     config = {
-        "vocab_size": sizes["vocabulary_size"],
-        "n_positions": sizes["positions"],
-        "n_embd": sizes["width"],
-        "n_head": sizes["heads"],
-        "n_layer": sizes["layers"],
+        "vocab_size": decoder["vocabulary_size"],
+        "n_positions": decoder["max_sequence_length"],
+        "n_embd": decoder["hidden_dim"],
+        "n_head": decoder["num_heads"],
+        "n_layer": decoder["num_layers"],
     }
-    values = pretrained_by_name(model.decoder)
+    values = gpt2_variables(model.decoder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder / "tokenizer.json")
     write_folder(

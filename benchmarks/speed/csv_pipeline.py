@@ -1,11 +1,10 @@
-"""Images per second of the CSV pipeline against Pillow alone on the same files, in one run.
+"""Measures images per second of the CSV pipeline against Pillow alone on the same files.
 
-    python benchmarks/csv_pipeline.py captions.csv photos/
+    python benchmarks/speed/csv_pipeline.py captions.csv photos/
 
-Pillow alone is `Image.open(path).convert("RGB").resize(size)` in one thread; the pipeline decodes,
-resizes, tokenizes, packs and batches; once as in validation, and once with every photo varied as in
-training (mirrored, cropped to half its area or more, in other light). They take turns, and the best
-of three rounds counts.
+"Pillow alone" is `Image.open(path).convert("RGB").resize(size)` in one thread. The pipeline
+decodes, resizes, tokenizes, packs and batches: once as in validation, and once with every photo
+augmented as in training. The jobs alternate, and the best of three rounds counts.
 """
 
 from __future__ import annotations
@@ -15,64 +14,72 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import checkout  # noqa: F401
 import numpy as np
 from PIL import Image
 
 from effcap import Tokenizer
 from effcap.trainers import Augmentation, CaptionBatches, PhotoFiles, read_csv
+from effcap.trainers.options.batches import BatchOptions
 
-VARIED = Augmentation(mirror=True, crop=0.5, colour=0.4)
+ROUNDS = 3
+AUGMENTATION = Augmentation(horizontal_flip=True, random_crop=0.5, color_jitter=0.4)
 
 
-def pillow(paths: list[Path], size: tuple[int, int]) -> None:
+def read_with_pillow(paths: list[Path], size: tuple[int, int]) -> None:
+    """Decodes and resizes all photos with Pillow."""
     for path in paths:
         np.asarray(Image.open(path).convert("RGB").resize(size[::-1]))
 
 
-def pipeline(batches: CaptionBatches) -> None:
-    with ThreadPoolExecutor(batches.workers) as pool:
+def read_batches(batches: CaptionBatches, num_threads: int) -> None:
+    """Makes all batches of an epoch."""
+    with ThreadPoolExecutor(num_threads) as pool:
         for _ in pool.map(batches.__getitem__, range(len(batches))):
             continue
 
 
 def main() -> None:
+    """Prints images per second of each job."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("csv", type=Path)
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--photos", type=int, default=1000, help="how many of them at most")
-    parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("csv", type=Path, help="CSV file of captions")
+    parser.add_argument("images", type=Path, help="folder of photos")
+    parser.add_argument("--photos", type=int, default=1000, help="maximum photos (default: 1000)")
+    parser.add_argument("--size", type=int, default=224, help="height and width (default: 224)")
+    parser.add_argument("--threads", type=int, default=2, help="threads (default: 2)")
     arguments = parser.parse_args()
 
-    photos, _ = read_csv(arguments.csv, arguments.images)
-    photos = [photo for photo in photos if photo.path.is_file()][: arguments.photos]
-    paths, size = [photo.path for photo in photos], (arguments.size, arguments.size)
-    tokenizer = Tokenizer.train([text for photo in photos for text in photo.captions], 2000)
-    batches, varied = (
+    examples = read_csv(arguments.csv, arguments.images).examples
+    examples = [e for e in examples if e.path.is_file()][: arguments.photos]
+    paths, size = [example.path for example in examples], (arguments.size, arguments.size)
+    tokenizer = Tokenizer.train([text for e in examples for text in e.captions], 2000)
+    options = BatchOptions(num_threads=arguments.threads)
+    plain, augmented = (
         CaptionBatches(
-            photos,
+            examples,
             PhotoFiles(paths, size, augmentation=augmentation),
             tokenizer,
             1024,
-            threads=arguments.threads,
+            options,
         )
-        for augmentation in (None, VARIED)
+        for augmentation in (None, AUGMENTATION)
     )
     jobs = {
-        "Pillow alone": lambda: pillow(paths, size),
-        f"pipeline, {arguments.threads} threads": lambda: pipeline(batches),
-        "the same, photos varied": lambda: pipeline(varied),
+        "Pillow alone": lambda: read_with_pillow(paths, size),
+        f"pipeline, {arguments.threads} threads": lambda: read_batches(plain, arguments.threads),
+        "pipeline with augmentation": lambda: read_batches(augmented, arguments.threads),
     }
     best = dict.fromkeys(jobs, float("inf"))
-    for _ in range(3):
+    for _ in range(ROUNDS):
         for name, job in jobs.items():
             started = time.perf_counter()
             job()
             best[name] = min(best[name], time.perf_counter() - started)
-    alone = best["Pillow alone"]
-    print(f"{len(photos)} photos to {size[0]}x{size[1]}, padding {batches.padding:.1%} of tokens")
+    reference = best["Pillow alone"]
+    print(f"{len(examples)} photos to {size[0]}x{size[1]}, padding {plain.padding:.1%} of tokens")
     for name, seconds in best.items():
-        print(f"{name:24} {len(photos) / seconds:7.0f} images/s {alone / seconds:6.2f}x")
+        rate = len(examples) / seconds
+        print(f"{name:28} {rate:7.0f} images/s {reference / seconds:6.2f}x")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Captions per second of a variant with random weights: greedy and beam 5, one photo and eight.
+"""Measures captions per second with random weights: greedy and 5 beams, 1 and 8 photos.
 
-    python benchmarks/decoding.py --model gpt2-124m
+    python benchmarks/speed/decoding.py --model gpt2-124m
 
-Weights do not change the work per token. Every caption runs to `--tokens` tokens, since a random
-model seldom ends one by itself.
+The work per token does not depend on the weights. Every caption has exactly `--tokens` tokens.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 
+import checkout  # noqa: F401
 import numpy as np
 
 from effcap import Beam, Captioner, Greedy, Tokenizer
@@ -18,10 +18,11 @@ from effcap.tools.cli.terminal import start_keras
 
 
 def main() -> None:
+    """Prints one row per sampler and number of photos."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", default="gpt2-124m", help="variant")
-    parser.add_argument("--tokens", type=int, default=20, help="tokens per caption")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default="gpt2-124m", help="variant (default: gpt2-124m)")
+    parser.add_argument("--tokens", type=int, default=20, help="tokens per caption (default: 20)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs (default: 3)")
     arguments = parser.parse_args()
 
     start_keras()
@@ -29,8 +30,8 @@ def main() -> None:
     captioner = Captioner.from_hparams(arguments.model, tokenizer)
     tokens = arguments.tokens
     samplers = {
-        "greedy": Greedy(max_tokens=tokens, min_tokens=tokens),
-        "beam 5": Beam(max_tokens=tokens, min_tokens=tokens),
+        "greedy": Greedy(max_new_tokens=tokens, min_new_tokens=tokens),
+        "beam 5": Beam(num_beams=5, max_new_tokens=tokens, min_new_tokens=tokens),
     }
     print(f"{arguments.model}: {captioner.count_params() / 1e6:.0f} M parameters, {tokens} tokens")
     print(f"{'sampler':8} {'photos':>6} {'captions/s':>11} {'ms/caption':>11} {'compile s':>10}")
@@ -46,8 +47,9 @@ def main() -> None:
                 started = time.perf_counter()
                 captioner.generate(images, sampler, batch_size=photos)
                 best = min(best, time.perf_counter() - started)
-            rate, each = photos / best, 1000 * best / photos
-            print(f"{name:8} {photos:6} {rate:11.2f} {each:11.0f} {first - best:10.1f}", flush=True)
+            rate, latency = photos / best, 1000 * best / photos
+            compiling = first - best
+            print(f"{name:8} {photos:6} {rate:11.2f} {latency:11.0f} {compiling:10.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Samples per second of `effcap index` against a plain loop over the same shards, in one run.
+"""Measures samples per second of `effcap index` against plain loops over the same shards.
 
-    python benchmarks/index_shards.py --samples 100000
+    python benchmarks/speed/index_shards.py --samples 100000
 
-The shards are made: photos of 256x256 pixels, a caption each. The plain loops are Python's tarfile
-and Pillow in one process, once with `verify`, which reads headers alone, once decoding all pixels.
-`effcap index` decodes, finds captions, and writes the indexes.
+The shards are generated: photos of 256x256 pixels with one caption each. The plain loops use
+Python's tarfile and Pillow in one process, once with `verify`, which reads headers only, and once
+decoding all pixels. `effcap index` decodes all photos, extracts captions and writes the indexes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import checkout
 import numpy as np
 from PIL import Image, ImageFilter
 
 from effcap.trainers.data.shards import find_shards, read_indexes
 
-PHOTOS = 500  # different ones
-PER_SHARD = 10_000
+PHOTOS = 500  # distinct photos
+PER_SHARD = 10_000  # samples per shard
 
 
 def make_shards(folder: Path, samples: int) -> None:
+    """Writes shards of blurred noise."""
     rng = np.random.default_rng(0)
     photos = []
     for _ in range(PHOTOS):
@@ -39,15 +41,15 @@ def make_shards(folder: Path, samples: int) -> None:
     for first in range(0, samples, PER_SHARD):
         with tarfile.open(folder / f"{first // PER_SHARD:05d}.tar", "w") as tar:
             for i in range(first, min(first + PER_SHARD, samples)):
-                caption = f"A photo with the number {i}, of nothing but coloured blots."
+                caption = f"A photo with the number {i}, of nothing but colored blots."
                 for suffix, data in (("jpg", photos[i % PHOTOS]), ("txt", caption.encode())):
                     member = tarfile.TarInfo(f"{i:09d}.{suffix}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
 
 
-def plain(shards: list[str], decode: bool) -> int:
-    good = 0
+def read_with_tarfile(shards: list[str], decode: bool) -> None:
+    """Reads every photo with tarfile and Pillow."""
     for shard in shards:
         with tarfile.open(shard) as tar:
             for member in tar:
@@ -58,39 +60,41 @@ def plain(shards: list[str], decode: bool) -> int:
                         image.load()
                     else:
                         image.verify()
-                    good += 1
-    return good
 
 
-def index(folder: Path, processes: int) -> None:
-    command = [sys.executable, "-m", "effcap", "index", str(folder), "--processes", str(processes)]
-    subprocess.run(command, check=True, capture_output=True)
-
-
-def fresh(folder: Path, processes: int) -> None:
-    for path in (*folder.glob("*.npz"), *folder.glob("*.idx")):
-        path.unlink()
-    index(folder, processes)
+def index(folder: Path, processes: int, fresh: bool = True) -> None:
+    """Runs `effcap index`, by default after removing all indexes."""
+    if fresh:
+        for path in (*folder.glob("*.npz"), *folder.glob("*.idx")):
+            path.unlink()
+    command = [sys.executable, "-m", "effcap.tools", "index", str(folder)]
+    command += ["--processes", str(processes)]
+    subprocess.run(command, check=True, capture_output=True, cwd=checkout.ROOT)
 
 
 def main() -> None:
+    """Prints samples per second of each job."""
+    cpus = os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--samples", type=int, default=100_000)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--samples", type=int, default=100_000, help="number of samples (default: 100000)"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=cpus, help=f"processes (default: {cpus}, one per core)"
+    )
     arguments = parser.parse_args()
+    processes = arguments.processes
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_shards(folder, arguments.samples)
         shards = find_shards([folder])
         size = sum(map(os.path.getsize, shards))
         jobs = {
-            "tarfile and Pillow, verify": lambda: plain(shards, False),
-            "tarfile and Pillow, decode": lambda: plain(shards, True),
-            "effcap index, 1 process": lambda: fresh(folder, 1),
-            f"effcap index, {arguments.processes} processes": lambda: fresh(
-                folder, arguments.processes
-            ),
-            "effcap index, up to date": lambda: index(folder, 1),
+            "tarfile and Pillow, verify": lambda: read_with_tarfile(shards, False),
+            "tarfile and Pillow, decode": lambda: read_with_tarfile(shards, True),
+            "effcap index, 1 process": lambda: index(folder, 1),
+            f"effcap index, {processes} processes": lambda: index(folder, processes),
+            "effcap index, up to date": lambda: index(folder, 1, fresh=False),
             "read_indexes": lambda: read_indexes(shards),
         }
         print(f"{arguments.samples} samples in {len(shards)} shards, {size / 1e9:.2f} GB")
@@ -98,8 +102,8 @@ def main() -> None:
             started = time.perf_counter()
             job()
             seconds = time.perf_counter() - started
-            pace = arguments.samples / seconds
-            print(f"{name:28} {seconds:8.1f} s {pace:10.0f} samples/s", flush=True)
+            rate = arguments.samples / seconds
+            print(f"{name:28} {seconds:8.1f} s {rate:10.0f} samples/s", flush=True)
 
 
 if __name__ == "__main__":

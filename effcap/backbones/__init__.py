@@ -1,1 +1,1 @@
-"""Vision networks behind one layer: pixels in, features out. May use `effcap.images`; knows no text."""
+"""Vision networks from pixels to feature maps. May use `effcap.images`."""

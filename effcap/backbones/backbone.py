@@ -1,44 +1,48 @@
-"""The part that sees: any EfficientNet, or any other Keras model, behind one layer."""
+"""A vision network with its preprocessing and its image size, as one layer."""
 
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import keras
 from keras import ops
 
-from effcap.backbones.registry import NETWORKS, Preprocessing
+from effcap.backbones.blocks import find_blocks
+from effcap.backbones.registry import BACKBONES, Preprocessing
 from effcap.images import Fit
 
-SMALLEST_SIDE = 32
-# One pattern finds the blocks of EfficientNet, -V2, -Lite, MobileNet, ConvNeXt and ResNet by layer
-# name: all of the name up to the block's number. Downsampling between blocks is no block.
-BLOCK_NAME = re.compile(
-    r"(.*?(?:stage_\d+_block_\d+|(?:expanded_conv|(?<!downsampling_)block)_?\d*[a-z]?))(?=_|$)"
-)
+MIN_SIDE = 32  # pixels
 
 
 class Backbone(keras.layers.Layer):
     """A vision network with its own preprocessing, from pixels 0..255 to features (B, S, C).
 
     Args:
-        network: a name out of `effcap.backbones.registry.NETWORKS` ("efficientnet_b0" ... "efficientnet_b7",
-            "efficientnet_v2_b0" ... "efficientnet_v2_l", "efficientnet_lite0" ... "lite2"), or a
-            Keras model from images to a feature map (B, h, w, C) or a sequence (B, S, C).
-        image_size: height and width in pixels; None for the network's own.
-        trainable_blocks: 0 freezes the network, batch-norm statistics too; n trains its last n
-            blocks and what follows them; "all" trains everything.
-        scale, offset: a model is given pixels * scale + offset, each a number or one number per
-            channel. Only for a model; a named network knows its own.
-        fit: how photos of another shape are brought to `image_size`, in training and in use:
-            "squash", "crop" or "pad" (see `effcap.load_photo`).
+        network: vision network, a name such as "efficientnet_lite0" or a Keras model. Names are
+            those in `effcap.backbones.registry.BACKBONES` ("efficientnet_b0" … "efficientnet_b7",
+            "efficientnet_v2_b0" … "efficientnet_v2_l", "efficientnet_lite0" …
+            "efficientnet_lite2"). A Keras model maps images to a feature map (B, h, w, C) or a
+            sequence (B, S, C).
+        image_size: height and width in pixels (default: the network's own).
+        trainable_blocks: number of trainable blocks, counted from the last, or "all" (default: 0).
+            Layers before them are frozen, including batch-norm statistics; see `find_blocks`.
+        scale: factor of the pixels, one number or one per channel, for a Keras model (default: 1).
+            The model receives pixels * scale + offset. Not used for a named network.
+        offset: offset of the scaled pixels, one number or one per channel (default: 0).
+        fit: fitting of photos of another aspect ratio, "squash" (default), "crop" or "pad". It is
+            used in training and in generation; see `effcap.images.load_photo`.
+
+    Call arguments:
+        images: (B, h, w, 3), pixels 0..255.
+
+    Returns:
+        Features (B, S, C).
 
     Raises:
-        ValueError: for an unknown network or fit, an image size that does not fit, or more
-            trainable blocks than there are.
+        ValueError: the network or the fit is unknown, the image size does not fit the network, or
+            it has fewer than `trainable_blocks` blocks.
     """
 
     def __init__(
@@ -50,26 +54,25 @@ class Backbone(keras.layers.Layer):
         offset: float | Sequence[float] = 0.0,
         fit: Fit = "squash",
         name: str = "backbone",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, **kwargs)
         if fit not in get_args(Fit):
-            fits = ", ".join(get_args(Fit))
-            raise ValueError(f"Expected fit out of {fits}. Received: fit={fit!r}")
+            raise ValueError(f"Expected fit in {', '.join(get_args(Fit))}. Received: fit={fit!r}")
         self.fit = fit
         if isinstance(network, str):
-            if network not in NETWORKS:
+            if network not in BACKBONES:
                 raise ValueError(
-                    f"Expected a network out of {', '.join(NETWORKS)}, or a Keras model. "
+                    f"Expected network in {', '.join(BACKBONES)}, or a Keras model. "
                     f"Received: network={network!r}"
                 )
-            entry = NETWORKS[network]
-            self.image_size = check_image_size(image_size or entry.image_size)
-            self.preprocessing = entry.preprocessing
-            self.net = entry.build((*self.image_size, 3))
+            spec = BACKBONES[network]
+            self.image_size = check_image_size(image_size or spec.image_size)
+            self.preprocessing = spec.preprocessing
+            self.net = spec.build((*self.image_size, 3))
         else:
             self.net = (
-                keras.saving.deserialize_keras_object(copy.deepcopy(network))  # empties it
+                keras.saving.deserialize_keras_object(copy.deepcopy(network))  # it empties the dict
                 if isinstance(network, dict)
                 else network
             )
@@ -81,42 +84,49 @@ class Backbone(keras.layers.Layer):
         self._freeze()
 
     @property
-    def blocks(self) -> list[str]:
-        """Names of the network's blocks, first to last."""
-        found = (BLOCK_NAME.match(layer.name) for layer in self.net.layers)
-        return list(dict.fromkeys(match.group(1) for match in found if match))
+    def blocks(self) -> list[list[keras.layers.Layer]]:
+        """Layers of each of the network's blocks, first to last."""
+        return find_blocks(self.net)
 
     def _freeze(self) -> None:
+        """Freezes all layers before the last `trainable_blocks` blocks.
+
+        Raises:
+            ValueError: `trainable_blocks` is neither "all" nor from 0 to the number of blocks.
+        """
         count = self.trainable_blocks
-        if count == "all":
-            self.net.trainable = True
+        if count in ("all", 0) and not isinstance(count, bool):
+            self.net.trainable = count == "all"
             return
         blocks = self.blocks
-        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= len(blocks):
+        if not blocks:
             raise ValueError(
-                f"Expected trainable_blocks from 0 to {len(blocks)} (the blocks found in "
-                f"{self.net.name}), or 'all'. Received: trainable_blocks={count!r}"
+                f"{self.net.name} has no blocks that can be trained apart from the rest: use "
+                f'trainable_blocks="all", or 0. Received: trainable_blocks={count!r}'
             )
-        self.net.trainable = count > 0
-        if count:
-            for layer in self.net.layers:
-                match = BLOCK_NAME.match(layer.name)
-                if match and match.group(1) == blocks[-count]:
-                    break
-                layer.trainable = False
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= len(blocks):
+            raise ValueError(
+                f"Expected trainable_blocks from 0 to {len(blocks)} (the number of blocks of "
+                f'{self.net.name}), or "all". Received: trainable_blocks={count!r}'
+            )
+        self.net.trainable = True
+        first = blocks[-count][0]
+        for layer in self.net.layers:  # in topological order
+            if layer is first:
+                break
+            layer.trainable = False
 
-    def build(self, shape=None):
+    def build(self, shape: Any = None) -> None:
         self.built = True
 
-    def call(self, images, training=None):
-        """Features (B, S, C) of images (B, h, w, 3), pixels 0..255."""
+    def call(self, images: Any, training: bool | None = None) -> Any:
         if not self.net.trainable:
-            training = False  # frozen means no stochastic depth either
-        x = self.preprocessing(ops.cast(images, self.compute_dtype))
+            training = False  # no stochastic depth in a frozen network either
+        x = self.preprocessing(ops.cast(images, self.compute_dtype))  # (B,h,w,3)
         x = self.net(x, training=training)  # (B,h,w,C) or (B,S,C)
         return ops.reshape(x, (-1, *self.feature_shape))  # (B,S,C)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         config = {
             "network": self.network,
             "image_size": list(self.image_size),
@@ -126,7 +136,7 @@ class Backbone(keras.layers.Layer):
         if isinstance(self.network, str):
             return config
         if isinstance(self.network, dict):
-            config["network"] = dict(self.network)  # plain, in place of Keras's tracked one
+            config["network"] = dict(self.network)  # instead of the dict that Keras tracks
         else:
             config["network"] = keras.saving.serialize_keras_object(self.network)
         return config | {
@@ -136,42 +146,61 @@ class Backbone(keras.layers.Layer):
 
 
 def check_image_size(image_size: Sequence[int]) -> tuple[int, int]:
-    """`image_size` as (height, width); ValueError unless both are at least 32 pixels."""
+    """Returns `image_size` as (height, width).
+
+    Raises:
+        ValueError: it is not two integers of at least 32 pixels.
+    """
     size = tuple(image_size) if isinstance(image_size, Sequence) else image_size
     if (
         not isinstance(size, tuple)
         or len(size) != 2
-        or not all(isinstance(side, int) and side >= SMALLEST_SIDE for side in size)
+        or not all(isinstance(side, int) and side >= MIN_SIDE for side in size)
     ):
         raise ValueError(
-            f"Expected image_size=(height, width), each at least {SMALLEST_SIDE} pixels. "
+            f"Expected image_size=(height, width), each at least {MIN_SIDE} pixels. "
             f"Received: image_size={size!r}"
         )
     return size
 
 
 def model_image_size(model: keras.Model, image_size: Sequence[int] | None) -> tuple[int, int]:
-    """The size a user's model takes, checked against the size asked for."""
+    """Returns the image size of a user's model, checked against the requested one.
+
+    Args:
+        model: a built model with one input (B, h, w, 3).
+        image_size: requested height and width; None for the model's own.
+
+    Raises:
+        ValueError: the model has no such input, or was built for another size.
+    """
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise ValueError(
             "Expected a built Keras model with one input of shape (B, h, w, 3). "
             f"Received: {getattr(model, 'name', model)!r} with input_shape={shape}"
         )
-    own = shape[1:3]
-    if image_size is None and None in own:
-        raise ValueError(f"Expected image_size: {model.name} takes any. Received: image_size=None")
-    size = check_image_size(image_size or own)
-    if any(side not in (None, asked) for side, asked in zip(own, size, strict=True)):
+    built_for = shape[1:3]
+    if image_size is None and None in built_for:
         raise ValueError(
-            f"Expected image_size={own}, which {model.name} was built for. "
+            f"Expected image_size, because {model.name} takes images of any size. "
+            "Received: image_size=None"
+        )
+    size = check_image_size(image_size or built_for)
+    if any(side not in (None, requested) for side, requested in zip(built_for, size, strict=True)):
+        raise ValueError(
+            f"Expected image_size={built_for}, which {model.name} was built for. "
             f"Received: image_size={size}"
         )
     return size
 
 
 def feature_shape(model: keras.Model, image_size: tuple[int, int]) -> tuple[int, int]:
-    """(S, C) of a model's output, which is a feature map (B, h, w, C) or a sequence (B, S, C)."""
+    """Returns (S, C) of a model's output, a feature map (B, h, w, C) or a sequence (B, S, C).
+
+    Raises:
+        ValueError: the output is neither.
+    """
     shape = model.compute_output_shape((None, *image_size, 3))
     if not isinstance(shape, tuple) or len(shape) not in (3, 4) or None in shape[1:]:
         raise ValueError(

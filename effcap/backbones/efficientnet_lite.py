@@ -1,10 +1,10 @@
 """EfficientNet-Lite 0, 1 and 2: EfficientNet without squeeze-excite, with ReLU6 and a fixed stem.
 
 The family is scaled as EfficientNet is (Tan and Le, 2019, https://arxiv.org/abs/1905.11946) with
-three changes that make it quantise well (Liu, 2020,
+three changes that make it easy to quantize (Liu, 2020,
 https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html):
-no squeeze-excite, ReLU6 in place of swish, and a stem, a head, a first and a last stage that do
-not grow with the coefficients. Layers are named as in `keras.applications`' EfficientNet.
+no squeeze-excite, ReLU6 instead of swish, and a stem, a head, a first and a last stage that are
+not scaled. Layers are named as in `keras.applications`' EfficientNet.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ OFFSET = -127.0 / 128.0
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-SMALLEST_IMAGE = 32  # the network halves each side five times
+MIN_SIDE = 32  # pixels: the network halves each side five times
 
 
 @dataclass(frozen=True)
 class LiteVariant:
-    """What distinguishes one EfficientNet-Lite from another.
+    """The scaling of one EfficientNet-Lite.
 
-    Args:
-        width: factor on the channels of every stage.
-        depth: factor on the blocks of every stage but the first and the last.
-        image_size: pixels per side the published weights were trained at.
+    Attributes:
+        width: factor on the number of channels of every stage.
+        depth: factor on the number of blocks of every stage but the first and the last.
+        image_size: pixels per side at which the published weights were trained.
         dropout: rate before the classifier.
     """
 
@@ -62,7 +62,7 @@ _STAGES = (
 
 @dataclass(frozen=True)
 class _Block:
-    """One inverted-residual block: `name` is its stage and place in it, as in `block3a`."""
+    """One inverted residual block; `name` is its stage and its letter in it, such as "block3a"."""
 
     name: str
     kernel: int
@@ -71,25 +71,25 @@ class _Block:
     stride: int
 
 
-def EfficientNetLite(  # noqa: N802  (a model is built by its name, as in keras.applications)
+def EfficientNetLite(  # noqa: N802  named as in keras.applications
     variant: str,
     image_size: int | tuple[int, int] | None = None,
     classes: int | None = None,
     drop_connect: float = 0.2,
 ) -> keras.Model:
-    """Builds an EfficientNet-Lite with random weights.
+    """Creates an EfficientNet-Lite with random weights.
 
-    The input is preprocessed already: `pixels * SCALE + OFFSET`. The ImageNet weights are loaded
-    by `effcap.weights.lite_imagenet.load_lite_imagenet`.
+    Its inputs are preprocessed: `pixels * SCALE + OFFSET`.
+    `effcap.weights.lite_imagenet.load_lite_imagenet` loads the ImageNet weights.
 
     Args:
         variant: "lite0", "lite1" or "lite2".
-        image_size: pixels per side, or (height, width), at least 32. None means the size of the
-            published weights: 224, 240 or 260.
-        classes: size of the softmax classifier on top; the published one has 1000. None (default)
-            leaves it out.
+        image_size: pixels per side, or (height, width), at least 32 (default: that of the
+            published weights, 224, 240 or 260).
+        classes: number of classes of a softmax classifier; the published one has 1000 (default:
+            no classifier).
         drop_connect: rate at which the last residual branch is dropped in training; earlier
-            branches are dropped proportionally less.
+            branches are dropped proportionally less (default: 0.2).
 
     Returns:
         A functional model named "efficientnet_lite0" (or 1, 2), from (B, height, width, 3) to the
@@ -97,14 +97,20 @@ def EfficientNetLite(  # noqa: N802  (a model is built by its name, as in keras.
         (B, classes).
 
     Raises:
-        ValueError: unknown variant, image too small, no class or a rate outside [0, 1).
+        ValueError: the variant is unknown, the image too small, there is no class, or the rate is
+            outside [0, 1).
     """
     if variant not in VARIANTS:
-        raise ValueError(f"variant must be in {sorted(VARIANTS)}. Received: variant={variant!r}")
+        raise ValueError(
+            f"Expected variant out of {sorted(VARIANTS)}. Received: variant={variant!r}"
+        )
     if classes is not None and classes < 1:
-        raise ValueError(f"classes must be positive or None. Received: classes={classes}")
+        raise ValueError(f"Expected classes of at least 1, or None. Received: classes={classes}")
     if not 0 <= drop_connect < 1:
-        raise ValueError(f"drop_connect must be in [0, 1). Received: drop_connect={drop_connect}")
+        raise ValueError(
+            "Expected drop_connect from 0 up to but not including 1. "
+            f"Received: drop_connect={drop_connect}"
+        )
     height, width = _sides(image_size, VARIANTS[variant].image_size)
 
     images = keras.Input((height, width, 3), name="images")
@@ -126,42 +132,42 @@ def EfficientNetLite(  # noqa: N802  (a model is built by its name, as in keras.
 
 
 def _sides(image_size: int | tuple[int, int] | None, native: int) -> tuple[int, int]:
-    """Height and width in pixels, checked."""
+    """Returns height and width in pixels, checked."""
     if image_size is None:
         return native, native
     sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-    if len(sides) != 2 or not all(isinstance(s, int) and s >= SMALLEST_IMAGE for s in sides):
+    if len(sides) != 2 or not all(isinstance(s, int) and s >= MIN_SIDE for s in sides):
         raise ValueError(
-            f"image_size must be an integer or (height, width), each at least {SMALLEST_IMAGE}. "
+            f"Expected image_size=side or (height, width), each at least {MIN_SIDE}. "
             f"Received: image_size={image_size!r}"
         )
-    return tuple(sides)
+    return sides[0], sides[1]
 
 
 def _blocks(variant: LiteVariant) -> Iterator[_Block]:
-    """The variant's blocks in order."""
+    """Yields the blocks of a variant in order."""
     for stage, (kernel, repeats, channels, expansion, stride) in enumerate(_STAGES):
         if stage not in (0, len(_STAGES) - 1):
             repeats = math.ceil(repeats * variant.depth)
-        for place in range(repeats):
+        for index in range(repeats):
             yield _Block(
-                name=f"block{stage + 1}{chr(ord('a') + place)}",
+                name=f"block{stage + 1}{chr(ord('a') + index)}",
                 kernel=kernel,
                 channels=_scaled_channels(channels, variant.width),
                 expansion=expansion,
-                stride=stride if place == 0 else 1,
+                stride=stride if index == 0 else 1,
             )
 
 
 def _scaled_channels(channels: int, width: float) -> int:
-    """`channels * width` to the nearest multiple of 8, never more than a tenth below."""
+    """Rounds `channels * width` to a multiple of 8, at most a tenth down."""
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def _residual(x: keras.KerasTensor, block: _Block, drop_rate: float) -> keras.KerasTensor:
-    """Expand, convolve per channel, project; the input is added where the shapes allow it."""
+    """Applies a block: expansion, depthwise convolution, projection, residual if shapes allow."""
     inputs = x
     channels = x.shape[-1]
     if block.expansion != 1:
@@ -194,12 +200,12 @@ def _conv(
     stride: int = 1,
     activation: bool = True,
 ) -> keras.KerasTensor:
-    """Convolution without bias, batch-norm and ReLU6: `name`_conv, `name`_bn, `name`_activation."""
+    """Applies `name`_conv (no bias), `name`_bn (batch norm) and `name`_activation (ReLU6)."""
     x = layers.Conv2D(
         channels,
         kernel,
         strides=stride,
-        padding="same",  # pads the far side more where the stride leaves an odd rest: as trained
+        padding="same",  # as trained: pads the far side more if the padding is odd
         use_bias=False,
         kernel_initializer=_kernel_initializer(),
         name=f"{name}_conv",

@@ -1,1 +1,1 @@
-"""Language decoders and the layers that fuse memory into them. May use `effcap.layers`; knows no images."""
+"""Language decoders and fusion layers. May use `layers`; independent of images."""

@@ -1,80 +1,79 @@
-"""How what is seen enters the text: one layer of fusion in every GPT-2 block."""
+"""Fusion of memory by cross-attention in every block."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
-from effcap.decoders.gated import BranchFusion, MeshedFusion
 from effcap.layers.attention import CrossAttention
 
 
 class CrossFusion(keras.layers.Layer):
     """Pre-norm residual cross-attention on one memory: h + cross(norm(h), memory).
 
-    The output projection starts at zero, so a new captioner writes exactly what its GPT-2 writes.
+    The output projection starts at zero, so a new captioner generates the same text as its
+    language model.
 
     Args:
-        width: model width D.
-        heads: number of heads.
-        dropout: rate on the output.
-        attention_dropout: rate on the attention weights.
+        hidden_dim: model width D.
+        num_heads: number of heads.
+        dropout: rate on the output. Default 0.0.
+        attention_dropout: rate on the attention weights. Default 0.0.
 
     Call arguments:
         x: (R, T, D), R = B*K rows with the K rows of an image adjacent.
-        contexts: what `project` returned of the encoder's memory, computed once per image.
+        memory_kv: result of `precompute_kv` on the encoder's memory, computed once per image.
         norm: the block's first layer norm, for fusions that share it.
 
     Returns:
-        ((R, T, D), attention weights on each memory, (R, H, T, S)).
+        The output (R, T, D), and a tuple of attention weights (R, H, T, S), one for each memory.
 
     Raises:
-        ValueError: for an encoder that gives several memories.
+        ValueError: the encoder gives several memories.
     """
+
+    in_blocks = True
 
     def __init__(
         self,
-        width: int,
-        heads: int,
+        hidden_dim: int,
+        num_heads: int,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
-        self.attention = CrossAttention(width, heads, attention_dropout, name="attention")
+        self.attention = CrossAttention(hidden_dim, num_heads, attention_dropout, name="attention")
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
-    def build(self, shape, memory_shapes):
-        if len(memory_shapes) != 1:
-            raise ValueError(
-                "Expected an encoder that gives one memory for fusion.kind='cross', such as "
-                "encoder.levels=1, or fusion.kind='meshed' for levels and 'branches' for "
-                f"modalities. Received: {len(memory_shapes)} memories"
-            )
+    def build(self, shape: Any, memory_shapes: Any) -> None:
+        check_single_memory(memory_shapes, "cross")
         self.norm.build(shape)
         self.attention.build(shape, memory_shapes[0])
         self.built = True
 
-    def project(self, memory, norm) -> list[dict]:
-        """The context of the one memory: keys and values, each (B, S, H, d)."""
-        return [self.attention.project(part.values, part.visible) for part in memory]
+    def precompute_kv(self, memory: Any, norm: keras.layers.Layer) -> list[dict]:
+        """Computes the keys and values, each (B, S, H, d), of the memory."""
+        return [self.attention.precompute_kv(level.values, level.mask) for level in memory]
 
-    def call(self, x, contexts, norm, training=None):
-        mixed, weights = self.attention(self.norm(x), contexts[0], training=training)  # (R,T,D)
-        return x + self.dropout(mixed, training=training), (weights,)
-
-
-FUSIONS: dict[str, type[keras.layers.Layer]] = {
-    "cross": CrossFusion,
-    "meshed": MeshedFusion,
-    "branches": BranchFusion,
-}
+    def call(
+        self, x: Any, memory_kv: list[dict], norm: Any, training: bool | None = None
+    ) -> tuple[Any, tuple]:
+        output, weights = self.attention(self.norm(x), memory_kv[0], training=training)  # (R,T,D)
+        return x + self.dropout(output, training=training), (weights,)
 
 
-def make_fusion(kind: str | None, **arguments) -> keras.layers.Layer:
-    """The fusion layer called `kind` in hparams; ValueError where there is none of that name."""
-    if kind not in FUSIONS:
+def check_single_memory(memory_shapes: Any, kind: str) -> None:
+    """Checks that the encoder gives one memory.
+
+    Raises:
+        ValueError: it gives several.
+    """
+    if len(memory_shapes) != 1:
         raise ValueError(
-            f"Expected a fusion kind out of {sorted(FUSIONS)}. Received: fusion.kind={kind!r}"
+            f"fusion.kind={kind!r} takes an encoder with one memory, such as one with "
+            "encoder.num_levels=1; use fusion.kind='meshed' for levels or 'modalities' for "
+            f"modalities. Received: {len(memory_shapes)} memories"
         )
-    return FUSIONS[kind](**arguments)

@@ -1,8 +1,9 @@
-"""Fusion through gates that decide, number by number, between text and what is seen."""
+"""Fusions with elementwise gates between text and memory."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -10,28 +11,33 @@ from keras import ops
 from effcap.layers.attention import INITIALIZER_STDDEV, CrossAttention, dense
 
 
-def resurrecting_gate(alpha, tau: float, text, seen):
-    """The self-resurrecting activation unit: alpha of the text and 1 - alpha of what is seen, each
-    left out where its share is no more than tau.
+def resurrecting_gate(alpha: Any, tau: float, text: Any, attended: Any) -> Any:
+    """Computes the self-resurrecting activation unit: alpha * text + (1 - alpha) * attended.
 
-    Chen et al., "VisualGPT", CVPR 2022. With tau = 0 it is a soft mix, with tau = 0.5 a choice.
+    Each term is dropped where its weight is not above tau. With tau = 0 this is a soft mix, with
+    tau = 0.5 a hard choice. Source: Chen et al., "VisualGPT", CVPR 2022.
 
     Args:
-        alpha: (..., D), of 0 to 1.
-        tau: the threshold.
-        text, seen: (..., D).
+        alpha: (..., D), from 0 to 1.
+        tau: threshold.
+        text: (..., D).
+        attended: (..., D), the output of cross-attention.
 
     Returns:
         (..., D).
     """
     zero = ops.zeros((), alpha.dtype)
-    kept = ops.where(alpha > tau, alpha, zero)  # (...,D)
-    added = ops.where(alpha < 1 - tau, 1 - alpha, zero)  # (...,D)
-    return kept * text + added * seen
+    text_weight = ops.where(alpha > tau, alpha, zero)  # (...,D)
+    attended_weight = ops.where(alpha < 1 - tau, 1 - alpha, zero)  # (...,D)
+    return text_weight * text + attended_weight * attended
 
 
 def check_tau(tau: float) -> float:
-    """A threshold of gates; ValueError unless it is from 0 up to but not including 1."""
+    """Checks the threshold of gates and returns it as a float.
+
+    Raises:
+        ValueError: it is not a number from 0 up to but not including 1.
+    """
     if isinstance(tau, bool) or not isinstance(tau, int | float) or not 0 <= tau < 1:
         raise ValueError(
             f"Expected fusion.tau from 0 up to but not including 1. Received: tau={tau!r}"
@@ -40,126 +46,138 @@ def check_tau(tau: float) -> float:
 
 
 class MeshedFusion(keras.layers.Layer):
-    """VisualGPT's: one cross-attention on every level of memory, a gate for each.
+    """VisualGPT's fusion: one cross-attention on every level of memory, and a gate for each level.
 
     With h the text, n the block's first layer norm, and m_i the levels:
     e_i = cross(n(h), n(m_i)); a_i = sigmoid(W_i[h; e_i] + b_i); h becomes the sum over i of
-    `resurrecting_gate(a_i, tau, h, e_i)`, divided by the square root of the number of levels. It
-    takes the place of the text: there is no residual connection around it.
+    `resurrecting_gate(a_i, tau, h, e_i)`, divided by the square root of the number of levels.
+    There is no residual connection around it.
 
     Args:
-        width: model width D.
-        heads: number of heads.
-        dropout: rate on what is seen.
-        attention_dropout: rate on the attention weights.
-        tau: threshold of the gates.
+        hidden_dim: model width D.
+        num_heads: number of heads.
+        dropout: rate on the output of cross-attention. Default 0.0.
+        attention_dropout: rate on the attention weights. Default 0.0.
+        tau: threshold of the gates. Default 0.2.
 
     Call arguments, returns: as in `CrossFusion`.
     """
 
+    in_blocks = True
+
     def __init__(
         self,
-        width: int,
-        heads: int,
+        hidden_dim: int,
+        num_heads: int,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         tau: float = 0.2,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.tau, self.width = check_tau(tau), width
+        self.tau, self.hidden_dim = check_tau(tau), hidden_dim
         self.attention = CrossAttention(
-            width, heads, attention_dropout, INITIALIZER_STDDEV, name="attention"
+            hidden_dim, num_heads, attention_dropout, INITIALIZER_STDDEV, name="attention"
         )
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
-    def build(self, shape, memory_shapes):
+    def build(self, shape: Any, memory_shapes: Any) -> None:
         self.attention.build(shape, memory_shapes[0])
-        self.gates = [dense(self.width, f"gate_{i}") for i in range(len(memory_shapes))]
+        self.gates = [dense(self.hidden_dim, f"gate_{i}") for i in range(len(memory_shapes))]
         for gate in self.gates:
-            gate.build((*shape[:-1], 2 * self.width))
+            gate.build((*shape[:-1], 2 * self.hidden_dim))
         self.built = True
 
-    def project(self, memory, norm) -> list[dict]:
-        """The context of each level of memory: keys and values, each (B, S, H, d)."""
-        return [self.attention.project(norm(level.values), level.visible) for level in memory]
+    def precompute_kv(self, memory: Any, norm: keras.layers.Layer) -> list[dict]:
+        """Computes the keys and values, each (B, S, H, d), of each level of memory."""
+        return [self.attention.precompute_kv(norm(level.values), level.mask) for level in memory]
 
-    def call(self, x, contexts, norm, training=None):
-        queries, mixed, looks = norm(x), 0.0, []
-        for gate, context in zip(self.gates, contexts, strict=True):
-            seen, weights = self.attention(queries, context, training=training)  # (R,T,D)
-            seen = self.dropout(seen, training=training)
-            alpha = ops.sigmoid(gate(ops.concatenate([x, seen], axis=-1)))  # (R,T,D)
-            mixed = mixed + resurrecting_gate(alpha, self.tau, x, seen)  # (R,T,D)
-            looks.append(weights)
-        return mixed / math.sqrt(len(self.gates)), tuple(looks)
+    def call(
+        self, x: Any, memory_kv: list[dict], norm: Any, training: bool | None = None
+    ) -> tuple[Any, tuple]:
+        queries, mixed, all_weights = norm(x), 0.0, []
+        for gate, level_kv in zip(self.gates, memory_kv, strict=True):
+            attended, weights = self.attention(queries, level_kv, training=training)  # (R,T,D)
+            attended = self.dropout(attended, training=training)
+            alpha = ops.sigmoid(gate(ops.concatenate([x, attended], axis=-1)))  # (R,T,D)
+            mixed = mixed + resurrecting_gate(alpha, self.tau, x, attended)  # (R,T,D)
+            all_weights.append(weights)
+        return mixed / math.sqrt(len(self.gates)), tuple(all_weights)
 
 
-class BranchFusion(keras.layers.Layer):
-    """PlayNTell's: a cross-attention on every memory, summed up, gated or added.
+class ModalityFusion(keras.layers.Layer):
+    """PlayNTell's fusion: the sum of a cross-attention on every memory, gated or added.
 
     With h the text, n the block's first layer norm, and m_k the memories: e is the sum over k of
     cross_k(n(h), n(m_k)); gated, a = sigmoid(W[h; e] + b) and h becomes
-    `resurrecting_gate(a, tau, h, e)`; else h + e.
+    `resurrecting_gate(a, tau, h, e)`; otherwise h + e.
 
     Args:
-        width: model width D.
-        heads: number of heads.
-        dropout: rate on what is seen.
-        attention_dropout: rate on the attention weights.
-        gate: whether there is a gate.
-        tau: threshold of the gate.
+        hidden_dim: model width D.
+        num_heads: number of heads.
+        dropout: rate on the sum. Default 0.0.
+        attention_dropout: rate on the attention weights. Default 0.0.
+        gate: whether there is a gate. Default True.
+        tau: threshold of the gate. Default 0.2.
 
     Call arguments, returns: as in `CrossFusion`.
     """
 
+    in_blocks = True
+
     def __init__(
         self,
-        width: int,
-        heads: int,
+        hidden_dim: int,
+        num_heads: int,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         gate: bool = True,
         tau: float = 0.2,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not isinstance(gate, bool):
             raise ValueError(f"Expected fusion.gate true or false. Received: gate={gate!r}")
-        self.tau, self.width, self.heads = check_tau(tau), width, heads
+        self.tau, self.hidden_dim, self.num_heads = check_tau(tau), hidden_dim, num_heads
         self.attention_dropout = attention_dropout
-        self.gate = dense(width, "gate") if gate else None
+        self.gate = dense(hidden_dim, "gate") if gate else None
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
-    def build(self, shape, memory_shapes):
-        # Without a gate, a new captioner writes what its GPT-2 writes, as with `CrossFusion`.
+    def build(self, shape: Any, memory_shapes: Any) -> None:
+        # Without a gate, a new captioner generates the same text as its language model.
         stddev = 0.0 if self.gate is None else INITIALIZER_STDDEV
         self.attentions = []
-        for number, memory_shape in enumerate(memory_shapes):
+        for i, memory_shape in enumerate(memory_shapes):
             attention = CrossAttention(
-                self.width, self.heads, self.attention_dropout, stddev, name=f"attention_{number}"
+                self.hidden_dim,
+                self.num_heads,
+                self.attention_dropout,
+                stddev,
+                name=f"attention_{i}",
             )
             attention.build(shape, memory_shape)
             self.attentions.append(attention)
         if self.gate is not None:
-            self.gate.build((*shape[:-1], 2 * self.width))
+            self.gate.build((*shape[:-1], 2 * self.hidden_dim))
         self.built = True
 
-    def project(self, memory, norm) -> list[dict]:
-        """The context of each memory: keys and values, each (B, S, H, d)."""
+    def precompute_kv(self, memory: Any, norm: keras.layers.Layer) -> list[dict]:
+        """Computes the keys and values, each (B, S, H, d), of each memory."""
         return [
-            attention.project(norm(part.values), part.visible)
-            for attention, part in zip(self.attentions, memory, strict=True)
+            attention.precompute_kv(norm(modality.values), modality.mask)
+            for attention, modality in zip(self.attentions, memory, strict=True)
         ]
 
-    def call(self, x, contexts, norm, training=None):
-        queries, seen, looks = norm(x), 0.0, []
-        for attention, context in zip(self.attentions, contexts, strict=True):
-            found, weights = attention(queries, context, training=training)  # (R,T,D)
-            seen = seen + found
-            looks.append(weights)
-        seen = self.dropout(seen, training=training)
+    def call(
+        self, x: Any, memory_kv: list[dict], norm: Any, training: bool | None = None
+    ) -> tuple[Any, tuple]:
+        queries, attended, all_weights = norm(x), 0.0, []
+        for attention, modality_kv in zip(self.attentions, memory_kv, strict=True):
+            output, weights = attention(queries, modality_kv, training=training)  # (R,T,D)
+            attended = attended + output
+            all_weights.append(weights)
+        attended = self.dropout(attended, training=training)
         if self.gate is None:
-            return x + seen, tuple(looks)
-        alpha = ops.sigmoid(self.gate(ops.concatenate([x, seen], axis=-1)))  # (R,T,D)
-        return resurrecting_gate(alpha, self.tau, x, seen), tuple(looks)
+            return x + attended, tuple(all_weights)
+        alpha = ops.sigmoid(self.gate(ops.concatenate([x, attended], axis=-1)))  # (R,T,D)
+        return resurrecting_gate(alpha, self.tau, x, attended), tuple(all_weights)

@@ -1,255 +1,281 @@
-"""GPT-2 with a layer of fusion in every block: the part that writes."""
+"""GPT-2 with memory fused into every block, or before the text as a prefix."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 from keras import ops
 
-from effcap.decoders.cross import make_fusion
-from effcap.layers.attention import INITIALIZER_STDDEV
+from effcap.decoders.base import Decoder
+from effcap.decoders.fusions import FUSIONS, create_fusion
+from effcap.layers.embedding import Embedding
 from effcap.layers.transformer import TransformerBlock
 
 CONFIG = (
     "vocabulary_size",
-    "positions",
-    "width",
-    "heads",
-    "layers",
-    "inner",
+    "max_sequence_length",
+    "hidden_dim",
+    "num_heads",
+    "num_layers",
+    "intermediate_dim",
     "dropout",
     "attention_dropout",
-    "special_tokens",
+    "num_special_tokens",
     "frozen",
     "fusion",
 )
 FROZEN = (None, "embeddings", "pretrained")
 
 
-class GPT2(keras.layers.Layer):
-    """GPT-2 (Radford et al., 2019) that looks at memory through a fusion layer in every block.
+class GPT2(Decoder):
+    """GPT-2 (Radford et al. 2019) that attends to memory through a fusion layer.
 
     Args:
-        vocabulary_size: number V of tokens, the added special tokens included.
-        positions: the longest text in tokens.
-        width: model width D.
-        heads: number of heads H.
-        layers: number of blocks L.
-        inner: width of the MLPs' hidden layer; 4*D by default.
-        dropout: rate on embeddings and on what each part adds to the stream.
-        attention_dropout: rate on the attention weights.
-        special_tokens: how many of the V tokens are added special tokens. They have a small
-            embedding table of their own, trainable while the pretrained one is frozen.
-        frozen: what is not trained: None for nothing, "embeddings" for those of tokens and
-            positions, "pretrained" for all that GPT-2 brings along, which leaves fusion and the
-            added special tokens.
-        fusion: `{"kind": "cross", ...}` as in `effcap.decoders.cross.FUSIONS`, or None for plain GPT-2.
+        vocabulary_size: number V of tokens, including added special tokens.
+        max_sequence_length: number of positions. Default 1024.
+        hidden_dim: model width D. Default 768.
+        num_heads: number of heads H. Default 12.
+        num_layers: number of blocks L. Default 12.
+        intermediate_dim: width of the MLPs' hidden layers. None takes 4*D.
+        dropout: rate on embeddings and on each sublayer's output. Default 0.1.
+        attention_dropout: rate on the attention weights. Default 0.1.
+        num_special_tokens: number of added special tokens among the V tokens. They have a small
+            embedding table of their own, trainable while the pretrained one is frozen. Default 0.
+        frozen: variables that are not trained, None, "embeddings" (of tokens and positions) or
+            "pretrained" (all of GPT-2, without fusion and added special tokens).
+        fusion: `{"kind": "cross", ...}` as in `effcap.decoders.fusions.FUSIONS`. None for plain
+            GPT-2.
 
-    Call arguments:
-        tokens: (B, T) int. A row may hold several captions of one photo one after the other.
-        memory: what the encoder gave, a tuple of `Memory` of B rows; None leaves the fusion out.
-        segments: (B, T) int, which caption of the row a token belongs to; a token sees only those
-            of its own caption, and positions count from its start. None: one caption per row.
-
-    Returns:
-        logits (B, T, V) float32.
+    Call arguments, returns: as in `Decoder`.
 
     Raises:
-        ValueError: for hyperparameters that do not fit, or a caption longer than `positions`.
+        ValueError: hyperparameters do not fit each other, or a caption exceeds `max_text_length`.
     """
 
     def __init__(
         self,
         vocabulary_size: int,
-        positions: int = 1024,
-        width: int = 768,
-        heads: int = 12,
-        layers: int = 12,
-        inner: int | None = None,
+        max_sequence_length: int = 1024,
+        hidden_dim: int = 768,
+        num_heads: int = 12,
+        num_layers: int = 12,
+        intermediate_dim: int | None = None,
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
-        special_tokens: int = 0,
+        num_special_tokens: int = 0,
         frozen: str | None = None,
         fusion: dict | None = None,
         name: str = "gpt2",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
-        if not 0 <= special_tokens < vocabulary_size:
+        if not 0 <= num_special_tokens < vocabulary_size:
             raise ValueError(
-                "Expected fewer special tokens than tokens. "
-                f"Received: special_tokens={special_tokens}, vocabulary_size={vocabulary_size}"
+                "Expected num_special_tokens below vocabulary_size. Received: "
+                f"num_special_tokens={num_special_tokens}, vocabulary_size={vocabulary_size}"
             )
         if frozen not in FROZEN:
             raise ValueError(
                 f"Expected frozen out of {', '.join(map(repr, FROZEN))}. "
                 f"Received: frozen={frozen!r}"
             )
-        self.vocabulary_size, self.positions, self.width = vocabulary_size, positions, width
-        self.heads, self.layers, self.inner = heads, layers, inner
+        self.vocabulary_size, self.max_sequence_length = vocabulary_size, max_sequence_length
+        self.hidden_dim, self.num_heads, self.num_layers = hidden_dim, num_heads, num_layers
+        self.intermediate_dim = intermediate_dim
         self.dropout, self.attention_dropout = dropout, attention_dropout
-        self.special_tokens, self.frozen, self.fusion = special_tokens, frozen, fusion
-        self.base_size = vocabulary_size - special_tokens
+        self.num_special_tokens, self.frozen, self.fusion = num_special_tokens, frozen, fusion
+        self.base_size = vocabulary_size - num_special_tokens
+        self.token_embedding = Embedding(self.base_size, hidden_dim, name="token_embedding")
+        self.position_embedding = Embedding(
+            max_sequence_length, hidden_dim, name="position_embedding"
+        )
+        self.special_embedding = None
+        if num_special_tokens:
+            self.special_embedding = Embedding(
+                num_special_tokens, hidden_dim, name="special_embedding"
+            )
         self.embedding_dropout = keras.layers.Dropout(dropout, name="embedding_dropout")
+        self.prefix_fusion = None if self._fuses_in_blocks else self._create_fusion()
         self.blocks = [
             TransformerBlock(
-                width,
-                heads,
-                inner,
+                hidden_dim,
+                num_heads,
+                intermediate_dim,
                 dropout,
                 attention_dropout,
-                depth=layers,
-                fusion=self._make_fusion(),
+                num_layers=num_layers,
+                fusion=self._create_fusion() if self._fuses_in_blocks else None,
                 name=f"block_{i}",
             )
-            for i in range(layers)
+            for i in range(num_layers)
         ]
         self.ln_f = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_f")
 
-    def _make_fusion(self) -> keras.layers.Layer | None:
+    @property
+    def _fuses_in_blocks(self) -> bool:
+        kind = (self.fusion or {}).get("kind")
+        return kind not in FUSIONS or FUSIONS[kind].in_blocks
+
+    def _create_fusion(self) -> keras.layers.Layer | None:
         if self.fusion is None:
             return None
-        names = ("width", "heads", "dropout", "attention_dropout")
+        names = ("hidden_dim", "num_heads", "dropout", "attention_dropout")
         defaults = {name: getattr(self, name) for name in names}
-        return make_fusion(**{"kind": None, **defaults, **self.fusion, "name": "fusion"})
+        return create_fusion(**{"kind": None, **defaults, **self.fusion, "name": "fusion"})
 
-    def build(self, shape=None, memory_shapes=None):
-        start = keras.initializers.RandomNormal(stddev=INITIALIZER_STDDEV)
-        self.wte = self.add_weight(
-            shape=(self.base_size, self.width), initializer=start, name="wte"
-        )
-        self.wpe = self.add_weight(
-            shape=(self.positions, self.width), initializer=start, name="wpe"
-        )
-        self.special_wte = None
-        if self.special_tokens:
-            self.special_wte = self.add_weight(
-                shape=(self.special_tokens, self.width), initializer=start, name="special_wte"
-            )
+    def build(self, shape: Any = None, memory_shapes: Any = None) -> None:
+        for embedding in (self.token_embedding, self.position_embedding, self.special_embedding):
+            if embedding is not None:
+                embedding.build()
+        if self.prefix_fusion is not None:
+            self.prefix_fusion.build(memory_shapes)
+            if self.prefix_length >= self.max_sequence_length:
+                raise ValueError(
+                    f"The prefix takes {self.prefix_length} positions, which leaves none for text. "
+                    "Choose a larger max_sequence_length or an encoder with fewer positions. "
+                    f"Received: max_sequence_length={self.max_sequence_length}"
+                )
         for block in self.blocks:
-            block.build((None, None, self.width), memory_shapes)
-        self.ln_f.build((None, None, self.width))
-        frozen = {None: [], "embeddings": [self.wte, self.wpe]}.get(
-            self.frozen, self.pretrained_variables
-        )
+            block.build((None, None, self.hidden_dim), memory_shapes)
+        self.ln_f.build((None, None, self.hidden_dim))
+        embeddings = [self.token_embedding.embeddings, self.position_embedding.embeddings]
+        frozen = {None: [], "embeddings": embeddings}.get(self.frozen, self.pretrained_variables)
         for variable in frozen:
             variable.trainable = False
         self.built = True
 
     @property
+    def prefix_length(self) -> int:
+        """Number P of positions before the text."""
+        return 0 if self.prefix_fusion is None else self.prefix_fusion.prefix_length
+
+    @property
+    def max_text_length(self) -> int:
+        return self.max_sequence_length - self.prefix_length
+
+    @property
     def pretrained_variables(self) -> list[keras.Variable]:
-        """All that GPT-2 brings along: not the fusion, nor the added special tokens."""
-        added = {id(self.special_wte)}
-        for block in self.blocks:
-            if block.fusion is not None:
-                added |= {id(weight) for weight in block.fusion.weights}
+        added_layers = [self.special_embedding, self.prefix_fusion]
+        added_layers += [block.fusion for block in self.blocks]
+        added = {id(weight) for layer in added_layers if layer for weight in layer.weights}
         return [weight for weight in self.weights if id(weight) not in added]
 
-    def embed(self, tokens, positions):
-        """Embeddings (..., D) of tokens (...) at positions (...)."""
-        x = ops.take(self.wte, ops.minimum(tokens, self.base_size - 1), axis=0)  # (...,D)
-        if self.special_wte is not None:
-            special = ops.maximum(tokens - self.base_size, 0)
-            added = ops.take(self.special_wte, special, axis=0)  # (...,D)
-            x = ops.where(ops.expand_dims(tokens >= self.base_size, -1), added, x)
-        x = x + ops.take(self.wpe, positions, axis=0)  # (...,D)
+    def embed(self, tokens: Any, positions: Any) -> Any:
+        """Computes embeddings (..., D) of tokens (...) at text positions (...)."""
+        x = self.token_embedding(ops.minimum(tokens, self.base_size - 1))  # (...,D)
+        if self.special_embedding is not None:
+            special = self.special_embedding(ops.maximum(tokens - self.base_size, 0))  # (...,D)
+            x = ops.where(ops.expand_dims(tokens >= self.base_size, -1), special, x)
+        x = x + self.position_embedding(ops.add(positions, self.prefix_length))  # (...,D)
         return ops.cast(x, self.compute_dtype)
 
-    def logits(self, x):
-        """Logits (..., V) float32 of the last block's output (..., D), by the tied embeddings."""
+    def logits(self, x: Any) -> Any:
+        """Computes float32 logits (..., V) of the last block's output (..., D)."""
         x = self.ln_f(x)
-        logits = ops.matmul(x, ops.transpose(ops.cast(self.wte, x.dtype)))  # (...,V)
-        if self.special_wte is not None:
-            added = ops.matmul(x, ops.transpose(ops.cast(self.special_wte, x.dtype)))
-            logits = ops.concatenate([logits, added], axis=-1)  # (...,V)
-        return ops.cast(logits, "float32")
+        tables = [self.token_embedding, self.special_embedding]
+        logits = [
+            ops.matmul(x, ops.transpose(ops.cast(table.embeddings, x.dtype)))  # (...,V)
+            for table in tables
+            if table is not None
+        ]
+        return ops.cast(ops.concatenate(logits, axis=-1) if logits[1:] else logits[0], "float32")
 
-    def project(self, memory) -> list:
-        """The fusion contexts of all L blocks, computed once per image and shared by its rows."""
+    def precompute_kv(self, memory: Any, training: bool | None = None) -> list:
         if memory is None or self.fusion is None:
-            return [None] * self.layers
-        return [block.project(memory) for block in self.blocks]
+            return [None] * self.num_layers
+        if self.prefix_fusion is None:
+            return [block.precompute_kv(memory) for block in self.blocks]
+        prefix, mask = self.prefix_fusion(memory, training=training)  # (B,P,D), (B,P)
+        return self._prefix_kv(prefix, mask, training)
 
-    def call(self, tokens, memory=None, segments=None, training=None):
-        return self.look(tokens, memory, segments, training)[0]
+    def _prefix_kv(self, prefix: Any, prefix_mask: Any, training: bool | None) -> list[dict]:
+        """Runs the blocks over a prefix (B, P, D): L x {"keys", "values"}, each (B, P, H, d)."""
+        length = self.prefix_length
+        x = prefix + ops.cast(self.position_embedding.embeddings[:length], prefix.dtype)
+        x = self.embedding_dropout(x, training=training)
+        steps = ops.arange(length)
+        mask = ops.expand_dims(steps[:, None] >= steps[None, :], 0)  # (1,P,P)
+        if prefix_mask is not None:
+            mask = ops.logical_and(mask, ops.expand_dims(prefix_mask, 1))  # (B,P,P)
+        prefix_kv = []
+        for block in self.blocks:
+            x, kv, _ = block(x, attention_mask=mask, training=training)  # (B,P,D)
+            prefix_kv.append(kv if prefix_mask is None else {**kv, "mask": prefix_mask})
+        return prefix_kv
 
-    def look(self, tokens, memory=None, segments=None, training=None) -> tuple:
-        """What a call gives, and where the text looks: for each of L blocks the attention weights
-        on each memory, (B, H, T, S)."""
-        if segments is None and (tokens.shape[1] or 0) > self.positions:
+    def call_with_attention(
+        self, tokens: Any, memory: Any = None, segments: Any = None, training: bool | None = None
+    ) -> tuple[Any, list[tuple]]:
+        if segments is None and (tokens.shape[1] or 0) > self.max_text_length:
             raise ValueError(
-                f"Expected at most {self.positions} tokens, as many as the decoder has positions "
-                f"for. Received: tokens of shape {tuple(tokens.shape)}"
+                f"Expected at most {self.max_text_length} tokens, as many as the decoder has "
+                f"positions for. Received: tokens of shape {tuple(tokens.shape)}"
             )
-        visible, positions = visibility(tokens, segments)  # (B|1,T,T), (B|1,T)
-        positions = ops.minimum(positions, self.positions - 1)  # padding may run on for longer
+        mask, positions = packed_mask(tokens, segments)  # (B|1,T,T), (B|1,T)
+        positions = ops.minimum(positions, self.max_text_length - 1)  # padding may be longer
         x = self.embed(tokens, positions)  # (B,T,D)
         x = self.embedding_dropout(x, training=training)
-        looks = []
-        for block, contexts in zip(self.blocks, self.project(memory), strict=True):
-            x, _, found = block(x, visible, contexts=contexts, training=training)  # (B,T,D)
-            looks.append(found)
-        return self.logits(x), looks
+        all_weights = []
+        for block, kv in zip(self.blocks, self.precompute_kv(memory, training), strict=True):
+            x, _, weights = block(
+                x, attention_mask=mask, memory_kv=kv, training=training
+            )  # (B,T,D)
+            all_weights.append(weights)
+        return self.logits(x), all_weights
 
     def empty_cache(self, rows: int, length: int) -> list[dict]:
-        """Buffers for the keys and values of `length` positions: L x {"keys", "values"}, each
-        (rows, length, H, d).
-
-        Raises:
-            ValueError: when `length` is more than the model has positions for.
-        """
-        if length > self.positions:
+        if length > self.max_text_length:
             raise ValueError(
-                f"Expected max_tokens of at most {self.positions}, as many as the decoder has "
-                f"positions for. Received: {length}"
+                f"Expected max_new_tokens of at most {self.max_text_length}, as many as the "
+                f"decoder has positions for. Received: {length}"
             )
-        shape = (rows, length, self.heads, self.width // self.heads)
+        shape = (rows, length, self.num_heads, self.hidden_dim // self.num_heads)
         return [
             {name: ops.zeros(shape, dtype=self.compute_dtype) for name in ("keys", "values")}
-            for _ in range(self.layers)
+            for _ in range(self.num_layers)
         ]
 
-    def step(self, tokens, position, cache, contexts):
-        """One step of decoding.
-
-        Args:
-            tokens: (R,) the tokens at `position`; R = B*K, the K rows of an image adjacent.
-            position: int scalar.
-            cache: from `empty_cache` or the step before, with R rows.
-            contexts: from `project`, with B rows.
-
-        Returns:
-            (logits (R, V) of the next token, cache).
-        """
+    def step(
+        self, tokens: Any, position: Any, cache: list[dict], memory_kv: list
+    ) -> tuple[Any, list[dict]]:
         length = cache[0]["keys"].shape[1]
         x = ops.expand_dims(self.embed(tokens, position), 1)  # (R,1,D)
-        visible = ops.reshape(ops.arange(length) <= position, (1, 1, length))  # (1,1,S)
-        written = []
-        for block, layer_cache, seen in zip(self.blocks, cache, contexts, strict=True):
+        mask = ops.reshape(ops.arange(length) <= position, (1, 1, length))  # (1,1,S)
+        new_cache = []
+        for block, layer_cache, kv in zip(self.blocks, cache, memory_kv, strict=True):
             x, layer_cache, _ = block(
-                x, visible, cache=layer_cache, position=position, contexts=seen, training=False
+                x,
+                attention_mask=mask,
+                cache=layer_cache,
+                position=position,
+                memory_kv=kv,
+                training=False,
             )  # (R,1,D)
-            written.append(layer_cache)
-        return self.logits(ops.squeeze(x, 1)), written  # (R,V)
+            new_cache.append(layer_cache)
+        return self.logits(ops.squeeze(x, 1)), new_cache  # (R,V)
 
     def get_config(self) -> dict:
         config = {name: getattr(self, name) for name in CONFIG}
-        # Keras keeps a dict as one of its own, which drags the layer along where it is copied.
+        # A plain dict: Keras's tracked one references the layer and is copied with it.
         return config | {"fusion": None if self.fusion is None else dict(self.fusion)}
 
 
-def visibility(tokens, segments=None):
-    """Which token sees which, and where in its caption each token stands.
+def packed_mask(tokens: Any, segments: Any = None) -> tuple[Any, Any]:
+    """Computes the causal mask of packed captions, and each token's position in its caption.
 
     Args:
         tokens: (B, T).
-        segments: (B, T) int, the caption each token belongs to, or None for one caption per row.
+        segments: int (B, T), the number of the caption that each token belongs to. None for one
+            caption per row.
 
     Returns:
-        (visible bool (B, T, T), positions int32 (B, T)); with 1 in place of B without segments.
+        The mask, bool (B, T, T), and positions, int32 (B, T); with 1 in place of B without
+        segments.
     """
     steps = ops.arange(tokens.shape[1] or ops.shape(tokens)[1], dtype="int32")
-    visible = ops.expand_dims(steps[:, None] >= steps[None, :], 0)  # (1,T,T)
+    mask = ops.expand_dims(steps[:, None] >= steps[None, :], 0)  # (1,T,T)
     if segments is not None:
         same = ops.equal(ops.expand_dims(segments, 2), ops.expand_dims(segments, 1))  # (B,T,T)
-        visible = ops.logical_and(visible, same)  # (B,T,T)
-    return visible, ops.sum(ops.cast(visible, "int32"), axis=-1) - 1  # (B,T)
+        mask = ops.logical_and(mask, same)  # (B,T,T)
+    return mask, ops.sum(ops.cast(mask, "int32"), axis=-1) - 1  # (B,T)

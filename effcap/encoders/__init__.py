@@ -1,1 +1,1 @@
-"""Encoders: images, region features or modalities to memory. May use `backbones` and `layers`."""
+"""Encoders of images, region features and modalities. May use `backbones` and `layers`."""

@@ -1,42 +1,42 @@
-"""From a photo to memory: what the decoder looks at while it writes."""
+"""Encoder of photos: a backbone and transformer blocks without a causal mask."""
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import keras
 from keras import ops
 
 from effcap.backbones.backbone import Backbone
 from effcap.encoders.memory import Memory
-from effcap.encoders.modalities import BranchEncoder
-from effcap.encoders.regions import RegionEncoder
 from effcap.images import Fit
-from effcap.layers.attention import INITIALIZER_STDDEV
+from effcap.layers.embedding import Embedding
 from effcap.layers.transformer import TransformerBlock
 
 MANY_POSITIONS = 1024
 
 
 class ImageEncoder(keras.layers.Layer):
-    """backbone -> project to D + position -> N bidirectional pre-norm blocks -> memory.
+    """Backbone, projection to D, position embedding, N bidirectional pre-norm blocks.
 
-    No relative positions: convolution already carries them.
+    Relative positions are not used, because convolutions already encode them.
 
     Args:
         backbone: a `Backbone`, or its arguments as a dict.
-        width: width D of the memory.
-        blocks: number N of transformer blocks; 0 leaves the projected features as they are.
-        heads: heads in each block.
-        dropout: rate on the projected features and on what each part of a block adds.
-        attention_dropout: rate on the attention weights.
+        hidden_dim: width D of the memory.
+        num_layers: number N of transformer blocks. 0 returns the projected features.
+            Default 2.
+        num_heads: number of heads of each block. Default 8.
+        dropout: rate on the projected features and on each sublayer's output. Default 0.1.
+        attention_dropout: rate on the attention weights. Default 0.0.
 
     Call arguments:
-        inputs: `{"images": (B, h, w, 3)}`, pixels 0..255; or `{"features": (B, S, C)}`, what the
-            backbone gives for them, computed earlier.
+        inputs: `{"images": (B, h, w, 3)}`, pixels 0..255, or `{"features": (B, S, C)}`, the
+            precomputed output of the backbone.
 
     Returns:
-        one `Memory` of values (B, S, D).
+        A tuple of one `Memory` with values (B, S, D).
     """
 
     input_keys = ("images", "features")
@@ -44,100 +44,91 @@ class ImageEncoder(keras.layers.Layer):
     def __init__(
         self,
         backbone: Backbone | dict,
-        width: int,
-        blocks: int = 2,
-        heads: int = 8,
+        hidden_dim: int,
+        num_layers: int = 2,
+        num_heads: int = 8,
         dropout: float = 0.1,
         attention_dropout: float = 0.0,
         name: str = "image_encoder",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.backbone = Backbone(**backbone) if isinstance(backbone, dict) else backbone
-        self.width, self.heads = width, heads
+        self.hidden_dim, self.num_heads = hidden_dim, num_heads
         self.dropout, self.attention_dropout = dropout, attention_dropout
-        self.project = keras.layers.Dense(width, name="project")
+        positions = self.backbone.feature_shape[0]
         self.feature_norm = keras.layers.LayerNormalization(epsilon=1e-5, name="feature_norm")
+        self.projection = keras.layers.Dense(hidden_dim, name="projection")
+        self.position_embedding = Embedding(positions, hidden_dim, name="position_embedding")
         self.feature_dropout = keras.layers.Dropout(dropout, name="feature_dropout")
         self.blocks = [
             TransformerBlock(
-                width,
-                heads,
+                hidden_dim,
+                num_heads,
                 dropout=dropout,
                 attention_dropout=attention_dropout,
-                depth=blocks,
+                num_layers=num_layers,
                 name=f"block_{i}",
             )
-            for i in range(blocks)
+            for i in range(num_layers)
         ]
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels of the images it takes."""
+        """Height and width of the input images, in pixels."""
         return self.backbone.image_size
 
     @property
     def fit(self) -> Fit:
-        """How photos of another shape are brought to that size."""
+        """How photos of another aspect ratio are fitted to `image_size`."""
         return self.backbone.fit
 
     @property
     def memory_shapes(self) -> list[tuple[None, int, int]]:
-        """(None, S, D) of the one memory."""
-        return [(None, self.backbone.feature_shape[0], self.width)]
+        """Shapes of the memories: one (None, S, D)."""
+        return [(None, self.backbone.feature_shape[0], self.hidden_dim)]
 
-    def build(self, shape=None):
-        positions, channels = self.backbone.feature_shape
+    def build(self, shape: Any = None) -> None:
+        positions, feature_dim = self.backbone.feature_shape
         if positions > MANY_POSITIONS:
             warnings.warn(
                 f"The backbone gives {positions} memory positions for images of "
-                f"{self.image_size[0]}x{self.image_size[1]} pixels; more than {MANY_POSITIONS} "
-                "make attention slow. A smaller image_size gives fewer.",
+                f"{self.image_size[0]}x{self.image_size[1]} pixels. More than {MANY_POSITIONS} "
+                "make attention slow; choose a smaller image_size",
                 stacklevel=2,
             )
         if not self.backbone.built:
             self.backbone.build((None, *self.image_size, 3))
-        self.feature_norm.build((None, positions, channels))
-        self.project.build((None, positions, channels))
-        self.position_embedding = self.add_weight(
-            shape=(positions, self.width),
-            initializer=keras.initializers.RandomNormal(stddev=INITIALIZER_STDDEV),
-            name="position_embedding",
-        )
-        for part in (*self.blocks, self.norm):
-            part.build(self.memory_shapes[0])
+        self.feature_norm.build((None, positions, feature_dim))
+        self.projection.build((None, positions, feature_dim))
+        self.position_embedding.build()
+        for layer in (*self.blocks, self.norm):
+            layer.build(self.memory_shapes[0])
         self.built = True
 
-    def features(self, images, training=None):
-        """The backbone's features (B, S, C) of images (B, h, w, 3), pixels 0..255."""
+    def features(self, images: Any, training: bool | None = None) -> Any:
+        """Computes the backbone's features (B, S, C) of images (B, h, w, 3), pixels 0..255."""
         return self.backbone(images, training=training)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict, training: bool | None = None) -> tuple[Memory]:
         if "features" in inputs:
             features = ops.cast(inputs["features"], self.compute_dtype)  # (B,S,C)
         else:
             features = self.features(inputs["images"], training=training)  # (B,S,C)
-        x = self.project(self.feature_norm(features))  # (B,S,D)
-        x = x + ops.cast(self.position_embedding, x.dtype)
+        x = self.projection(self.feature_norm(features))  # (B,S,D)
+        x = x + ops.cast(self.position_embedding.embeddings, x.dtype)
         x = self.feature_dropout(x, training=training)
         for block in self.blocks:
-            x, *_ = block(x, training=training)
+            x, *_ = block(x, training=training)  # (B,S,D)
         return (Memory(self.norm(x)),)
 
     def get_config(self) -> dict:
         return {
             "backbone": self.backbone.get_config(),
-            "width": self.width,
-            "blocks": len(self.blocks),
-            "heads": self.heads,
+            "hidden_dim": self.hidden_dim,
+            "num_layers": len(self.blocks),
+            "num_heads": self.num_heads,
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
         }
-
-
-ENCODERS: dict[str, type[keras.layers.Layer]] = {
-    "image": ImageEncoder,
-    "regions": RegionEncoder,
-    "branches": BranchEncoder,
-}

@@ -1,6 +1,8 @@
-"""The encoder of several modalities side by side, as in PlayNTell."""
+"""Encoder of several modalities, as in PlayNTell."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 
@@ -10,50 +12,50 @@ from effcap.layers.feature_projection import FeatureProjection
 MODALITIES = {"audio": 256, "tags": 300, "artist": 10}
 
 
-class BranchEncoder(keras.layers.Layer):
-    """A `FeatureProjection` for each modality: rows of features in, a memory each out.
+class ModalityEncoder(keras.layers.Layer):
+    """A `FeatureProjection` and a memory for each modality.
 
-    Gabbolini et al., "Data-Efficient Playlist Captioning With Musical and Linguistic Knowledge",
-    EMNLP 2022.
+    Source: Gabbolini et al., "Data-Efficient Playlist Captioning With Musical and Linguistic
+    Knowledge", EMNLP 2022.
 
     Args:
-        width: width D of the memories.
-        modalities: width of the features of each modality, by name; by default those of a playlist:
-            audio (a row per track), tags (a row per distinct tag), artist (one row, the shares of
-            the most frequent artists).
-        dropout: rate on the projected features.
+        hidden_dim: width D of the memories.
+        modalities: width C of the features of each modality, by name. Default those of a playlist:
+            audio (a row per track), tags (a row per distinct tag), artist (one row, the fractions
+            of tracks by the most frequent artists).
+        dropout: rate on the projected features. Default 0.1.
 
     Call arguments:
-        inputs: features (B, S, C) by modality, S as many as that modality has at most in the batch;
-            rows of nothing but zeros are padding. A modality of nothing but padding adds nothing.
+        inputs: features (B, S, C) by modality; rows of zeros are padding. A modality with nothing
+            but padding has no effect.
 
     Returns:
-        a `Memory` of values (B, S, D) for each modality, in order.
+        A tuple with one `Memory` of values (B, S, D) for each modality, in order.
 
     Raises:
-        ValueError: without a modality, or for a width that is none.
+        ValueError: there is no modality, or a width is not a positive integer.
     """
 
     def __init__(
         self,
-        width: int,
+        hidden_dim: int,
         modalities: dict[str, int] | None = None,
         dropout: float = 0.1,
-        name: str = "branch_encoder",
-        **kwargs,
+        name: str = "modality_encoder",
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         modalities = dict(MODALITIES) if modalities is None else dict(modalities)
         if not modalities or not all(
-            isinstance(channels, int) and channels > 0 for channels in modalities.values()
+            isinstance(feature_dim, int) and feature_dim > 0 for feature_dim in modalities.values()
         ):
             raise ValueError(
-                "Expected modalities, the width of the features of each by name, such as "
-                f"{MODALITIES}. Received: modalities={modalities}"
+                f"Expected modalities as a dict of feature widths, such as {MODALITIES}. "
+                f"Received: modalities={modalities}"
             )
-        self.width, self.modalities, self.dropout = width, modalities, dropout
-        self.branches = [
-            FeatureProjection(width, dropout, name=modality) for modality in modalities
+        self.hidden_dim, self.modalities, self.dropout = hidden_dim, modalities, dropout
+        self.projections = [
+            FeatureProjection(hidden_dim, dropout, name=modality) for modality in modalities
         ]
 
     @property
@@ -63,24 +65,24 @@ class BranchEncoder(keras.layers.Layer):
 
     @property
     def memory_shapes(self) -> list[tuple[None, None, int]]:
-        """(None, None, D) for each modality."""
-        return [(None, None, self.width)] * len(self.branches)
+        """Shapes of the memories: (None, None, D) for each modality."""
+        return [(None, None, self.hidden_dim)] * len(self.projections)
 
-    def build(self, shape=None):
-        for branch, channels in zip(self.branches, self.modalities.values(), strict=True):
-            branch.build((None, None, channels))
+    def build(self, shape: Any = None) -> None:
+        for projection, feature_dim in zip(self.projections, self.modalities.values(), strict=True):
+            projection.build((None, None, feature_dim))
         self.built = True
 
-    def call(self, inputs, training=None) -> tuple[Memory, ...]:
+    def call(self, inputs: dict, training: bool | None = None) -> tuple[Memory, ...]:
         return tuple(
-            branch(inputs[modality], training=training)
-            for modality, branch in zip(self.modalities, self.branches, strict=True)
+            Memory(*projection(inputs[modality], training=training))
+            for modality, projection in zip(self.modalities, self.projections, strict=True)
         )
 
     def get_config(self) -> dict:
-        # Keras keeps a dict as one of its own, which drags the layer along where it is copied.
         return {
-            "width": self.width,
+            "hidden_dim": self.hidden_dim,
+            # A plain dict: Keras's tracked one references the layer and is copied with it.
             "modalities": dict(self.modalities),
             "dropout": self.dropout,
         }

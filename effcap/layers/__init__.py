@@ -1,1 +1,1 @@
-"""Layers that encoders and decoders share: attention, transformer blocks. May use Keras alone."""
+"""Layers shared by encoders and decoders: attention, transformer blocks. May use only Keras."""

@@ -1,64 +1,91 @@
-"""Multi-head attention: self-attention with a cache, and cross-attention on projected memory."""
+"""Multi-head attention: self-attention with a cache, and cross-attention on memory."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 INITIALIZER_STDDEV = 0.02  # GPT-2's
+MASKED_SCORE = -1e30
 
 
-def attend(queries, keys, values, visible=None, dropout=None, training=None):
-    """Scaled dot-product attention (Vaswani et al., 2017), with the softmax in float32.
+def attend(
+    queries: Any,
+    keys: Any,
+    values: Any,
+    mask: Any = None,
+    dropout: keras.layers.Layer | None = None,
+    training: bool | None = None,
+) -> tuple[Any, Any]:
+    """Computes scaled dot-product attention (Vaswani et al. 2017), with the softmax in float32.
 
     Args:
         queries: (B, Q, H, d).
         keys: (B, S, H, d).
         values: (B, S, H, d).
-        visible: bool, broadcastable to (B, 1, Q, S), true where a query may look; None: everywhere.
-        dropout: a layer applied to the attention weights, or None.
+        mask: bool, broadcastable to (B, 1, Q, S), true where a query attends. None attends
+            everywhere.
+        dropout: layer applied to the attention weights. None applies none.
         training: whether dropout is active.
 
     Returns:
-        (mixed (B, Q, H*d), weights (B, H, Q, S)); the weights are taken before dropout.
+        The output (B, Q, H*d), and the attention weights (B, H, Q, S) before dropout.
     """
-    _, length, heads, head_width = queries.shape
-    length = ops.shape(queries)[1] if length is None else length
-    queries = queries * (1.0 / math.sqrt(head_width))
+    weights = attention_weights(attention_scores(queries, keys, mask), values.dtype)  # (B,H,Q,S)
+    dropped = weights if dropout is None else dropout(weights, training=training)
+    return weighted_values(dropped, values), weights
+
+
+def attention_scores(queries: Any, keys: Any, mask: Any = None) -> Any:
+    """Computes float32 scores (B, H, Q, S) of queries (B, Q, H, d) and keys (B, S, H, d)."""
+    queries = queries * (1.0 / math.sqrt(queries.shape[-1]))
     scores = ops.einsum("bqhd,bshd->bhqs", queries, keys)  # (B,H,Q,S)
     scores = ops.cast(scores, "float32")
-    if visible is not None:
-        scores = ops.where(visible, scores, -1e30)
-    # Keras warns of a softmax over one position, and of variables that have no gradient.
-    shares = 0 * scores + 1 if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
-    weights = ops.cast(shares, values.dtype)  # (B,H,Q,S)
-    dropped = weights if dropout is None else dropout(weights, training=training)
-    mixed = ops.einsum("bhqs,bshd->bqhd", dropped, values)  # (B,Q,H,d)
-    return ops.reshape(mixed, (-1, length, heads * head_width)), weights  # (B,Q,H*d)
+    return scores if mask is None else ops.where(mask, scores, MASKED_SCORE)
 
 
-def split_heads(x, parts: int, heads: int) -> list:
-    """Splits (B, T, parts*H*d) into `parts` tensors of shape (B, T, H, d)."""
+def attention_weights(scores: Any, dtype: Any) -> Any:
+    """Computes the softmax of scores (B, H, Q, S) over S, in `dtype`."""
+    # Keras warns of a softmax over one position, and of variables without a gradient.
+    weights = 0 * scores + 1 if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+    return ops.cast(weights, dtype)  # (B,H,Q,S)
+
+
+def weighted_values(weights: Any, values: Any) -> Any:
+    """Computes the sums (B, Q, H*d) of values (B, S, H, d) by weights (B, H, Q, S)."""
+    length = weights.shape[2] or ops.shape(weights)[2]
+    num_heads, head_dim = values.shape[2:]
+    mixed = ops.einsum("bhqs,bshd->bqhd", weights, values)  # (B,Q,H,d)
+    return ops.reshape(mixed, (-1, length, num_heads * head_dim))  # (B,Q,H*d)
+
+
+def split_heads(x: Any, num_tensors: int, num_heads: int) -> list[Any]:
+    """Splits (B, T, N*H*d) into `num_tensors` N tensors of shape (B, T, H, d)."""
     length = x.shape[1] or ops.shape(x)[1]
-    pieces = ops.split(x, parts, axis=-1)  # parts x (B,T,H*d)
-    width = pieces[0].shape[-1] // heads
-    return [ops.reshape(piece, (-1, length, heads, width)) for piece in pieces]  # (B,T,H,d)
+    tensors = ops.split(x, num_tensors, axis=-1)  # N x (B,T,H*d)
+    head_dim = tensors[0].shape[-1] // num_heads
+    return [ops.reshape(tensor, (-1, length, num_heads, head_dim)) for tensor in tensors]
 
 
 def dense(units: int, name: str, stddev: float = INITIALIZER_STDDEV) -> keras.layers.Dense:
-    """A dense layer started as GPT-2's are; `stddev=0` starts it at zero."""
-    start = keras.initializers.RandomNormal(stddev=stddev) if stddev else "zeros"
-    return keras.layers.Dense(units, kernel_initializer=start, name=name)
+    """Creates a dense layer initialized as in GPT-2; with `stddev=0` its kernel starts at zero."""
+    initializer = keras.initializers.RandomNormal(stddev=stddev) if stddev else "zeros"
+    return keras.layers.Dense(units, kernel_initializer=initializer, name=name)
 
 
-def check_heads(width: int, heads: int) -> None:
-    """Raises a ValueError unless `width` splits evenly into `heads`."""
-    if width < 1 or heads < 1 or width % heads:
+def check_num_heads(hidden_dim: int, num_heads: int) -> None:
+    """Checks that `hidden_dim` splits evenly into `num_heads`.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if hidden_dim < 1 or num_heads < 1 or hidden_dim % num_heads:
         raise ValueError(
-            f"Expected a width that is a positive multiple of the number of heads. "
-            f"Received: width={width}, heads={heads}"
+            "Expected a hidden_dim that is a positive multiple of num_heads. "
+            f"Received: hidden_dim={hidden_dim}, num_heads={num_heads}"
         )
 
 
@@ -66,125 +93,180 @@ class SelfAttention(keras.layers.Layer):
     """Self-attention with GPT-2's fused query-key-value projection.
 
     Args:
-        width: model width D.
-        heads: number of heads H; D must be a multiple of it.
-        dropout: rate on the attention weights.
-        output_stddev: spread of the initial output projection.
+        hidden_dim: model width D.
+        num_heads: number of heads H, a divisor of D.
+        dropout: rate on the attention weights. Default 0.0.
+        output_stddev: standard deviation of the initial output projection. Default 0.02.
 
     Call arguments:
-        x: (B, T, D).
-        visible: bool (B or 1, T, S), true where row t may look at position s; None for everywhere.
-        cache: None, or `{"keys", "values"}`, each (B, S, H, d): the buffers of earlier positions.
-            The keys and values of x are written at `position`, and x looks at the whole buffer.
-        position: int scalar, where in the buffers x starts; only with `cache`.
+        x: (R, T, D).
+        attention_mask: bool (R or 1, T, S), true where position t attends to s. None attends
+            everywhere.
+        cache: `{"keys", "values"}`, each (R, S, H, d): buffers of earlier positions, into which the
+            keys and values of x are written at `position`. None uses those of x alone.
+        position: int scalar, where in the buffers x starts. Only with `cache`.
+        prefix_kv: `{"keys", "values"}`, each (B, P, H, d), of a prefix that all R = B*K rows of an
+            image attend to, and optionally `"mask"`, bool (B, P). None for no prefix.
 
     Returns:
-        (output (B, T, D), cache): the cache with x written, or None.
+        The output (R, T, D), the keys and values attended to as `{"keys", "values"}`, which are
+        the updated cache, and the attention weights on the prefix, (R, H, T, P) or None.
     """
 
     def __init__(
         self,
-        width: int,
-        heads: int,
+        hidden_dim: int,
+        num_heads: int,
         dropout: float = 0.0,
         output_stddev: float = INITIALIZER_STDDEV,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_heads(width, heads)
-        self.width, self.heads = width, heads
-        self.c_attn = dense(3 * width, "c_attn")
-        self.c_proj = dense(width, "c_proj", output_stddev)
+        check_num_heads(hidden_dim, num_heads)
+        self.hidden_dim, self.num_heads = hidden_dim, num_heads
+        self.c_attn = dense(3 * hidden_dim, "c_attn")
+        self.c_proj = dense(hidden_dim, "c_proj", output_stddev)
         self.attention_dropout = keras.layers.Dropout(dropout, name="attention_dropout")
 
-    def build(self, shape):
+    def build(self, shape: Any) -> None:
         self.c_attn.build(shape)
         self.c_proj.build(shape)
         self.built = True
 
-    def call(self, x, visible=None, cache=None, position=None, training=None):
-        queries, keys, values = split_heads(self.c_attn(x), 3, self.heads)  # 3 x (B,T,H,d)
+    def call(
+        self,
+        x: Any,
+        attention_mask: Any = None,
+        cache: dict | None = None,
+        position: Any = None,
+        prefix_kv: dict | None = None,
+        training: bool | None = None,
+    ) -> tuple[Any, dict, Any]:
+        queries, keys, values = split_heads(self.c_attn(x), 3, self.num_heads)  # 3 x (R,T,H,d)
         if cache is not None:
-            keys = ops.slice_update(cache["keys"], (0, position, 0, 0), keys)  # (B,S,H,d)
-            values = ops.slice_update(cache["values"], (0, position, 0, 0), values)  # (B,S,H,d)
-            cache = {"keys": keys, "values": values}
-        if visible is not None:
-            visible = ops.expand_dims(visible, 1)  # (B,1,T,S)
-        mixed, _ = attend(queries, keys, values, visible, self.attention_dropout, training)
-        return self.c_proj(mixed), cache
+            keys = ops.slice_update(cache["keys"], (0, position, 0, 0), keys)  # (R,S,H,d)
+            values = ops.slice_update(cache["values"], (0, position, 0, 0), values)  # (R,S,H,d)
+        cache = {"keys": keys, "values": values}
+        mask = None if attention_mask is None else ops.expand_dims(attention_mask, 1)  # (R,1,T,S)
+        if prefix_kv is None:
+            mixed, _ = attend(queries, keys, values, mask, self.attention_dropout, training)
+            return self.c_proj(mixed), cache, None
+        scores = attention_scores(queries, keys, mask)  # (R,H,T,S)
+        prefix_scores = self._prefix_scores(queries, prefix_kv)  # (R,H,T,P)
+        num_prefix = prefix_kv["keys"].shape[1]
+        scores = ops.concatenate([prefix_scores, scores], axis=-1)  # (R,H,T,P+S)
+        weights = attention_weights(scores, values.dtype)  # (R,H,T,P+S)
+        dropped = self.attention_dropout(weights, training=training)
+        mixed = weighted_values(dropped[..., num_prefix:], values)  # (R,T,D)
+        mixed = mixed + self._prefix_values(dropped[..., :num_prefix], prefix_kv["values"])
+        return self.c_proj(mixed), cache, weights[..., :num_prefix]
+
+    def _prefix_scores(self, queries: Any, prefix_kv: dict) -> Any:
+        """Computes scores (R, H, T, P) on the prefix, whose keys are not repeated for each row."""
+        rows, length = ops.shape(queries)[0], ops.shape(queries)[1]
+        keys = prefix_kv["keys"]  # (B,P,H,d)
+        images = ops.shape(keys)[0]
+        captions = rows // images
+        shared = ops.reshape(queries, (images, captions * length, *queries.shape[2:]))  # (B,KT,H,d)
+        mask = prefix_kv.get("mask")  # (B,P)
+        if mask is not None:
+            mask = mask[:, None, None, :]  # (B,1,1,P)
+        scores = attention_scores(shared, keys, mask)  # (B,H,KT,P)
+        num_prefix = keys.shape[1]
+        scores = ops.reshape(scores, (images, self.num_heads, captions, length, num_prefix))
+        scores = ops.transpose(scores, (0, 2, 1, 3, 4))  # (B,H,K,T,P) -> (B,K,H,T,P)
+        return ops.reshape(scores, (rows, self.num_heads, length, num_prefix))  # (R,H,T,P)
+
+    def _prefix_values(self, weights: Any, values: Any) -> Any:
+        """Computes the sums (R, T, D) of the prefix's values (B, P, H, d) by weights."""
+        rows, length = ops.shape(weights)[0], ops.shape(weights)[2]
+        images, num_prefix = ops.shape(values)[0], values.shape[1]
+        shape = (images, rows // images, self.num_heads, length, num_prefix)
+        weights = ops.reshape(weights, shape)  # (B,K,H,T,P)
+        weights = ops.transpose(weights, (0, 2, 1, 3, 4))  # (B,K,H,T,P) -> (B,H,K,T,P)
+        weights = ops.reshape(weights, (images, self.num_heads, -1, num_prefix))  # (B,H,KT,P)
+        mixed = ops.einsum("bhqs,bshd->bqhd", weights, values)  # (B,KT,H,d)
+        return ops.reshape(mixed, (rows, length, self.hidden_dim))  # (R,T,D)
 
 
 class CrossAttention(keras.layers.Layer):
     """Attention of text on memory.
 
-    Keys and values are computed once per image by `project` and shared by all rows of the image.
+    Keys and values are computed once per image by `precompute_kv` and shared by its rows.
 
     Args:
-        width: model width D of the text.
-        heads: number of heads H.
-        dropout: rate on the attention weights.
-        output_stddev: spread of the initial output projection, which starts at zero by default.
+        hidden_dim: model width D of the text.
+        num_heads: number of heads H, a divisor of D.
+        dropout: rate on the attention weights. Default 0.0.
+        output_stddev: standard deviation of the initial output projection. Default 0.0, which
+            starts it at zero.
 
     Call arguments:
         x: (R, T, D) with R = B*K rows, the K rows of an image adjacent.
-        context: what `project` returned, with B rows.
+        memory_kv: result of `precompute_kv`, with B rows.
 
     Returns:
-        (output (R, T, D), weights (R, H, T, S)); both zero where nothing of the memory is visible.
+        The output (R, T, D) and the attention weights (R, H, T, S). Both are zero in rows whose
+        memory is masked altogether.
     """
 
     def __init__(
         self,
-        width: int,
-        heads: int,
+        hidden_dim: int,
+        num_heads: int,
         dropout: float = 0.0,
         output_stddev: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_heads(width, heads)
-        self.width, self.heads = width, heads
-        self.query = dense(width, "query")
-        self.key_value = dense(2 * width, "key_value")
-        self.c_proj = dense(width, "c_proj", output_stddev)
+        check_num_heads(hidden_dim, num_heads)
+        self.hidden_dim, self.num_heads = hidden_dim, num_heads
+        self.query = dense(hidden_dim, "query")
+        self.key_value = dense(2 * hidden_dim, "key_value")
+        self.c_proj = dense(hidden_dim, "c_proj", output_stddev)
         self.attention_dropout = keras.layers.Dropout(dropout, name="attention_dropout")
 
-    def build(self, shape, memory_shape):
+    def build(self, shape: Any, memory_shape: Any) -> None:
         self.query.build(shape)
         self.key_value.build(memory_shape)
         self.c_proj.build(shape)
         self.built = True
 
-    def project(self, memory, visible=None) -> dict:
-        """Keys and values, each (B, S, H, d), of memory (B, S, D), and what of it is visible, bool
-        (B, S); None for all."""
-        keys, values = split_heads(self.key_value(memory), 2, self.heads)  # 2 x (B,S,H,d)
-        context = {"keys": keys, "values": values}
-        return context if visible is None else {**context, "visible": visible}
+    def precompute_kv(self, memory: Any, mask: Any = None) -> dict:
+        """Computes the keys and values, each (B, S, H, d), of memory (B, S, D).
 
-    def call(self, x, context, training=None):
-        keys, values = context["keys"], context["values"]  # (B,S,H,d)
-        visible = context.get("visible")  # (B,S)
-        if visible is not None:
-            some = ops.any(visible, axis=1)[:, None, None]  # (B,1,1)
-            visible = visible[:, None, None, :]  # (B,1,1,S)
+        Args:
+            memory: (B, S, D).
+            mask: bool (B, S), false at padding. None masks nothing.
+        """
+        keys, values = split_heads(self.key_value(memory), 2, self.num_heads)  # 2 x (B,S,H,d)
+        memory_kv = {"keys": keys, "values": values}
+        return memory_kv if mask is None else {**memory_kv, "mask": mask}
+
+    def call(self, x: Any, memory_kv: dict, training: bool | None = None) -> tuple[Any, Any]:
+        keys, values = memory_kv["keys"], memory_kv["values"]  # (B,S,H,d)
+        mask = memory_kv.get("mask")  # (B,S)
+        if mask is not None:
+            any_real = ops.any(mask, axis=1)[:, None, None]  # (B,1,1)
+            mask = mask[:, None, None, :]  # (B,1,1,S)
         images, positions = ops.shape(keys)[0], ops.shape(keys)[1]
         rows, length = ops.shape(x)[0], ops.shape(x)[1]
         captions = rows // images
         queries = ops.reshape(
-            self.query(x), (images, captions * length, self.heads, self.width // self.heads)
+            self.query(x),
+            (images, captions * length, self.num_heads, self.hidden_dim // self.num_heads),
         )  # (B,K*T,H,d)
         mixed, weights = attend(
-            queries, keys, values, visible, self.attention_dropout, training
+            queries, keys, values, mask, self.attention_dropout, training
         )  # (B,K*T,D), (B,H,K*T,S)
         output = self.c_proj(mixed)  # (B,K*T,D)
-        if visible is not None:
-            output = ops.where(some, output, ops.zeros((), output.dtype))  # (B,K*T,D)
-            weights = ops.where(visible, weights, ops.zeros((), weights.dtype))  # (B,H,K*T,S)
-        output = ops.reshape(output, (rows, length, self.width))  # (R,T,D)
+        if mask is not None:
+            output = ops.where(any_real, output, ops.zeros((), output.dtype))  # (B,K*T,D)
+            weights = ops.where(mask, weights, ops.zeros((), weights.dtype))  # (B,H,K*T,S)
+        output = ops.reshape(output, (rows, length, self.hidden_dim))  # (R,T,D)
         weights = ops.reshape(
-            weights, (images, self.heads, captions, length, positions)
+            weights, (images, self.num_heads, captions, length, positions)
         )  # (B,H,K,T,S)
         weights = ops.transpose(weights, (0, 2, 1, 3, 4))  # (B,K,H,T,S)
-        weights = ops.reshape(weights, (rows, self.heads, length, positions))  # (R,H,T,S)
+        weights = ops.reshape(weights, (rows, self.num_heads, length, positions))  # (R,H,T,S)
         return output, weights

@@ -1,147 +1,179 @@
-"""The transformer blocks that encoders and decoder are made of."""
+"""Transformer blocks of encoders and decoders."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from effcap.layers.attention import INITIALIZER_STDDEV, SelfAttention, dense
 
 
-def gelu_tanh(x):
-    """GPT-2's form of GELU (Hendrycks and Gimpel, 2016), through a tanh."""
+def gelu_tanh(x: Any) -> Any:
+    """Computes GPT-2's form of GELU (Hendrycks and Gimpel 2016), through a tanh."""
     return keras.activations.gelu(x, approximate=True)
 
 
 class FeedForward(keras.layers.Layer):
-    """An MLP: D -> inner -> D.
+    """An MLP of one hidden layer: D -> intermediate_dim -> D.
 
     Args:
-        width: model width D.
-        inner: width of the hidden layer.
-        output_stddev: spread of the initial output projection.
-        activation: of the hidden layer, GPT-2's GELU by default.
+        hidden_dim: model width D.
+        intermediate_dim: width of the hidden layer.
+        output_stddev: standard deviation of the initial output projection. Default 0.02.
+        activation: activation of the hidden layer. Default GPT-2's GELU.
     """
 
     def __init__(
         self,
-        width: int,
-        inner: int,
+        hidden_dim: int,
+        intermediate_dim: int,
         output_stddev: float = INITIALIZER_STDDEV,
-        activation=gelu_tanh,
-        **kwargs,
+        activation: Callable[[Any], Any] = gelu_tanh,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.activation = activation
-        self.c_fc = dense(inner, "c_fc")
-        self.c_proj = dense(width, "c_proj", output_stddev)
-        self.inner = inner
+        self.c_fc = dense(intermediate_dim, "c_fc")
+        self.c_proj = dense(hidden_dim, "c_proj", output_stddev)
+        self.intermediate_dim = intermediate_dim
 
-    def build(self, shape):
+    def build(self, shape: Any) -> None:
         self.c_fc.build(shape)
-        self.c_proj.build((*shape[:-1], self.inner))
+        self.c_proj.build((*shape[:-1], self.intermediate_dim))
         self.built = True
 
-    def call(self, x):
-        hidden = self.activation(self.c_fc(x))  # (B,T,inner)
+    def call(self, x: Any) -> Any:
+        hidden = self.activation(self.c_fc(x))  # (B,T,intermediate_dim)
         return self.c_proj(hidden)  # (B,T,D)
 
 
 class TransformerBlock(keras.layers.Layer):
-    """self-attention -> fusion (in a decoder) -> MLP, each pre-norm with a residual connection.
+    """A pre-norm block: self-attention, fusion (in a decoder), MLP, each with a residual.
 
     Args:
-        width: model width D.
-        heads: number of heads.
-        inner: width of the MLP's hidden layer; 4*D by default.
-        dropout: rate on what each part adds to the stream.
-        attention_dropout: rate on the attention weights.
-        depth: number of blocks in the stack, by which GPT-2 scales its initial output projections.
-        fusion: a layer as in `effcap.decoders.cross`, or None.
+        hidden_dim: model width D.
+        num_heads: number of heads.
+        intermediate_dim: width of the MLP's hidden layer. None takes 4*D.
+        dropout: rate on the output of each sublayer. Default 0.0.
+        attention_dropout: rate on the attention weights. Default 0.0.
+        num_layers: number of blocks in the stack, by which GPT-2 scales its initial output
+            projections. Default 1.
+        fusion: fusion layer of `effcap.decoders`. None for none.
 
     Call arguments:
         x: (R, T, D).
-        visible, cache, position: as in `SelfAttention`.
-        contexts: what `project` returned; only with `fusion`.
+        attention_mask, cache, position: as in `SelfAttention`.
+        memory_kv: result of the decoder's `precompute_kv` for this block, with B rows: goes to the
+            fusion layer or, without one, to self-attention as a prefix. None for no memory.
 
     Returns:
-        (output (R, T, D), cache, the fusion's attention weights).
+        The output (R, T, D), the keys and values of self-attention, which are the updated cache,
+        and a tuple of attention weights (R, H, T, S), one for each memory.
     """
 
     def __init__(
         self,
-        width: int,
-        heads: int,
-        inner: int | None = None,
+        hidden_dim: int,
+        num_heads: int,
+        intermediate_dim: int | None = None,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
-        depth: int = 1,
+        num_layers: int = 1,
         fusion: keras.layers.Layer | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        output_stddev = INITIALIZER_STDDEV / math.sqrt(2 * depth)
+        output_stddev = INITIALIZER_STDDEV / math.sqrt(2 * num_layers)
         self.ln_1 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_1")
-        self.attn = SelfAttention(width, heads, attention_dropout, output_stddev, name="attn")
+        self.attn = SelfAttention(
+            hidden_dim, num_heads, attention_dropout, output_stddev, name="attn"
+        )
         self.fusion = fusion
         self.ln_2 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_2")
-        self.mlp = FeedForward(width, inner or 4 * width, output_stddev, name="mlp")
+        self.mlp = FeedForward(
+            hidden_dim, intermediate_dim or 4 * hidden_dim, output_stddev, name="mlp"
+        )
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
-    def build(self, shape, memory_shapes=None):
-        for part in (self.ln_1, self.attn, self.ln_2, self.mlp):
-            part.build(shape)
+    def build(self, shape: Any, memory_shapes: Any = None) -> None:
+        for layer in (self.ln_1, self.attn, self.ln_2, self.mlp):
+            layer.build(shape)
         if self.fusion is not None:
             self.fusion.build(shape, memory_shapes)
         self.built = True
 
-    def project(self, memory) -> list[dict]:
-        """The contexts of an encoder's memory, computed once per image."""
-        return self.fusion.project(memory, self.ln_1)
+    def precompute_kv(self, memory: Any) -> list[dict]:
+        """Computes the fusion layer's keys and values of each memory, once per image."""
+        return [] if self.fusion is None else self.fusion.precompute_kv(memory, self.ln_1)
 
-    def call(self, x, visible=None, cache=None, position=None, contexts=None, training=None):
-        mixed, cache = self.attn(
-            self.ln_1(x), visible, cache=cache, position=position, training=training
-        )
+    def call(
+        self,
+        x: Any,
+        attention_mask: Any = None,
+        cache: dict | None = None,
+        position: Any = None,
+        memory_kv: Any = None,
+        training: bool | None = None,
+    ) -> tuple[Any, dict, tuple]:
+        prefix_kv = memory_kv if self.fusion is None else None
+        mixed, cache, prefix_weights = self.attn(
+            self.ln_1(x),
+            attention_mask=attention_mask,
+            cache=cache,
+            position=position,
+            prefix_kv=prefix_kv,
+            training=training,
+        )  # (R,T,D)
         x = x + self.dropout(mixed, training=training)
-        looks = ()
-        if contexts is not None:
-            x, looks = self.fusion(x, contexts, norm=self.ln_1, training=training)
-        return x + self.dropout(self.mlp(self.ln_2(x)), training=training), cache, looks
+        weights = () if prefix_weights is None else (prefix_weights,)
+        if self.fusion is not None and memory_kv is not None:
+            x, weights = self.fusion(x, memory_kv, norm=self.ln_1, training=training)  # (R,T,D)
+        return x + self.dropout(self.mlp(self.ln_2(x)), training=training), cache, weights
 
 
 class PostNormBlock(keras.layers.Layer):
-    """self-attention -> layer norm -> MLP with ReLU -> layer norm (Vaswani et al., 2017).
+    """A post-norm block: self-attention, MLP with ReLU (Vaswani et al. 2017).
 
     Args:
-        width: model width D.
-        heads: number of heads.
-        inner: width of the MLP's hidden layer.
-        dropout: rate on what each part adds to the stream.
+        hidden_dim: model width D.
+        num_heads: number of heads.
+        intermediate_dim: width of the MLP's hidden layer.
+        dropout: rate on the output of each sublayer. Default 0.0.
 
     Call arguments:
         x: (B, S, D).
-        visible: as in `SelfAttention`.
+        attention_mask: as in `SelfAttention`.
 
     Returns:
         (B, S, D).
     """
 
-    def __init__(self, width: int, heads: int, inner: int, dropout: float = 0.0, **kwargs):
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_heads: int,
+        intermediate_dim: int,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
-        self.attn = SelfAttention(width, heads, name="attn")
+        self.attn = SelfAttention(hidden_dim, num_heads, name="attn")
         self.ln_1 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_1")
-        self.mlp = FeedForward(width, inner, activation=keras.activations.relu, name="mlp")
+        self.mlp = FeedForward(
+            hidden_dim, intermediate_dim, activation=keras.activations.relu, name="mlp"
+        )
         self.ln_2 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_2")
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
-    def build(self, shape):
-        for part in (self.attn, self.ln_1, self.mlp, self.ln_2):
-            part.build(shape)
+    def build(self, shape: Any) -> None:
+        for layer in (self.attn, self.ln_1, self.mlp, self.ln_2):
+            layer.build(shape)
         self.built = True
 
-    def call(self, x, visible=None, training=None):
-        mixed, _ = self.attn(x, visible, training=training)
+    def call(self, x: Any, attention_mask: Any = None, training: bool | None = None) -> Any:
+        mixed, *_ = self.attn(x, attention_mask=attention_mask, training=training)
         x = self.ln_1(x + self.dropout(mixed, training=training))
         return self.ln_2(x + self.dropout(self.mlp(x), training=training))

@@ -1,19 +1,21 @@
-"""Scores of captions: BLEU, ROUGE-L, CIDEr and how varied they are, in NumPy; METEOR and SPICE.
+"""Caption metrics in NumPy: BLEU, ROUGE-L, CIDEr and diversity; METEOR and SPICE through Java.
 
     from effcap.metrics import score_captions
     score_captions(["a dog runs"], [["A dog is running.", "a brown dog runs"]]).corpus
 
-Nothing here needs Keras or TensorFlow, and only METEOR and SPICE need Java.
+Only METEOR and SPICE need Java, and nothing exported here needs Keras.
 """
+
+from __future__ import annotations
 
 from effcap.metrics.bleu import bleu
 from effcap.metrics.cider import CiderD, PlainCider
 from effcap.metrics.diversity import (
-    distinct_share,
+    distinct_fraction,
     div_n,
     mean_length,
     self_cider,
-    vocabulary,
+    vocabulary_size,
 )
 from effcap.metrics.frequencies import DocumentFrequencies
 from effcap.metrics.java import MetricUnavailable, meteor, spice
@@ -28,7 +30,7 @@ __all__ = [
     "PlainCider",
     "Scores",
     "bleu",
-    "distinct_share",
+    "distinct_fraction",
     "div_n",
     "mean_length",
     "meteor",
@@ -37,5 +39,5 @@ __all__ = [
     "self_cider",
     "spice",
     "tokenize",
-    "vocabulary",
+    "vocabulary_size",
 ]

@@ -1,16 +1,17 @@
-"""CIDEr and CIDEr-D: how much of what people say of a photo, and of no other, a caption says."""
+"""CIDEr and CIDEr-D."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from effcap.metrics.frequencies import DocumentFrequencies
 from effcap.metrics.ngrams import (
-    ORDERS,
-    Captions,
-    Places,
+    MAX_ORDER,
+    HashedCaptions,
+    NgramIndex,
     Tokens,
     count_ngrams,
     flatten,
@@ -19,34 +20,44 @@ from effcap.metrics.ngrams import (
 SCALE = 10.0
 
 
+@dataclass(frozen=True)
+class _References:
+    """The weighted n-grams of one order of R references, sorted by image and n-gram."""
+
+    index: NgramIndex
+    weights: np.ndarray  # (G,)
+    rows: np.ndarray  # (G,) index of the reference
+    norms: np.ndarray  # (R,)
+
+
 class PlainCider:
-    """CIDEr as Vedantam et al. 2015 define it in section 3: without the changes of CIDEr-D.
+    """CIDEr as defined in section 3 of Vedantam et al., 2015, without the changes of CIDEr-D.
 
-    (What COCO's server and pycocoevalcap call CIDEr is CIDEr-D: use `CiderD` to compare with
-    published scores.)
+    COCO's server and pycocoevalcap use the name CIDEr for CIDEr-D: use `CiderD` to compare with
+    published scores.
 
-    With g(c) the vector of caption c's n-grams, each counted times log(images / images whose
-    references have it), CIDEr-n is the mean over references s of g(c)·g(s) / (|g(c)| |g(s)|), and
-    CIDEr ten times the mean of CIDEr-1 to CIDEr-4. Words are not stemmed, as in the code that
-    the paper's authors published.
+    With g(c) the vector of the n-grams of caption c, each count multiplied by
+    log(images / images whose references contain the n-gram), CIDEr-n is the mean over references s
+    of g(c)·g(s) / (|g(c)| |g(s)|), and CIDEr is ten times the mean of CIDEr-1 to CIDEr-4. Words are
+    not stemmed, as in the code published by the authors.
 
-    Reusable: references are counted once, so that `score` is fast enough to reward samples.
+    References are counted once, so that `score` is fast enough for rewards.
 
     Args:
-        references: of each image, its captions in tokens: words, or token ids.
-        frequencies: how many images have an n-gram; by default in these references, in which case
-            there should be many images: with one alone every score is 0.
-        end_token: a word put at the end of references and of finished candidates, so that captions
-            that break off score less, as in self-critical training (Rennie et al. 2017). It has to
-            be in `frequencies`, too.
+        references: references of each image, in tokens (words or token ids).
+        frequencies: document frequencies; those of `references` by default, which should then be of
+            many images: with a single image all scores are 0.
+        end_token: token appended to references and to finished candidates, which lowers the score
+            of truncated captions, as in self-critical training (Rennie et al., 2017). `frequencies`
+            must include it too.
 
     Raises:
-        ValueError: without images, or for an image without references.
-        TypeError: for references that are not tokenized.
+        ValueError: there are no images, or an image has no references.
+        TypeError: references are not tokenized.
 
     Example:
         >>> cider = CiderD([[tokenize(text) for text in texts] for texts in references])
-        >>> rewards = cider.score(samples, images)
+        >>> rewards = cider.score(captions, images)
     """
 
     def __init__(
@@ -56,21 +67,20 @@ class PlainCider:
         end_token: Hashable | None = None,
     ):
         self.end_token = end_token
-        self.frequencies = frequencies or DocumentFrequencies.of(references, end_token)
+        self.frequencies = frequencies or DocumentFrequencies.from_references(references, end_token)
         if end_token is not None:
             references = [[[*caption, end_token] for caption in group] for group in references]
         captions, images = flatten(references)
-        self.lengths = captions.lengths  # (R,) of R references
-        self.images = np.bincount(images, minlength=len(references))  # (I,) references of each
-        self.orders = [self._index(captions, images, n) for n in range(1, ORDERS + 1)]
+        self.lengths = captions.lengths  # (R,)
+        self.num_references = np.bincount(images, minlength=len(references))  # (I,) per image
+        self.orders = [self._index(captions, images, n) for n in range(1, MAX_ORDER + 1)]
 
-    def _index(self, captions: Captions, images: np.ndarray, n: int) -> tuple:
-        """(places of n-grams by image; in their order the weight and the reference; norms)."""
+    def _index(self, captions: HashedCaptions, images: np.ndarray, n: int) -> _References:
         counts = count_ngrams(captions, n)
-        weights = counts.counts * self.frequencies.idf(counts.hashes, n)
+        weights = counts.counts * self.frequencies.idf(counts.hashes, n)  # (G,)
         norms = _norms(weights, counts.rows, len(captions))
-        places = Places(images[counts.rows], counts.hashes)
-        return places, weights[places.order], counts.rows[places.order], norms
+        index = NgramIndex(images[counts.rows], counts.hashes)
+        return _References(index, weights[index.order], counts.rows[index.order], norms)
 
     def score(
         self,
@@ -78,75 +88,78 @@ class PlainCider:
         images: Sequence[int] | np.ndarray | None = None,
         finished: Sequence[bool] | None = None,
     ) -> np.ndarray:
-        """The score of each caption.
+        """Computes the score of each caption.
 
         Args:
             candidates: N captions in tokens, without the end token.
-            images: (N,) which image's references each is compared with, by its place; by default
-                one caption per image, in order.
-            finished: (N,) whether a caption came to its end; by default all did. Those that did
-                not get no end token.
+            images: (N,), index of the image whose references a caption is compared with; one
+                caption per image, in order, by default.
+            finished: (N,), whether a caption is finished; True by default. The end token is
+                appended to finished captions only.
 
         Returns:
-            (N,), each of 0 to 10; their mean is the score of the corpus.
+            (N,), each in 0..10; their mean is the score of the corpus.
 
         Raises:
-            ValueError: when numbers do not match, or there is no such image.
-            TypeError: for captions that are not tokenized.
+            ValueError: the numbers of captions and images differ, or there is no such image.
+            TypeError: captions are not tokenized.
         """
-        images = self._checked(candidates, images)
+        images = self._check_images(candidates, images)
         if self.end_token is not None:
-            ends = [True] * len(candidates) if finished is None else finished
+            finished = [True] * len(candidates) if finished is None else finished
             candidates = [
-                [*caption, self.end_token] if end else caption
-                for caption, end in zip(candidates, ends, strict=True)
+                [*caption, self.end_token] if is_finished else caption
+                for caption, is_finished in zip(candidates, finished, strict=True)
             ]
-        captions = Captions.of(candidates)
-        total = np.zeros(len(captions))
-        for n, (places, weights, references, norms) in enumerate(self.orders, 1):
+        captions = HashedCaptions.from_tokens(candidates)
+        total = np.zeros(len(captions))  # (N,)
+        for n, references in enumerate(self.orders, 1):
             counts = count_ngrams(captions, n)
-            mine = counts.counts * self.frequencies.idf(counts.hashes, n)  # (G,)
-            my_norms = _norms(mine, counts.rows, len(captions))
-            starts, ends = places.find(images[counts.rows], counts.hashes)
-            here = np.repeat(np.arange(len(starts)), ends - starts)  # (M,) of M matches
-            before = np.cumsum(ends - starts) - (ends - starts)
-            there = np.arange(len(here)) + np.repeat(starts - before, ends - starts)  # (M,)
-            caption, reference = counts.rows[here], references[there]
-            products = self._product(mine[here], weights[there])
-            sizes = my_norms[caption] * norms[reference]
+            weights = counts.counts * self.frequencies.idf(counts.hashes, n)  # (G,)
+            norms = _norms(weights, counts.rows, len(captions))  # (N,)
+            starts, ends = references.index.find(images[counts.rows], counts.hashes)  # (G,), (G,)
+            # M matches: pairs of an n-gram of a caption and the same one of a reference.
+            ours = np.repeat(np.arange(len(starts)), ends - starts)  # (M,)
+            offsets = np.cumsum(ends - starts) - (ends - starts)  # (G,)
+            theirs = np.arange(len(ours)) + np.repeat(starts - offsets, ends - starts)  # (M,)
+            caption, reference = counts.rows[ours], references.rows[theirs]  # (M,), (M,)
+            products = self._product(weights[ours], references.weights[theirs])  # (M,)
+            sizes = norms[caption] * references.norms[reference]  # (M,)
             cosines = np.divide(products, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
             cosines *= self._penalty(captions.lengths[caption] - self.lengths[reference])
             total += np.bincount(caption, cosines, len(captions))
-        return SCALE / ORDERS * total / self.images[images]
+        return SCALE / MAX_ORDER * total / self.num_references[images]
 
-    def _checked(self, candidates: Sequence[Tokens], images) -> np.ndarray:
+    def _check_images(
+        self, candidates: Sequence[Tokens], images: Sequence[int] | np.ndarray | None
+    ) -> np.ndarray:
         if images is None:
-            images = np.arange(len(self.images))
+            images = np.arange(len(self.num_references))
         images = np.asarray(images, np.int64)
         if images.shape != (len(candidates),):
             raise ValueError(
                 f"Expected an image for each of {len(candidates)} captions. Received: {images.size}"
             )
-        if images.size and not 0 <= images.min() <= images.max() < len(self.images):
+        if images.size and not 0 <= images.min() <= images.max() < len(self.num_references):
             raise ValueError(
-                f"Expected images from 0 to {len(self.images) - 1}. "
+                f"Expected images from 0 to {len(self.num_references) - 1}. "
                 f"Received: {images.min()} to {images.max()}"
             )
         return images
 
     def _product(self, candidate: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """What an n-gram that both have adds to the product of their vectors."""
+        """Returns the contribution of common n-grams to the dot product."""
         return candidate * reference
 
     def _penalty(self, difference: np.ndarray) -> np.ndarray | float:
-        """The factor for a difference in length."""
+        """Returns the factor for a difference in length."""
         return 1.0
 
 
 class CiderD(PlainCider):
-    """CIDEr-D (Vedantam et al. 2015, section 5), the CIDEr of COCO's server and pycocoevalcap.
+    """CIDEr-D (Vedantam et al., 2015, section 5), the CIDEr of COCO's server and pycocoevalcap.
 
-    It is harder to game than `PlainCider`: an n-gram counts at most as much as in the reference,
+    Harder to game than `PlainCider`: the weight of an n-gram is clipped to that in the reference,
     min(g(c), g(s))·g(s), and a caption whose length differs by d words from the reference's gets
     exp(-d^2 / 2 sigma^2) of its score, sigma = 6.
     """
@@ -160,6 +173,6 @@ class CiderD(PlainCider):
         return np.exp(-(difference**2) / (2 * self.SIGMA**2))
 
 
-def _norms(weights: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """(N,) lengths of the captions' vectors."""
-    return np.sqrt(np.bincount(rows, weights**2, count))
+def _norms(weights: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    """Returns the norms of the captions' vectors, (N,)."""
+    return np.sqrt(np.bincount(rows, weights**2, size))

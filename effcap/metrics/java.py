@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,96 +20,109 @@ CORENLP_ZIP = "http://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09
 
 
 class MetricUnavailable(OSError):
-    """A metric that cannot be computed here, with what it needs."""
+    """A metric cannot be computed on this machine; the message names what is missing."""
 
 
 def meteor(
     candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> tuple[float, np.ndarray]:
-    """METEOR 1.5 (Denkowski and Lavie 2014), English, by its authors' program.
+    """Computes English METEOR 1.5 (Denkowski and Lavie, 2014) with its authors' program.
 
     Args:
         candidates: N captions in tokens.
-        references: those of each.
+        references: references of each caption, in tokens.
 
     Returns:
-        (score of the corpus, (N,) of each caption), from 0 to 1. The first is no mean of the
-        others: METEOR adds up what it counts in all captions.
+        The score of the corpus, and (N,) scores of the captions, in 0..1. The first is not the
+        mean of the others: METEOR sums its counts over all captions.
 
     Raises:
-        MetricUnavailable: without pycocoevalcap or Java, or when METEOR fails.
-        ValueError: without captions, or without references for each.
+        ImportError: pycocoevalcap is not installed.
+        MetricUnavailable: Java is missing, or METEOR fails.
+        ValueError: there are no captions, or a caption has no references.
     """
     check_available("METEOR")
     from pycocoevalcap.meteor.meteor import Meteor
 
-    targets, captions = _as_pycocoevalcap(candidates, references)
+    targets, captions = _pycocoevalcap_inputs(candidates, references)
     try:
         score, scores = Meteor().compute_score(targets, captions)
     except (OSError, ValueError) as error:
-        raise MetricUnavailable(f"Expected METEOR to run. Received: {error}") from error
+        raise MetricUnavailable(f"METEOR failed: {error}") from error
     return float(score), np.array(scores)
 
 
 def spice(
     candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> tuple[float, np.ndarray]:
-    """SPICE 1.0 (Anderson et al. 2016), by its authors' program.
+    """Computes SPICE 1.0 (Anderson et al., 2016) with its authors' program.
 
-    It needs the jars of Stanford CoreNLP 3.6.0, which pycocoevalcap downloads at first use (400 MB,
+    Needs the jars of Stanford CoreNLP 3.6.0, which pycocoevalcap downloads at first use (400 MB,
     into its own folder), and 8 GB of memory.
 
-    Args, Returns: as `meteor`; the score of the corpus is the mean of the captions'.
+    Args:
+        candidates: N captions in tokens.
+        references: references of each caption, in tokens.
+
+    Returns:
+        The score of the corpus, and (N,) scores of the captions, in 0..1. The first is the mean
+        of the others.
 
     Raises:
-        MetricUnavailable: without pycocoevalcap, Java or the jars, or when SPICE fails.
-        ValueError: without captions, or without references for each.
+        ImportError: pycocoevalcap is not installed.
+        MetricUnavailable: Java or the jars are missing, or SPICE fails.
+        ValueError: there are no captions, or a caption has no references.
     """
     check_available("SPICE")
-    targets, captions = _as_pycocoevalcap(candidates, references)
-    with redirect_stdout(sys.stderr):  # it tells of its downloads
+    targets, captions = _pycocoevalcap_inputs(candidates, references)
+    with redirect_stdout(sys.stderr):  # it prints the progress of its downloads
         scorer = _spice_scorer()
         try:
             score, scores = scorer.compute_score(targets, captions)
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
             raise MetricUnavailable(
-                "Expected SPICE to run; it was written for Java 8 and may fail on later ones. "
-                f"Received: {error}"
+                f"SPICE failed. It was written for Java 8 and may fail with later versions: {error}"
             ) from error
     return float(score), np.array([caption["All"]["f"] for caption in scores])
 
 
-def _spice_scorer():
+def _spice_scorer() -> Any:
     import pycocoevalcap.spice.spice as module
 
     folder = Path(module.__file__).parent / "lib"
     try:
         return module.Spice()
-    except Exception as error:  # whatever a broken download raises
+    except Exception as error:  # broken downloads raise any exception
         raise MetricUnavailable(
-            f"Expected {CORENLP}.jar and {CORENLP}-models.jar in {folder}; fetch {CORENLP_ZIP} and "
-            f"put them there. Received: downloading them failed: {error}"
+            f"SPICE requires {CORENLP}.jar and {CORENLP}-models.jar in {folder}, and downloading "
+            f"them failed: {error}. Take them from {CORENLP_ZIP}"
         ) from error
 
 
 def check_available(metric: str) -> None:
-    """MetricUnavailable without pycocoevalcap or Java; tells what to install."""
+    """Checks that pycocoevalcap and Java are installed; `metric` is named in errors.
+
+    Raises:
+        ImportError: pycocoevalcap is not installed.
+        MetricUnavailable: Java is not installed.
+    """
     try:
         import pycocoevalcap  # noqa: F401
     except ImportError:
-        raise MetricUnavailable(
-            f"Expected pycocoevalcap for {metric}: pip install 'effcap[metrics]'. Received: none"
+        raise ImportError(
+            f"{metric} requires pycocoevalcap: pip install 'effcap[metrics]'"
         ) from None
-    java = shutil.which("java")
-    if java is None:
+    if shutil.which("java") is None:
         raise MetricUnavailable(
-            f"Expected Java for {metric}: install a JRE, such as Debian's default-jre-headless, "
-            f"so that `java` is found. Received: none in PATH={os.environ.get('PATH', '')}"
+            f"{metric} requires Java: install a JRE, such as Debian's default-jre-headless. "
+            f"There is no `java` in PATH={os.environ.get('PATH', '')}"
         )
 
 
-def _as_pycocoevalcap(candidates, references) -> tuple[dict, dict]:
-    """({image: [references]}, {image: [caption]}), tokens between spaces."""
+def _pycocoevalcap_inputs(
+    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """Returns {image: references} and {image: [caption]} as tokens joined by spaces."""
     check_paired(candidates, references)
     targets = {i: [" ".join(words) for words in group] for i, group in enumerate(references)}
     return targets, {i: [" ".join(words)] for i, words in enumerate(candidates)}

@@ -1,8 +1,9 @@
-"""What counts as one token of a caption: the Penn Treebank's conventions, as a table of rules.
+"""Rules for the tokens of captions, following the Penn Treebank's conventions.
 
-`tokenize` tries the rules of a position and takes the longest token that one of them finds. They
-were written from what Stanford's tokenizer (CoreNLP 3.4.1) gives for texts, with one difference on
-purpose: a sign has one spelling. Curly or straight, '90s is '90s, and an unusual hyphen is `-`.
+`tokenize` tries the rules of a position and takes the longest token matched by any of them. The
+rules reproduce the output of Stanford's tokenizer (CoreNLP 3.4.1) with one intended difference:
+each sign has one spelling. '90s has the same tokens with a curly or a straight apostrophe, and all
+hyphens are `-`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-# pycocoevalcap's list; its -LRB- and so on never meet a token, since tokens are in lower case.
+# pycocoevalcap's list, without -LRB- and so on, which never match lower-case tokens.
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 DROPPED = PUNCTUATION | {'"', "---", "----"}
 
-# One spelling for each sign, before any rule is tried.
+# One spelling for each sign, applied before the rules.
 SPELLINGS = str.maketrans(
     {
         **dict.fromkeys("’‛\x92", "'"),
@@ -50,8 +51,8 @@ BRACKETS = str.maketrans(
     {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 )
 
-# Words written as one that are two.
-PARTS = {
+# Words that are split into two tokens.
+SPLIT_WORDS = {
     "cannot": ["can", "not"],
     "gimme": ["gim", "me"],
     "gonna": ["gon", "na"],
@@ -62,10 +63,10 @@ PARTS = {
     "'twas": ["'t", "was"],
 }
 
-# Words with an apostrophe of their own.
+# Words that contain an apostrophe.
 CONTRACTED = "c'est c'mon cap'n e'er ev'ry nat'l ne'er ol' qu'il"
 
-# Words whose period is theirs wherever they stand: titles, names, companies, places, dates, others.
+# Abbreviations that always include their period: titles, names, companies, places, dates, others.
 ABBREVIATIONS = """
     adm atty capt cmdr col cpl det dr esq gen gov hon insp lt maj messrs mlle mme mr mrs ms pfc ph
     pres prof pvt rep reps rev sen sens sfc sgt spc supt treas
@@ -77,12 +78,12 @@ ABBREVIATIONS = """
     apr aug dec feb fri jan jul jun mar mon nov oct sep sept thu thurs tue tues wed
     adj adv cf est etc ext seq tel vs
 """
-# "Mass." the state, but "a mass." of people.
+# Abbreviations only when capitalized: "Mass." the state, but "a mass." of people.
 CAPITAL_ABBREVIATIONS = "Ark Del Ill La Mass Miss Ore Pa Tex Wash"
-# "no. 5" and "pp. 4-6", but "oh no."
+# Abbreviations only before a number: "no. 5" and "pp. 4-6", but "oh no."
 NUMBER_ABBREVIATIONS = "art ca fig figs no nos op pp prop"
 
-# After "plan B." these begin a new sentence, so the period is not the letter's.
+# Words that begin a new sentence after "plan B.", where the period ends the first one.
 SENTENCE_STARTERS = """
     A About According After An As At But Earlier He Her Here However If In It Last Many More Now
     Once One Other Our She Since So Some Such That The Their Then There These They This We What
@@ -91,15 +92,15 @@ SENTENCE_STARTERS = """
 
 
 def _any(words: str, *forms: Callable[[str], str]) -> str:
-    """Pattern of one of the words, written in one of the forms."""
-    written = dict.fromkeys(form(word) for word in words.split() for form in forms)
-    return f"(?:{'|'.join(written)})"
+    """Returns a pattern that matches any of the words in any of the forms."""
+    spellings = dict.fromkeys(form(word) for word in words.split() for form in forms)
+    return f"(?:{'|'.join(spellings)})"
 
 
 _CASES = (str.lower, str.upper, str.capitalize)
 _CAPITALIZED = (str.upper, str.capitalize)
 
-# A letter is what stands in no block of signs: accents and vowel signs belong to their words.
+# Unicode blocks of signs. All other characters are letters, including accents and vowel signs.
 _SIGNS = (
     r"\x00-/:-@\[-`{-©«-´¶-¹»-¿×÷\u0589\u05be\u060c\u061b\u061f\u066a-\u066d\u06d4\u0964\u0965"
     r"\u2000-\u2bff\u3000-\u303f\u30fb\ud800-\uf8ff\ufe00-\ufe0f\ufeff"
@@ -107,7 +108,7 @@ _SIGNS = (
 )
 _L = rf"[^\d{_SIGNS}]"  # a letter
 _A = rf"[^{_SIGNS}]"  # a letter or digit
-_END = rf"(?!{_A})"  # no more of them
+_END = rf"(?!{_A})"  # end of a word
 _WORD = rf"{_A}+(?:_{_A}+)*"  # dog, 5th, snow_board
 _DOTTED = rf"{_L}{_A}*(?:\.{_L}{_A}*)*"  # dog, U.S
 _NUMBER = r"[.,:]?\d+(?:[.,:]\d+)*"  # 5, 1,000.50, 10:30, .5
@@ -116,10 +117,10 @@ _ELIDED = "(?:[DLOdlo]')?"
 _HYPHENED = rf"{_ELIDED}(?:{_DOTTED}\.?|{_NUMBER}|{_WORD})(?:-(?:{_INITIALS}|{_ELIDED}{_WORD}))+"
 _HALF = rf"{_A}+(?:-{_L}+)*"  # of black/blue-green
 _NEW_SENTENCE = rf"\s+{_any(SENTENCE_STARTERS, *_CAPITALIZED)}(?!\S)"
-_PATH = r"[^\s\"<>|(){}]*[^\s\"<>|(){}.,;:!?'-]"  # of a URL: the full stop behind it is not its
+_PATH = r"[^\s\"<>|(){}]*[^\s\"<>|(){}.,;:!?'-]"  # of a URL, without a final full stop
 
-# Where a letter or digit stands; behind each rule what it takes, | where that ends.
-RULES_OF_WORDS = {
+# Rules for tokens that begin with a letter or digit; comments show what they match, up to |.
+WORD_RULES = {
     "word": rf"{_A}+?(?=[nN]['`][tT])|{_WORD}",  # dog, 5th, 4x4s, snow_board, do|n't
     "negation": rf"[nN]['`][tT]{_L}*",  # n't
     "elision": rf"(?:[DLNOdlno]|[A-HJ-XZ])'{_A}{_A}+",  # o'clock, O'Malley, d'oeuvre
@@ -146,8 +147,8 @@ RULES_OF_WORDS = {
     "URL": rf"(?:[Hh]ttps?://|HTTPS?://|www\.){_PATH}",  # http://foo.com/a?b=c
 }
 
-# Where a sign stands: the signs that tokens of the rule begin with, and the rule.
-RULES_OF_SIGNS = {
+# Rules for tokens that begin with a sign: possible first signs, and the pattern.
+SIGN_RULES = {
     "clitic": ("'", rf"'(?:[DdMmSs]|LL|ll|RE|re|VE|ve)(?!{_L})"),  # dog|'s, she|'ll
     "clipped": ("'", rf"'(?:[Tt]is|[Tt]was|em|till?|cause|Em|Till?|Cause|EM){_END}"),  # 'til
     "and": ("'", rf"'[Nn](?:'|{_END})"),  # rock|'n'|roll
@@ -167,5 +168,5 @@ RULES_OF_SIGNS = {
     "telephone": ("(", r"\(\d{3}\) ?\d{3}[-. ]\d{4}"),  # (555) 555-1234
     "repeated": ("!?*_@#<>", r"[!?]{2,}|\*+|_+|@+|#+|<<|>>"),
 }
-# What other signs are tokens; emoji, say, are none.
+# Other signs that are tokens; emoji are not.
 SIGN = r"[!-~¡-¿×÷\u2016-\u2042\u2070-\u214f\u2190-\u2bff\u3001-\u3012\u30fb\uff01-\uff65]"

@@ -1,4 +1,4 @@
-"""ROUGE-L: the longest sequence of words, gaps allowed, that a caption shares with a reference."""
+"""ROUGE-L."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 
 from effcap.metrics.ngrams import Tokens, check_paired
 
-BETA = 1.2  # how much more recall counts than precision, as pycocoevalcap has it
+BETA = 1.2  # weight of recall relative to precision, pycocoevalcap's
 
 
 def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
-    """ROUGE-L of each caption (Lin 2004), as pycocoevalcap computes it.
+    """Computes ROUGE-L of each caption (Lin, 2004), as pycocoevalcap does.
 
-    With P the longest common subsequence over the caption's length and R that over the reference's,
-    each the highest among the references: (1 + b^2) P R / (R + b^2 P), b = 1.2. A caption without
-    words has 0.
+    With P the length of the longest common subsequence divided by the caption's length and R the
+    same divided by the reference's length, each the maximum over the references, it is
+    (1 + b^2) P R / (R + b^2 P), b = 1.2. Empty captions score 0.
 
     Args:
         candidates: N captions in tokens.
-        references: those of each.
+        references: references of each caption, in tokens.
 
     Returns:
-        (N,), each from 0 to 1; their mean is the score of the corpus.
+        (N,), each in 0..1; their mean is the score of the corpus.
 
     Raises:
-        ValueError: without captions, or without references for each.
-        TypeError: for captions that are not tokenized.
+        ValueError: there are no captions, or a caption has no references.
+        TypeError: captions are not tokenized.
     """
     check_paired(candidates, references)
     return np.array([_score(*pair) for pair in zip(candidates, references, strict=True)])
@@ -39,29 +39,31 @@ def _score(candidate: Tokens, references: Sequence[Tokens]) -> float:
         raise ValueError("Expected at least one reference per image. Received: none")
     for caption in (candidate, *references):
         if isinstance(caption, str):
-            raise TypeError(f"Expected captions in tokens. Received the text: {caption!r}")
-    shared = [_common(candidate, reference) for reference in references]
-    precision = max(shared) / max(len(candidate), 1)
+            raise TypeError(
+                f"Expected captions in tokens, as returned by tokenize(). Received: {caption!r}"
+            )
+    lengths = [_common_length(candidate, reference) for reference in references]
+    precision = max(lengths) / max(len(candidate), 1)
     recall = max(
         length / max(len(reference), 1)
-        for length, reference in zip(shared, references, strict=True)
+        for length, reference in zip(lengths, references, strict=True)
     )
     if not precision:
         return 0.0
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
 
 
-def _common(first: Tokens, second: Tokens) -> int:
-    """Length of the longest common subsequence.
+def _common_length(first: Tokens, second: Tokens) -> int:
+    """Computes the length of the longest common subsequence.
 
-    A row of the usual table at a time, its steps as the bits of an integer (Hyyrö 2004).
+    One row of the dynamic program at a time, as the bits of an integer (Hyyrö, 2004).
     """
-    places: defaultdict = defaultdict(int)
+    positions: defaultdict = defaultdict(int)  # bits of the positions of each word
     for i, word in enumerate(second):
-        places[word] |= 1 << i
-    everywhere = (1 << len(second)) - 1
-    row = everywhere
+        positions[word] |= 1 << i
+    all_bits = (1 << len(second)) - 1
+    row = all_bits
     for word in first:
-        matched = row & places[word]
-        row = ((row + matched) | (row - matched)) & everywhere
+        matched = row & positions[word]
+        row = ((row + matched) | (row - matched)) & all_bits
     return len(second) - row.bit_count()

@@ -1,4 +1,4 @@
-"""All scores of a set of captions."""
+"""Scores a set of captions with all metrics."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import numpy as np
 from effcap.metrics.bleu import bleu
 from effcap.metrics.cider import CiderD
 from effcap.metrics.diversity import (
-    distinct_share,
+    distinct_fraction,
     div_n,
     mean_length,
     self_cider,
-    vocabulary,
+    vocabulary_size,
 )
 from effcap.metrics.java import meteor, spice
-from effcap.metrics.ngrams import Tokens
 from effcap.metrics.rouge import rouge_l
 from effcap.metrics.tokenize import tokenize
 
@@ -27,12 +26,12 @@ EXTRA = {"METEOR": meteor, "SPICE": spice}
 
 @dataclass(frozen=True)
 class Scores:
-    """What `score_captions` found.
+    """Scores of a corpus and of its images.
 
     Attributes:
-        corpus: scores of all captions together by their names, in the order to show them in.
-        images: "CIDEr" and "ROUGE-L", and METEOR and SPICE where asked for: (N,) of each image,
-            the mean of its captions'.
+        corpus: scores of all captions together by name, in display order.
+        images: "ROUGE-L" and "CIDEr", and "METEOR" and "SPICE" if requested: (N,) scores of the
+            images, each the mean over its captions.
     """
 
     corpus: dict[str, float]
@@ -47,23 +46,22 @@ def score_captions(
 ) -> Scores:
     """Scores captions against references, as COCO's evaluation does.
 
-    BLEU-1 to BLEU-4, ROUGE-L and CIDEr (which is CIDEr-D, see `CiderD`) on tokens of `tokenize`;
-    and what shows collapsed captions: the share that are distinct, the words used, the mean length.
-    Where there are several captions per image, each is scored by itself, and div-1, div-2 and
-    Self-CIDEr tell how much they differ.
+    Computes BLEU-1 to BLEU-4, ROUGE-L and CIDEr (which is CIDEr-D, see `CiderD`) on the tokens of
+    `tokenize`, and measures of collapse: the fraction of distinct captions, the vocabulary size and
+    the mean length. If there are several captions per image, each is scored separately, and div-1,
+    div-2 and Self-CIDEr measure how much they differ.
 
     Args:
-        captions: of each of N images, a caption or several.
-        references: of each image, what people said.
-        extra: "METEOR", "SPICE": what needs Java.
-        track: passes the texts on as they are tokenized, of so many, for a progress bar.
-
-    Returns:
-        `Scores`.
+        captions: one caption or several of each of N images.
+        references: references of each image.
+        extra: additional metrics, "METEOR" and "SPICE", which need Java.
+        track: function of the texts and their number that yields the texts while they are
+            tokenized, for a progress bar.
 
     Raises:
-        ValueError: without images, or for an image without captions or references.
-        MetricUnavailable: for what needs Java, where that is missing.
+        ValueError: there are no images, or an image has no captions or references.
+        ImportError: pycocoevalcap, which `extra` needs, is not installed.
+        MetricUnavailable: Java, which `extra` needs, is missing.
 
     Example:
         >>> score_captions(["a dog runs"], [["A dog is running.", "a brown dog runs"]]).corpus
@@ -72,31 +70,31 @@ def score_captions(
     _check(groups, references)
     texts = list(chain.from_iterable((*groups, *references)))
     words = iter([tokenize(text) for text in track(texts, len(texts))])
-    found = [[next(words) for _ in group] for group in groups]
+    tokenized = [[next(words) for _ in group] for group in groups]
     targets = [[next(words) for _ in group] for group in references]
 
-    images = np.repeat(np.arange(len(groups)), [len(group) for group in groups])  # (C,) captions
-    candidates: list[Tokens] = list(chain.from_iterable(found))
+    images = np.repeat(np.arange(len(groups)), [len(group) for group in groups])  # (C,) of captions
+    candidates = list(chain.from_iterable(tokenized))
     paired = [targets[image] for image in images]
     cider = CiderD(targets)
-    each = {"ROUGE-L": rouge_l(candidates, paired), "CIDEr": cider.score(candidates, images)}
+    by_caption = {"ROUGE-L": rouge_l(candidates, paired), "CIDEr": cider.score(candidates, images)}
     corpus = {f"BLEU-{n}": score for n, score in enumerate(bleu(candidates, paired), 1)}
-    corpus |= {name: scores.mean() for name, scores in each.items()}
+    corpus |= {name: scores.mean() for name, scores in by_caption.items()}
     for name in extra:
-        corpus[name], each[name] = EXTRA[name](candidates, paired)
+        corpus[name], by_caption[name] = EXTRA[name](candidates, paired)
     corpus |= {
-        "distinct captions": distinct_share(candidates),
-        "vocabulary": vocabulary(candidates),
+        "distinct captions": distinct_fraction(candidates),
+        "vocabulary": vocabulary_size(candidates),
         "mean length": mean_length(candidates),
     }
     if len(candidates) > len(groups):
-        several = [group for group in found if len(group) > 1]
+        several = [group for group in tokenized if len(group) > 1]
         corpus |= {f"div-{n}": div_n(several, n) for n in (1, 2)}
         corpus["Self-CIDEr"] = self_cider(several, cider.frequencies)
     counts = np.bincount(images)
     return Scores(
         {name: score if isinstance(score, int) else float(score) for name, score in corpus.items()},
-        {name: np.bincount(images, scores) / counts for name, scores in each.items()},
+        {name: np.bincount(images, scores) / counts for name, scores in by_caption.items()},
     )
 
 

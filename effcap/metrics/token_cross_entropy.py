@@ -1,6 +1,8 @@
-"""How well captions are predicted, exactly."""
+"""Token cross-entropy as a Keras metric."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -12,8 +14,8 @@ from effcap.losses import cross_entropy
 class TokenCrossEntropy(keras.metrics.Metric):
     """Cross-entropy per real token, in nats, over all tokens since the last reset.
 
-    (Keras's own mean first divides the sums of a batch by its row length, so that a token counts
-    for less the longer the row it stands in.)
+    Keras's own mean divides the sums of a batch by its row length first, which gives tokens of
+    longer rows less weight.
 
     Call arguments:
         y_true: (B, T) target tokens.
@@ -21,16 +23,18 @@ class TokenCrossEntropy(keras.metrics.Metric):
         sample_weight: (B, T), 1 for real tokens and 0 for padding.
     """
 
-    def __init__(self, name: str = "cross_entropy", **kwargs):
+    def __init__(self, name: str = "cross_entropy", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.total = self.add_variable((), "zeros", name="total")
         self.count = self.add_variable((), "zeros", name="count")
 
-    def update_state(self, y_true, y_pred, sample_weight):
-        weights = ops.cast(sample_weight, self.dtype)  # (B,T)
-        losses = ops.cast(cross_entropy(y_true, y_pred), self.dtype)  # (B,T)
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any) -> None:
+        """Adds the losses of a batch."""
+        weights = ops.cast(sample_weight, self.dtype)  # (B, T)
+        losses = ops.cast(cross_entropy(y_true, y_pred), self.dtype)  # (B, T)
         self.total.assign_add(ops.sum(losses * weights))
         self.count.assign_add(ops.sum(weights))
 
-    def result(self):
+    def result(self) -> Any:
+        """Returns the mean loss per real token, a scalar."""
         return ops.divide_no_nan(self.total, self.count)

@@ -1,1 +1,7 @@
-"""Tokenizers: text to token ids and back. Needs neither Keras nor TensorFlow."""
+"""Byte-level BPE tokenizers. May use `effcap.utils`; imports neither Keras nor TensorFlow."""
+
+from __future__ import annotations
+
+from effcap.tokenizers.tokenizer import Tokenizer
+
+__all__ = ["Tokenizer"]

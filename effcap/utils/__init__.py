@@ -1,1 +1,1 @@
-"""Files, progress bars, lazy imports. May use the standard library and rich alone."""
+"""Helpers for files, progress bars and lazy imports, on the standard library and rich."""

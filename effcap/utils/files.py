@@ -1,4 +1,4 @@
-"""Atomic file writes, and a check of free disk space before a large file is written."""
+"""Atomic file writes and checks of free disk space."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def replace_file(new: Path, path: Path) -> None:
 
 
 def check_disk_space(path: Path, num_bytes: int) -> None:
-    """Checks that a file of `num_bytes` can be written at `path`; nothing is left there.
+    """Checks that a file of `num_bytes` can be written at `path`, by allocating and removing it.
 
-    HDF5 ends the whole process when a disk runs full while it writes, so this comes first.
+    Call it before writing HDF5, which ends the whole process when the disk is full.
 
     Raises:
         OSError: there is too little space, with the numbers.
@@ -37,16 +37,31 @@ def check_disk_space(path: Path, num_bytes: int) -> None:
             elif shutil.disk_usage(path.parent).free < num_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise OSError(_space_message(path, num_bytes, error)) from error
+        if error.errno != errno.ENOSPC:
+            raise OSError(f"Cannot write {path}: {error.strerror or error}") from error
+        raise OSError(_space_message(path.parent, num_bytes)) from error
     finally:
         path.unlink(missing_ok=True)
 
 
-def _space_message(path: Path, num_bytes: int, error: OSError) -> str:
-    if error.errno != errno.ENOSPC:
-        return f"Cannot write {path}: {error.strerror or error}"
-    free = shutil.disk_usage(path.parent).free
+def check_free_space(folder: Path, num_bytes: int, hint: str = "") -> None:
+    """Checks that `num_bytes` are free on the disk of a folder, without writing.
+
+    Args:
+        folder: an existing folder.
+        num_bytes: number of bytes needed.
+        hint: text to append to the error.
+
+    Raises:
+        OSError: there is too little space.
+    """
+    if num_bytes > shutil.disk_usage(folder).free:
+        raise OSError(_space_message(folder, num_bytes) + hint)
+
+
+def _space_message(folder: Path, num_bytes: int) -> str:
+    free = shutil.disk_usage(folder).free
     return (
-        f"Not enough disk space in {path.parent}: {num_bytes / 1e6:.0f} MB needed, "
+        f"Not enough disk space in {folder}: {num_bytes / 1e6:.0f} MB needed, "
         f"{free / 1e6:.0f} MB free"
     )

@@ -1,4 +1,4 @@
-"""Files, folders and patterns into the paths of photos."""
+"""Finds photos by file, folder and glob pattern."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from effcap.images import IMAGE_SUFFIXES
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
+)  # fmt: skip
 
 
-def find_photos(arguments: Sequence[str | Path]) -> list[Path]:
-    """Expand files, folders and patterns into the paths of photos.
+def find_photos(arguments: Sequence[str | Path] | str | Path) -> list[Path]:
+    """Returns the paths of photos, given files, folders and glob patterns.
 
-    A file is taken whatever its suffix. A folder gives the images in it and below it, a pattern
-    (`holiday/*.jpg`, `photos/**`) those that match; an image is told by its suffix, and hidden
-    files and folders are passed over.
+    A file is accepted with any suffix. A folder or a pattern (`holiday/*.jpg`, `photos/**`) is
+    expanded to the files with an image suffix in it and below it, excluding hidden files
+    and folders.
 
     Args:
-        arguments: as they come from a command line.
+        arguments: paths and patterns, as on a command line.
 
     Returns:
-        Each photo once, in the order of the arguments, those of one argument in natural order
+        Each photo once, in the order of the arguments, within an argument in natural order
         (`2.jpg` before `10.jpg`).
 
     Raises:
-        FileNotFoundError: an argument is not there, or gives no photo.
+        FileNotFoundError: an argument does not exist, or contains no photo.
     """
     if isinstance(arguments, str | Path):
         arguments = [arguments]
-    found: dict[str, Path] = {}
+    photos: dict[str, Path] = {}
     for argument in arguments:
         for path in _expand(argument):
-            found.setdefault(os.path.abspath(path), path)
-    return list(found.values())
+            photos.setdefault(os.path.abspath(path), path)
+    return list(photos.values())
 
 
 def _expand(argument: str | Path) -> list[Path]:
@@ -46,48 +48,45 @@ def _expand(argument: str | Path) -> list[Path]:
     elif path.exists():
         return [path]
     elif glob.has_magic(str(argument)):
-        candidates = [
-            Path(match)
-            for match in glob.iglob(str(argument), recursive=True)
-            if os.path.isfile(match)
-        ]
-        where = "matched by the pattern"
+        matches = glob.iglob(str(argument), recursive=True)
+        candidates = [Path(match) for match in matches if os.path.isfile(match)]
+        where = "matching the pattern"
     else:
         raise FileNotFoundError(
-            f"Expected a photo, a folder of photos or a pattern. Received: {str(argument)!r}, "
-            "which is not there."
+            f"There is no file or folder {str(argument)!r}. Give a photo, a folder of photos or a "
+            "pattern."
         )
     photos = [path for path in candidates if path.suffix.lower() in IMAGE_SUFFIXES]
     if not photos:
         raise FileNotFoundError(
-            f"No photo {where} {str(argument)!r}, among {len(candidates)} files. "
-            f"Looked for: {' '.join(IMAGE_SUFFIXES)}"
+            f"No photo {where} {str(argument)!r}, among {len(candidates)} files. Suffixes of "
+            f"photos: {' '.join(IMAGE_SUFFIXES)}"
         )
-    return sorted(photos, key=_natural)
+    return sorted(photos, key=_natural_key)
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Files in a folder and below it, hidden ones left out; links are followed, circles are not."""
+    """Returns the files in and below a folder, without hidden ones; follows each link once."""
 
-    def refuse(error: OSError) -> None:
+    def raise_error(error: OSError) -> None:
         raise error
 
     files: list[Path] = []
     visited = set()
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        visited.add(os.path.realpath(here))
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=raise_error):
+        visited.add(os.path.realpath(root))
         folders[:] = [
             name
             for name in folders
             if not name.startswith(".")
-            and os.path.realpath(os.path.join(here, name)) not in visited
+            and os.path.realpath(os.path.join(root, name)) not in visited
         ]
-        files += [Path(here, name) for name in names if not name.startswith(".")]
+        files += [Path(root, name) for name in names if not name.startswith(".")]
     return files
 
 
-def _natural(path: Path) -> tuple[Any, ...]:
-    """Sort key under which numbers in names count as numbers."""
-    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
-    # Text and digits alternate, so that keys only ever compare text with text.
-    return [[int(x) if i % 2 else x for i, x in enumerate(part)] for part in parts], str(path)
+def _natural_key(path: Path) -> tuple[Any, ...]:
+    """Returns a sort key that compares numbers in names by value."""
+    names = [re.split(r"(\d+)", name.casefold()) for name in path.parts]
+    # Text and digits alternate, so that keys compare only text with text.
+    return [[int(x) if i % 2 else x for i, x in enumerate(name)] for name in names], str(path)

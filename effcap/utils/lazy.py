@@ -1,4 +1,4 @@
-"""Names of a package that are imported when first used, so that TensorFlow is only when needed."""
+"""Lazy imports of package names, so that TensorFlow is loaded only when needed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 def lazy_names(
     package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package.
+    """Returns `__getattr__` and `__dir__` of a package that imports its names lazily.
 
     Args:
-        package: its name.
-        modules: in which module each public name is, relative to the package such as ".fusion".
+        package: name of the package.
+        modules: module of each public name, relative to the package, such as ".losses".
     """
 
     def get(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Progress and lines for people, on stderr, so that results can be piped."""
+"""Progress bars and status lines on stderr, which leaves stdout to results."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from rich.progress import (
 Item = TypeVar("Item")
 
 
-class Bar:
-    """A progress bar with the time left; where stderr is no terminal, a line now and then.
+class ProgressBar:
+    """A progress bar with the remaining time; without a terminal, a line at intervals.
 
-    Use it in a `with` statement: the terminal is left in order whatever happens.
+    Use it in a `with` statement, which restores the terminal on errors too.
 
     Args:
-        title: what is being done.
+        title: text before the bar.
         total: number of steps.
-        every: seconds between two lines where stderr is no terminal.
-        done: steps that were taken earlier.
+        done: number of steps completed earlier, which do not count for the remaining time.
+        interval: seconds between two lines where stderr is not a terminal.
     """
 
-    def __init__(self, title: str, total: int, every: float = 30.0, done: int = 0):
-        self.title, self.total, self.every = title, total, every
-        self.before = self.done = done
+    def __init__(self, title: str, total: int, done: int = 0, *, interval: float = 30.0):
+        self.title, self.total, self.interval = title, total, interval
+        self.first = self.done = done
         self.console = Console(stderr=True)
-        self.drawn = self.console.is_terminal or self.console.is_jupyter
+        self.interactive = self.console.is_terminal or self.console.is_jupyter
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -45,54 +45,55 @@ class Bar:
             TextColumn("left{task.fields[status]}"),
             console=self.console,
             redirect_stdout=False,
-            disable=not self.drawn,
+            disable=not self.interactive,
         )
 
-    def __enter__(self) -> Bar:
-        self.started = self.told = time.monotonic()
+    def __enter__(self) -> ProgressBar:
+        self.started = self.printed = time.monotonic()
         self.bar.start()
         self.task = self.bar.add_task(self.title, total=self.total, completed=self.done, status="")
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
     def advance(self, status: str | None = None, steps: int = 1) -> None:
-        """Counts steps; `status` stays beside the bar until there is another."""
+        """Adds `steps` to the completed ones; `status` stays beside the bar until the next."""
         self.done += steps
-        fields = {} if status is None else {"status": f", {status}"}
-        self.bar.update(self.task, advance=steps, **fields)
+        self.bar.update(self.task, advance=steps)
+        if status is not None:
+            self.set_status(status)
         now = time.monotonic()
-        if not self.drawn and now - self.told >= self.every:
-            self.told = now
-            pace = (now - self.started) / (self.done - self.before)  # seconds per step
-            left = pace * (self.total - self.done)
-            line = f"{self.title}: {self.done} of {self.total}, {timedelta(seconds=round(left))}"
-            say(f"{line} left{'' if status is None else f', {status}'}")
+        if not self.interactive and now - self.printed >= self.interval:
+            self.printed = now
+            seconds_per_step = (now - self.started) / (self.done - self.first)
+            left = timedelta(seconds=round(seconds_per_step * (self.total - self.done)))
+            suffix = "" if status is None else f", {status}"
+            print_line(f"{self.title}: {self.done} of {self.total}, {left} left{suffix}")
 
-    def tell(self, status: str) -> None:
-        """Shows what is going on between two steps."""
+    def set_status(self, status: str) -> None:
+        """Shows `status` beside the bar without completing a step."""
         self.bar.update(self.task, status=f", {status}")
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Prints a line above the bar."""
-        if self.drawn:
+        if self.interactive:
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
         else:
-            say(line)
+            print_line(line)
 
 
-def track(items: Iterable[Item], total: int, title: str | None) -> Iterator[Item]:
-    """`items`, with a `Bar` while they pass; without a title they just pass."""
+def track(iterable: Iterable[Item], total: int, title: str | None) -> Iterator[Item]:
+    """Yields the items of `iterable` with a `ProgressBar`, or without one if `title` is None."""
     if title is None:
-        yield from items
+        yield from iterable
         return
-    with Bar(title, total) as bar:
-        for item in items:
+    with ProgressBar(title, total) as bar:
+        for item in iterable:
             yield item
             bar.advance()
 
 
-def say(line: str) -> None:
-    """Prints a line for people."""
+def print_line(line: str) -> None:
+    """Prints a line to stderr."""
     print(line, file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""Converters that read published weights into models, one module per source, strict both ways."""
+"""Converters of published weights, one module per source. May use all of `effcap`."""

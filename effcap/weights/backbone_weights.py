@@ -1,4 +1,4 @@
-"""What --backbone-weights asks for: ImageNet's, none, or those of a file."""
+"""Selects the weights of a new captioner's backbone: ImageNet, a file, or none."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ IMAGENET, NONE = "imagenet", "none"
 
 
 def check_backbone_weights(weights: str | None) -> None:
-    """FileNotFoundError unless `weights` is one that `load_backbone_weights` takes."""
+    """Checks that `load_backbone_weights` can find `weights`.
+
+    Raises:
+        FileNotFoundError: `weights` is a path that does not exist.
+    """
     if weights not in (None, IMAGENET, NONE) and not Path(weights).exists():
         raise FileNotFoundError(
-            f"Expected backbone weights: {IMAGENET}, {NONE}, or a file. Received: {weights!r}"
+            f'Expected backbone weights "{IMAGENET}", "{NONE}", or a file. Received: {weights!r}'
         )
 
 
 def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> None:
-    """Fills a backbone.
+    """Fills the backbone of a new captioner.
 
     Args:
-        backbone: that of a new captioner; None for an encoder that has none.
-        weights: "imagenet", "none" to leave it as it is, or the path of weights; None for
-            "imagenet" where the backbone's network is known by name, and "none" otherwise.
+        backbone: None for an encoder without a backbone.
+        weights: "imagenet", "none" to keep the random weights, or the path of weights (default:
+            "imagenet" for a network known by name, otherwise "none").
 
     Raises:
-        OSError, ValueError: as `load_imagenet`, and for weights without a backbone.
+        OSError, ValueError: as in `load_imagenet`, and for weights without a backbone.
     """
     from effcap.weights.imagenet import load_imagenet
 
     if backbone is None:
         if weights not in (None, NONE):
             raise ValueError(
-                "Expected no backbone weights: the encoder has no backbone. "
+                "The encoder has no backbone to load weights into. "
                 f"Received: backbone_weights={weights!r}"
             )
         return
-
     if weights is None:
         weights = IMAGENET if isinstance(backbone.network, str) else NONE
     if weights != NONE:

@@ -1,11 +1,10 @@
-"""Downloads OpenAI's GPT-2, resumes where it was broken off, and checks what has arrived."""
+"""Downloads OpenAI's GPT-2, resumes interrupted downloads, and verifies the files."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import http.client
-import shutil
 import ssl
 import time
 import urllib.error
@@ -25,6 +24,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from effcap.utils.files import check_free_space
+
 ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 SIZES = ("124M", "355M", "774M", "1558M")
 FILES = (
@@ -37,15 +38,15 @@ FILES = (
     "model.ckpt.data-00000-of-00001",
 )
 # SHA-256 of the files that are the same for all sizes. The others are checked against the length
-# and the MD5 that the server tells, and the tensors against the checksums in the checkpoint.
+# and the MD5 from the server, and the tensors against the checksums in the checkpoint.
 SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
-CHUNK = 2**20  # bytes
+CHUNK_SIZE = 2**20  # bytes
 TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 5  # in a row without a byte more
-NETWORK = (
+MAX_ATTEMPTS = 5  # in a row without progress
+NETWORK_ERRORS = (
     urllib.error.URLError,
     http.client.HTTPException,
     ssl.SSLError,
@@ -57,30 +58,28 @@ NETWORK = (
 def download_gpt2(size: str, folder: str | PathLike, address: str = ADDRESS) -> Path:
     """Downloads a GPT-2 as OpenAI published it: TensorFlow checkpoint, sizes and tokenizer.
 
-    A file that is there already and right is left as it is. One that was broken off lies beside
-    its place as `….part`; calling again goes on from there.
+    A file that is present and correct is not downloaded again. An incomplete one is kept as
+    `NAME.part`, and the next call resumes it.
 
     Args:
-        size: "124M", "355M", "774M" or "1558M", in parameters.
-        folder: where to; made if missing.
-        address: of the folder that holds the sizes' folders.
+        size: number of parameters: "124M", "355M", "774M" or "1558M".
+        folder: destination, created if missing.
+        address: URL of the folder with a folder for each size.
 
     Returns:
         The folder, which `load_gpt2` and `Tokenizer.from_folder` read.
 
     Raises:
-        ValueError: for an unknown size, or a file that is not what it should be.
-        ConnectionError: without a connection, or when it fails again and again.
-        OSError: where the server refuses, or the disk is full.
+        ValueError: the size is unknown, or a file has another checksum.
+        ConnectionError: there is no connection, or it fails repeatedly without progress.
+        OSError: the server refuses a file, or there is too little disk space.
     """
     if size not in SIZES:
-        raise ValueError(f"Expected a size out of {', '.join(SIZES)}. Received: {size!r}")
+        raise ValueError(f"Expected size out of {', '.join(SIZES)}. Received: size={size!r}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [_ask(f"{address}/{size}/{name}", folder / name) for name in FILES]
-    missing = sum(file.length - file.arrived for file in files)
-    if missing > shutil.disk_usage(folder).free:
-        raise OSError(f"Expected {missing / 1e9:.2f} GB of free disk for {folder}. Received: less")
+    files = [_remote_file(f"{address}/{size}/{name}", folder / name) for name in FILES]
+    check_free_space(folder, sum(file.length - file.received for file in files))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -91,28 +90,37 @@ def download_gpt2(size: str, folder: str | PathLike, address: str = ADDRESS) -> 
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"GPT-2 {size}", total=sum(file.length for file in files))
-        before = 0
+        completed = 0
         for file in files:
-            _fetch(file, lambda done, before=before: progress.update(bar, completed=before + done))
-            before += file.length
-            progress.update(bar, completed=before)
+
+            def report(size: int, completed: int = completed) -> None:
+                progress.update(bar, completed=completed + size)
+
+            _fetch(file, report)
+            completed += file.length
+            progress.update(bar, completed=completed)
     return folder
 
 
 def check_checkpoint(folder: str | PathLike) -> int:
-    """Reads all of a downloaded checkpoint, whose tensors have checksums; its parameters.
+    """Reads all tensors of a downloaded checkpoint, which verifies their checksums.
+
+    Returns:
+        The number of parameters.
 
     Raises:
-        ValueError: for a damaged file, or more or fewer parameters than hparams.json asks for.
+        ValueError: a file is damaged, or the number of parameters does not match hparams.json.
     """
-    from effcap.weights.gpt2.architecture import gpt2_hparams
     from effcap.weights.gpt2.formats import open_gpt2
+    from effcap.weights.gpt2.sizes import gpt2_hparams
 
     sizes = gpt2_hparams(folder)
-    width, inner = sizes["width"], sizes["inner"] or 4 * sizes["width"]
-    block = (4 * width + 2 * inner) * width + 9 * width + inner  # kernels, biases and norms
-    expected = (sizes["vocabulary_size"] + sizes["positions"] + 2) * width
-    expected += sizes["layers"] * block
+    hidden_dim = sizes["hidden_dim"]
+    intermediate_dim = sizes["intermediate_dim"] or 4 * hidden_dim
+    kernels = (4 * hidden_dim + 2 * intermediate_dim) * hidden_dim
+    biases_and_norms = 9 * hidden_dim + intermediate_dim
+    expected = (sizes["vocabulary_size"] + sizes["max_sequence_length"] + 2) * hidden_dim
+    expected += sizes["num_layers"] * (kernels + biases_and_norms)
     count = sum(tensor.read().size for tensor in open_gpt2(folder).tensors.values())
     if count != expected:
         raise ValueError(f"Expected {expected:,} parameters in {folder}. Received: {count:,}")
@@ -120,8 +128,15 @@ def check_checkpoint(folder: str | PathLike) -> int:
 
 
 @dataclass(frozen=True)
-class _File:
-    """A file on the server: its length, its MD5 where the server tells it, and its place here."""
+class _RemoteFile:
+    """A file on the server.
+
+    Attributes:
+        url: its address.
+        path: its destination.
+        length: number of bytes.
+        md5: MD5 in base64, None if the server does not send it.
+    """
 
     url: str
     path: Path
@@ -130,72 +145,77 @@ class _File:
 
     @property
     def part(self) -> Path:
-        """Where it lies until it is whole."""
+        """Path of the incomplete file."""
         return self.path.with_name(f"{self.path.name}.part")
 
     @property
-    def arrived(self) -> int:
-        """Bytes of it that are here."""
-        found = next((path for path in (self.path, self.part) if path.is_file()), None)
-        return 0 if found is None else found.stat().st_size
+    def received(self) -> int:
+        """Number of bytes on this disk."""
+        path = next((path for path in (self.path, self.part) if path.is_file()), None)
+        return 0 if path is None else path.stat().st_size
 
     def difference(self, path: Path) -> str | None:
-        """What is wrong with the file at `path`, as "this. Received: that"; None if nothing."""
+        """Compares a file on disk; returns "expected. Received: actual", or None if it is equal."""
         if path.stat().st_size != self.length:
             return f"{self.length} bytes. Received: {path.stat().st_size}"
         md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
         with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
+            while chunk := file.read(CHUNK_SIZE):
                 md5.update(chunk)
                 sha256.update(chunk)
-        known, received = SHA256.get(self.path.name), sha256.hexdigest()
-        if known not in (None, received):
-            return f"SHA-256 {known}. Received: {received}"
-        received = base64.b64encode(md5.digest()).decode()
-        return None if self.md5 in (None, received) else f"MD5 {self.md5}. Received: {received}"
+        expected, actual = SHA256.get(self.path.name), sha256.hexdigest()
+        if expected not in (None, actual):
+            return f"SHA-256 {expected}. Received: {actual}"
+        actual = base64.b64encode(md5.digest()).decode()
+        return None if self.md5 in (None, actual) else f"MD5 {self.md5}. Received: {actual}"
 
 
-def _ask(url: str, path: Path) -> _File:
-    """What the server tells about a file."""
+def _remote_file(url: str, path: Path) -> _RemoteFile:
+    """Requests the length and the MD5 of a file from the server."""
     request = urllib.request.Request(url, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             length, md5 = (response.headers.get(f"Content-{name}") for name in ("Length", "MD5"))
-    except NETWORK as error:
-        raise _failure(url, error) from error
+    except NETWORK_ERRORS as error:
+        raise _download_error(url, error) from error
     if length is None or not length.isdecimal():
-        raise OSError(f"Expected the server to tell the length of {url}. Received: {length}")
-    return _File(url, path, int(length), md5)
+        raise OSError(f"The server sends no Content-Length for {url}")
+    return _RemoteFile(url, path, int(length), md5)
 
 
-def _failure(url: str, error: Exception) -> OSError:
-    """What is raised in place of an error of the network."""
+def _download_error(url: str, error: Exception) -> OSError:
+    """Returns the error to raise instead of a network error."""
     if isinstance(error, urllib.error.HTTPError):
-        return OSError(f"Expected {url}. Received: HTTP {error.code} {error.reason}")
+        return OSError(f"Cannot download {url}: HTTP {error.code} {error.reason}")
     return ConnectionError(
-        f"Expected a connection to download {url}. Received: {getattr(error, 'reason', error)}. "
-        "The same command goes on where this one broke off"
+        f"Cannot download {url}: {getattr(error, 'reason', error)}. "
+        "Repeat the command to resume the download"
     )
 
 
-def _fetch(file: _File, show: Callable[[int], None]) -> None:
-    """Brings a file to its place, unless it is there and right; `show` is told bytes that came."""
+def _fetch(file: _RemoteFile, report: Callable[[int], None]) -> None:
+    """Downloads a file unless it is present and correct.
+
+    Args:
+        file: the file.
+        report: called with the number of bytes received so far.
+    """
     if file.path.is_file() and file.difference(file.path) is None:
         return
     part, attempts = file.part, 0
-    while (have := part.stat().st_size if part.exists() else 0) != file.length:
-        if have > file.length:  # of another file
+    while (size := part.stat().st_size if part.exists() else 0) != file.length:
+        if size > file.length:  # part of another file
             part.unlink()
             continue
-        error: Exception = ConnectionError("the server broke off")
+        error: Exception = ConnectionError("the server closed the connection")
         try:
-            _append(file, have, show)
-        except NETWORK as failure:
+            _append(file, size, report)
+        except NETWORK_ERRORS as failure:
             error = failure
-        attempts = 0 if part.exists() and part.stat().st_size > have else attempts + 1
+        attempts = 0 if part.exists() and part.stat().st_size > size else attempts + 1
         refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
-        if refused or attempts == ATTEMPTS:
-            raise _failure(file.url, error) from error
+        if refused or attempts == MAX_ATTEMPTS:
+            raise _download_error(file.url, error) from error
         time.sleep(attempts)
     if not file.length:
         part.touch()
@@ -203,21 +223,27 @@ def _fetch(file: _File, show: Callable[[int], None]) -> None:
     if difference is not None:
         part.unlink()
         raise ValueError(
-            f"Expected {file.url} with {difference}. It has been removed: download it again"
+            f"Expected {file.url} with {difference}. The file was removed: download it again"
         )
     part.replace(file.path)
 
 
-def _append(file: _File, have: int, show: Callable[[int], None]) -> None:
-    """Adds to the part what comes, up to the end of the file or of the connection."""
-    request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})
+def _append(file: _RemoteFile, size: int, report: Callable[[int], None]) -> None:
+    """Appends to the incomplete file until the file or the connection ends.
+
+    Args:
+        file: the file.
+        size: number of bytes received before.
+        report: called with the number of bytes received so far.
+    """
+    request = urllib.request.Request(file.url, headers={"Range": f"bytes={size}-"} if size else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         if response.status != 206:
-            have = 0  # all of it comes again
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            size = 0  # the server ignores Range and sends the whole file
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
             raise ConnectionError(f"Content-Range {response.headers.get('Content-Range')}")
-        with file.part.open("ab" if have else "wb") as part:
-            while chunk := response.read(CHUNK):
+        with file.part.open("ab" if size else "wb") as part:
+            while chunk := response.read(CHUNK_SIZE):
                 part.write(chunk)
-                have += len(chunk)
-                show(have)
+                size += len(chunk)
+                report(size)

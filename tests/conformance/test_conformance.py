@@ -1,4 +1,4 @@
-"""What every variant in hparams/ must do, checked on a tiny copy of each."""
+"""Claims that hold for every variant in hparams/, checked on a tiny copy of each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from keras import ops
+
+from effcap.captioner import Captioner
+from effcap.config import list_variants, load_hparams, merge_hparams
+from effcap.encoders.memory import Memory
+from effcap.generation import GenerationModel
+from effcap.losses import CaptionLoss
+from effcap.presets import WEIGHTS
+from effcap.samplers import Beam, Greedy
+from effcap.trainers.batching.in_memory import CaptionBatches
+from effcap.trainers.data.example import Example
+from effcap.trainers.engine.smoke import shrink
+from effcap.trainers.options.batches import BatchOptions
 from helpers.captioners import (
     CAPTIONS,
     compile_quickly,
@@ -15,42 +28,56 @@ from helpers.captioners import (
     example_inputs,
     numpy,
     randomize,
+    tiny_hparams,
 )
-from keras import ops
 
-from effcap.captioner import Captioner
-from effcap.config import list_variants, load_hparams
-from effcap.encoders.memory import Memory
-from effcap.generation import CaptionProgram
-from effcap.losses import CaptionLoss
-from effcap.presets import WEIGHTS
-from effcap.samplers import Beam, Greedy
-from effcap.trainers.batching.in_memory import CaptionBatches
-from effcap.trainers.data.example import CaptionedPhoto
-from effcap.trainers.engine.smoke import shrink
-
-SAMPLER = Greedy(max_tokens=8)
+SAMPLER = Greedy(max_new_tokens=8)
 TIGHT = {"rtol": 0, "atol": 1e-5}
 traced_only = pytest.mark.skipif(keras.backend.backend() == "torch", reason="runs eagerly")
 
 
-def distinct_variants() -> list[str]:
-    """Variants that still differ when they are tiny."""
-    first: dict[str, str] = {}
-    for name in list_variants():
-        small = shrink(load_hparams(name))
-        first.setdefault(json.dumps([small["encoder"], small["decoder"]], sort_keys=True), name)
-    return sorted(first.values())
+def tiny_variants() -> dict[str, dict]:
+    """Returns distinct tiny copies of the variants, and of fusions that no variant has."""
+    variants = {name: load_hparams(name) for name in list_variants()}
+    prefix = {"decoder": {"fusion": {"kind": "prefix"}}}
+    variants["prefix"] = merge_hparams(variants["lite0-small"], prefix)
+    distinct: dict[str, dict] = {}
+    for name, hparams in variants.items():
+        tiny = shrink(hparams)
+        if "backbone" in tiny["encoder"]:  # a network that builds in no time
+            tiny["encoder"]["backbone"] = tiny_hparams()["encoder"]["backbone"]
+        if name == "prefix":  # which takes positions from the text
+            tiny["decoder"]["max_sequence_length"] += 16
+        if not any(same_model(tiny, other) for other in distinct.values()):
+            distinct[name] = tiny
+    return distinct
 
 
-@pytest.fixture(scope="module", params=distinct_variants())
+def same_model(hparams: dict, other: dict) -> bool:
+    return all(hparams[section] == other[section] for section in ("encoder", "decoder"))
+
+
+VARIANTS = tiny_variants()
+
+
+# Of the tests that run every time; the others are marked slow.
+FAST = ("lite0-small", "prefix")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name in sorted(VARIANTS)
+    ],
+)
 def hparams(request) -> dict:
-    return shrink(load_hparams(request.param))
+    return VARIANTS[request.param]
 
 
 @pytest.fixture(scope="module")
 def captioner(hparams, tokenizer) -> Captioner:
-    """The variant with random weights in every part. Not to be changed by a test."""
+    """The variant with random weights in every part. Tests must not change it."""
     keras.utils.set_random_seed(1)
     return randomize(Captioner.from_hparams(hparams, tokenizer))
 
@@ -60,28 +87,29 @@ def captions(captioner) -> list:
     return captioner.generate_batch(example_inputs(captioner.encoder, 4), SAMPLER)
 
 
-class ArraySource:
-    """The encoder's inputs from arrays in memory."""
+class ArrayInputs:
+    """An input loader over arrays in memory."""
 
-    mirrored = False
+    can_flip = False
     fingerprint = "array"
 
     def __init__(self, inputs: dict):
         self.inputs = inputs
 
-    def load(self, photos, mirror, draws=None):
-        return {name: array[photos] for name, array in self.inputs.items()}
+    def load(self, indices, flip, draws=None):
+        return {name: array[indices] for name, array in self.inputs.items()}
 
 
 @pytest.fixture(scope="module")
 def training(hparams, tokenizer) -> tuple[CaptionBatches, list[float], int, int]:
-    """Batches, the loss after each epoch, and the model's traces after one step and in all."""
+    """Batches, the loss after each epoch, and the number of traces after one step and in all."""
     keras.utils.set_random_seed(2)
     captioner = Captioner.from_hparams(hparams, tokenizer)
-    source = ArraySource(example_inputs(captioner.encoder, 6))
-    photos = [CaptionedPhoto(Path(str(i)), CAPTIONS[i : i + 2]) for i in range(6)]
+    loader = ArrayInputs(example_inputs(captioner.encoder, 6))
+    examples = [Example(Path(str(i)), CAPTIONS[i : i + 2]) for i in range(6)]
+    options = BatchOptions(batch_size=4, num_buckets=1, num_threads=1)
     batches = CaptionBatches(
-        photos, source, tokenizer, captioner.decoder.positions, batch_size=4, buckets=1, threads=1
+        examples, loader, tokenizer, captioner.decoder.max_text_length, options
     )
     traces = []
     call = captioner.call
@@ -116,7 +144,7 @@ def random_tokens(captioner, rows, length, seed=0):
 
 
 def test_different_inputs_give_different_captions(captioner, captions):
-    """Without this the other tests would say little."""
+    """The other tests rely on it."""
     assert len({options[0].tokens for options in captions}) > 1
 
 
@@ -129,7 +157,7 @@ def test_training_lowers_the_loss(training, tokenizer):
 @traced_only
 def test_a_smaller_last_batch_is_trained_on_without_recompiling(training):
     batches, _, first, traces = training
-    assert len(batches) == 2 and batches.images == 6
+    assert len(batches) == 2 and batches.num_images == 6
     assert 0 < first == traces
 
 
@@ -140,22 +168,22 @@ def test_cached_decoding_equals_the_uncached_call(captioner, captions_per_image)
     rows = images * captions_per_image
     tokens = random_tokens(captioner, rows, length)
     repeated = [
-        Memory(*(part if part is None else ops.repeat(part, captions_per_image, 0) for part in one))
-        for one in memory
+        Memory(*(x if x is None else ops.repeat(x, captions_per_image, 0) for x in level))
+        for level in memory
     ]
     expected = numpy(decoder(tokens, repeated))
     uncached = numpy(decoder(tokens, memory))
     np.testing.assert_allclose(uncached, expected, **TIGHT)
     assert np.abs(numpy(decoder(tokens)) - expected).max() > 0.01  # memory matters
 
-    cache, contexts = decoder.empty_cache(rows, length + 2), decoder.project(memory)
+    cache, memory_kv = decoder.empty_cache(rows, length + 2), decoder.precompute_kv(memory)
     for position in range(length):
         token = ops.convert_to_tensor(tokens[:, position])
-        logits, cache = decoder.step(token, ops.convert_to_tensor(position), cache, contexts)
+        logits, cache = decoder.step(token, ops.convert_to_tensor(position), cache, memory_kv)
         np.testing.assert_allclose(numpy(logits), expected[:, position], **TIGHT)
 
 
-def test_captions_packed_in_a_row_have_the_logits_of_each_alone(captioner):
+def test_packed_captions_have_the_logits_of_each_alone(captioner):
     decoder = captioner.decoder
     memory = captioner.encoder(example_inputs(captioner.encoder, 2), training=False)
     lengths = (4, 6, 3)
@@ -169,13 +197,13 @@ def test_captions_packed_in_a_row_have_the_logits_of_each_alone(captioner):
 
 
 def test_padding_changes_nothing(captioner):
-    """Neither more padding in a row than the decoder has positions, nor rows that fill a batch."""
+    """Neither padding beyond the decoder's positions, nor rows that fill a batch."""
     inputs, targets, weights = example_batch(captioner, rows=3)
     loss = CaptionLoss()
     logits = numpy(captioner(inputs, training=False))
-    more = captioner.decoder.positions + 5
+    num_padding = captioner.decoder.max_sequence_length + 5
     padded = [
-        np.pad(array, ((0, 0), (0, more)), constant_values=value)
+        np.pad(array, ((0, 0), (0, num_padding)), constant_values=value)
         for array, value in (
             (inputs["tokens"], 7),
             (inputs["segments"], 0),
@@ -201,39 +229,57 @@ def test_padding_changes_nothing(captioner):
     assert received == pytest.approx(expected)
 
 
-def test_rows_of_zeros_after_the_features_change_nothing(captioner):
-    """What is padded to the longest of a batch sees no padding."""
+def test_padding_of_features_changes_nothing(captioner):
     inputs, _, _ = example_batch(captioner, rows=3)
     if {"images", "features"} & set(inputs):
         pytest.skip("a photo has no padding")
     logits = numpy(captioner(inputs, training=False))
-    more = {
+    padded = {
         name: np.pad(inputs[name], ((0, 0), (0, 4), (0, 0)))
         for name in captioner.encoder.input_keys
     }
-    np.testing.assert_allclose(numpy(captioner(inputs | more, training=False)), logits, **TIGHT)
+    np.testing.assert_allclose(numpy(captioner(inputs | padded, training=False)), logits, **TIGHT)
 
 
-def test_where_the_text_looks_adds_up_to_one_over_what_is_visible(captioner):
-    inputs, _, weights = example_batch(captioner, rows=3)
+def test_attention_weights_on_memory_sum_to_one_and_skip_padding(captioner):
+    inputs, _, _ = example_batch(captioner, rows=3)
     memory = captioner.encoder(inputs, training=False)
-    _, looks = captioner.decoder.look(inputs["tokens"], memory)
-    assert len(looks) == captioner.decoder.layers
-    for layer in looks:
-        for part, found in zip(memory, layer, strict=True):
+    decoder = captioner.decoder
+    _, all_weights = decoder.call_with_attention(inputs["tokens"], memory)
+    assert len(all_weights) == decoder.num_layers
+    for layer_weights in all_weights:
+        for level, weights in zip(memory, map(numpy, layer_weights), strict=True):
             rows, length = inputs["tokens"].shape
-            seen = numpy(found)
-            assert seen.shape == (rows, captioner.decoder.heads, length, part.values.shape[1])
-            np.testing.assert_allclose(seen.sum(axis=-1), 1, **TIGHT)
-            if part.visible is not None:
-                hidden = ~numpy(part.visible)[:, None, None, :] & np.ones_like(seen, bool)
-                assert (seen[hidden] == 0).all() and hidden.any() == (~numpy(part.visible)).any()
+            assert weights.shape == (rows, decoder.num_heads, length, level.values.shape[1])
+            sums = weights.sum(axis=-1)  # (B,H,T)
+            if decoder.prefix_length:  # a prefix shares its weights with the text
+                assert (sums > 0).all() and (sums < 1).all()
+            else:
+                np.testing.assert_allclose(sums, 1, **TIGHT)
+            if level.mask is not None:
+                padding = np.broadcast_to(~numpy(level.mask)[:, None, None, :], weights.shape)
+                assert (weights[padding] == 0).all()
 
 
-def test_order_and_size_of_a_batch_change_no_caption(captioner, captions):
+@traced_only
+def test_memory_is_encoded_once_per_image_and_not_per_beam(captioner, monkeypatch):
+    """Also a prefix: its keys and values keep one row per image."""
+    rows = []
+    step, inputs = captioner.decoder.step, example_inputs(captioner.encoder, 2)
+
+    def counted(tokens, position, cache, memory_kv):
+        rows.append((tokens.shape[0], {t.shape[0] for t in keras.tree.flatten(memory_kv)}))
+        return step(tokens, position, cache, memory_kv)
+
+    monkeypatch.setattr(captioner.decoder, "step", counted)
+    captioner.generate_batch(inputs, Beam(num_beams=3, max_new_tokens=3))
+    assert rows and all(number == (6, {2}) for number in rows)
+
+
+def test_order_and_size_of_a_batch_do_not_change_captions(captioner, captions):
     inputs = example_inputs(captioner.encoder, 4)
-    backwards = {name: array[::-1] for name, array in inputs.items()}
-    received = captioner.generate_batch(backwards, SAMPLER)
+    reversed_inputs = {name: array[::-1] for name, array in inputs.items()}
+    received = captioner.generate_batch(reversed_inputs, SAMPLER)
     assert_same_captions(received[::-1], captions)
     fewer = {name: array[:3] for name, array in inputs.items()}
     assert_same_captions(captioner.generate_batch(fewer, SAMPLER, batch_size=4), captions[:3])
@@ -242,14 +288,14 @@ def test_order_and_size_of_a_batch_change_no_caption(captioner, captions):
 @traced_only
 def test_a_smaller_last_batch_is_captioned_without_recompiling(captioner, monkeypatch):
     traces = []
-    call = CaptionProgram.call
+    call = GenerationModel.call
 
     def counted(self, inputs):
         traces.append(1)
         return call(self, inputs)
 
-    monkeypatch.setattr(CaptionProgram, "call", counted)
-    sampler, before = Beam(beams=2, max_tokens=5), len(captioner._programs)
+    monkeypatch.setattr(GenerationModel, "call", counted)
+    sampler, before = Beam(num_beams=2, max_new_tokens=5), len(captioner._generation)
     inputs = example_inputs(captioner.encoder, 4)
     captioner.generate_batch(inputs, sampler, batch_size=4)
     first = len(traces)
@@ -258,10 +304,10 @@ def test_a_smaller_last_batch_is_captioned_without_recompiling(captioner, monkey
         smaller = {name: array[:rows] for name, array in inputs.items()}
         assert len(captioner.generate_batch(smaller, sampler, batch_size=4)) == rows
     assert len(traces) == first
-    assert len(captioner._programs) == before + 1
+    assert len(captioner._generation) == before + 1
 
 
-def test_a_preset_writes_the_same_captions(captioner, captions, tmp_path):
+def test_a_loaded_preset_writes_the_same_captions(captioner, captions, tmp_path):
     captioner.save_to_preset(tmp_path / "preset")
     loaded = Captioner.from_preset(tmp_path / "preset")
     received = loaded.generate_batch(example_inputs(captioner.encoder, 4), SAMPLER)
@@ -282,15 +328,15 @@ def test_a_preset_saved_again_is_the_same_file(captioner, tmp_path, dtype):
     assert (tmp_path / "first" / WEIGHTS).is_file()
 
 
-def test_a_keras_file_writes_the_same_captions(captioner, captions, tmp_path):
+def test_a_loaded_keras_file_writes_the_same_captions(captioner, captions, tmp_path):
     captioner.save(tmp_path / "captioner.keras")
     loaded = keras.saving.load_model(tmp_path / "captioner.keras")
     received = loaded.generate_batch(example_inputs(captioner.encoder, 4), SAMPLER)
     assert_same_captions(received, captions)
 
 
-def test_configurations_come_back(captioner):
-    config = json.loads(json.dumps(captioner.get_config()))
-    assert Captioner.from_config(config).get_config() == captioner.get_config()
-    for part in (captioner.encoder, captioner.decoder):
-        assert type(part).from_config(part.get_config()).get_config() == part.get_config()
+def test_configs_rebuild_the_captioner(captioner):
+    for model in (captioner, captioner.encoder, captioner.decoder):
+        config = json.dumps(model.get_config(), sort_keys=True)
+        rebuilt = type(model).from_config(json.loads(config))
+        assert json.dumps(rebuilt.get_config(), sort_keys=True) == config

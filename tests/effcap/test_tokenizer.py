@@ -1,4 +1,4 @@
-"""Text becomes the published GPT-2 ids, comes back unchanged, and never ends itself."""
+"""Tokenizer: GPT-2's published ids, exact round trips, special tokens, files and training."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
-from helpers.bpe_reference import ReferenceBPE, byte_to_character
 
-from effcap.tokenizers.tokenizer import ALPHABET, END_OF_TEXT, Tokenizer
+from effcap.tokenizers import Tokenizer
+from effcap.tokenizers.byte_level import ALPHABET, END_OF_TEXT
+from helpers.bpe_reference import ReferenceBPE, byte_to_character
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("EFFCAP_SHARED", REPOSITORY.parent / "shared"))
 GPT2 = SHARED / "gpt2_bpe"
-needs_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="GPT-2's vocabulary is not here")
+needs_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="requires shared/gpt2_bpe")
 needs_flickr = pytest.mark.skipif(
-    not (SHARED / "flickr8k" / "train.csv").is_file(), reason="the Flickr8k captions are not here"
+    not (SHARED / "flickr8k" / "train.csv").is_file(), reason="requires shared/flickr8k"
 )
 
 CAPTIONS = [
@@ -51,7 +52,7 @@ LOOKALIKES = [END_OF_TEXT, "<|", "|>", "<|photo|>", "dog", " A", "Ġ", "Ċ"]
 
 
 def random_text(dice: random.Random) -> str:
-    """Code points of all planes, and clusters that normalisation or clean-up would change."""
+    """Returns code points of all planes, and clusters that normalization would change."""
     pieces = []
     for _ in range(dice.randrange(1, 30)):
         kind = dice.randrange(6)
@@ -80,12 +81,12 @@ def random_text(dice: random.Random) -> str:
     [("Hello world", [15496, 995]), ("Hello world!", [15496, 995, 0]), (" a dog", [257, 3290]),
      ("a dog", [64, 3290]), ("", []), ("hello  world", [31373, 220, 995]), ("\n", [198])],
 )  # fmt: skip
-def test_gpt2_ids_are_the_published_ones(gpt2, text, ids):
+def test_gpt2_ids_match_the_published_ones(gpt2, text, ids):
     assert gpt2.encode(text) == ids
 
 
 @needs_gpt2
-def test_gpt2_starts_ends_and_pads_with_end_of_text(gpt2):
+def test_gpt2_uses_end_of_text_as_start_end_and_padding(gpt2):
     assert (gpt2.bos_id, gpt2.eos_id, gpt2.pad_id) == (50256, 50256, 50256)
     assert gpt2.vocabulary_size == gpt2.base_vocabulary_size == 50257
     assert gpt2.special_tokens == {END_OF_TEXT: 50256}
@@ -93,7 +94,7 @@ def test_gpt2_starts_ends_and_pads_with_end_of_text(gpt2):
 
 @needs_gpt2
 @needs_flickr
-def test_gpt2_ids_of_captions_equal_an_independent_implementation(gpt2):
+def test_gpt2_ids_of_captions_match_a_reference_implementation(gpt2):
     with (SHARED / "flickr8k" / "train.csv").open(encoding="utf-8", newline="") as file:
         captions = [row["caption"] for row in csv.DictReader(file)]
     captions = captions[:4000] + [" " + caption for caption in captions[-1000:]]
@@ -102,7 +103,7 @@ def test_gpt2_ids_of_captions_equal_an_independent_implementation(gpt2):
 
 
 @needs_gpt2
-def test_gpt2_ids_of_odd_text_equal_an_independent_implementation(gpt2):
+def test_gpt2_ids_of_unusual_text_match_a_reference_implementation(gpt2):
     texts = [
         "it's we've I'll 'tis 'S", "  leading, trailing  ", "tabs\t\tand\n\n lines\r\n", "x" * 99,
         "Größe 3½ m² ٣٤ Ⅷ", "日本語のテキスト", "🐕🏽‍🦺 👩‍👩‍👧", "a\u0301 naïve ﬁn",
@@ -116,7 +117,7 @@ def test_gpt2_ids_of_odd_text_equal_an_independent_implementation(gpt2):
 
 
 @pytest.mark.parametrize("which", ["small", pytest.param("gpt2", marks=needs_gpt2)])
-def test_any_unicode_text_comes_back_unchanged(which, request):
+def test_any_unicode_text_survives_a_round_trip(which, request):
     tokenizer = request.getfixturevalue(which)
     dice = random.Random(0)
     texts = [random_text(dice) for _ in range(2000)] + ["", " ", "\x00"]
@@ -126,7 +127,7 @@ def test_any_unicode_text_comes_back_unchanged(which, request):
     assert all(0 <= i < tokenizer.base_vocabulary_size - 1 for row in ids for i in row)
 
 
-def test_every_single_code_point_comes_back(small):
+def test_every_code_point_survives_a_round_trip(small):
     for plane in range(17):
         codes = [c for c in range(plane << 16, (plane + 1) << 16) if not 0xD800 <= c < 0xE000]
         texts = ["".join(map(chr, codes[i : i + 256])) for i in range(0, len(codes), 256)]
@@ -134,7 +135,7 @@ def test_every_single_code_point_comes_back(small):
 
 
 @pytest.mark.parametrize("text", ["\ud800", "dog \udfff", "\ude00\ud83d"])
-def test_lone_surrogate_is_a_clear_error(small, text):
+def test_lone_surrogates_raise_value_error(small, text):
     with pytest.raises(ValueError, match=r"lone surrogate U\+D"):
         small.encode(text)
     with pytest.raises(ValueError, match="text 1 .* lone surrogate"):
@@ -142,14 +143,14 @@ def test_lone_surrogate_is_a_clear_error(small, text):
 
 
 @pytest.mark.parametrize("text", [None, 3, b"dog", ["dog"], float("nan")])
-def test_what_is_not_text_is_a_type_error(small, text):
+def test_non_text_raises_type_error(small, text):
     with pytest.raises(TypeError, match="Received: "):
         small.encode(text)
     with pytest.raises(TypeError, match="Expected text 1"):
         small.encode_batch(["fine", text])
 
 
-def test_one_where_many_are_expected_is_an_error(small):
+def test_a_string_in_place_of_a_list_raises_type_error(small):
     with pytest.raises(TypeError, match="use encode"):
         small.encode_batch("a dog")
     with pytest.raises(TypeError, match="list of names"):
@@ -161,7 +162,7 @@ def test_one_where_many_are_expected_is_an_error(small):
 # Special tokens
 
 
-def test_special_token_in_text_is_plain_text(small):
+def test_special_tokens_in_text_are_encoded_as_plain_text(small):
     small.add_special_tokens(["<|photo|>"])
     for text in (END_OF_TEXT, f"a dog{END_OF_TEXT}", "<|photo|> <|photo|>"):
         ids = small.encode(text)
@@ -169,13 +170,13 @@ def test_special_token_in_text_is_plain_text(small):
         assert small.decode(ids) == text
 
 
-def test_decode_leaves_special_tokens_out_unless_asked(small):
+def test_decode_skips_special_tokens_by_default(small):
     photo = small.add_special_tokens(["<|photo|>"])
     ids = [small.bos_id, *photo, *small.encode("a dog"), small.eos_id, small.pad_id]
     assert small.decode(ids) == "a dog"
     assert small.decode(small.encode("é")[:1]) == "\ufffd"  # half a character
     assert (
-        small.decode(ids, skip_special=False)
+        small.decode(ids, skip_special_tokens=False)
         == f"{END_OF_TEXT}<|photo|>a dog{END_OF_TEXT}{END_OF_TEXT}"
     )
 
@@ -189,7 +190,7 @@ def test_special_tokens_are_appended_after_the_base_vocabulary(small):
 
 
 @pytest.mark.parametrize("name", ["", "two words", "é", "a\n", "e", 7, None])
-def test_unfit_name_of_a_special_token_is_refused_and_changes_nothing(small, name):
+def test_invalid_special_token_names_raise_and_change_nothing(small, name):
     size = small.vocabulary_size
     with pytest.raises(ValueError, match="special"):
         small.add_special_tokens(["<|good|>", name])
@@ -205,14 +206,14 @@ def test_ids_may_be_an_array(small):
     assert small.decode_batch(np.array([ids, ids])) == ["a dog", "a dog"]
 
 
-def test_id_outside_the_vocabulary_is_an_error_not_dropped(small):
+def test_ids_outside_the_vocabulary_raise_value_error(small):
     for bad in (-1, small.vocabulary_size):
         with pytest.raises(ValueError, match=f"Received: {bad}"):
             small.decode([0, bad])
 
 
 @pytest.mark.parametrize("ids", [[1.5], ["1"], [[1, 2]], np.ones((2, 2), int), 5])
-def test_ids_of_wrong_type_are_refused(small, ids):
+def test_ids_of_wrong_type_raise_type_error(small, ids):
     with pytest.raises(TypeError, match="integers in one dimension"):
         small.decode(ids)
 
@@ -220,14 +221,14 @@ def test_ids_of_wrong_type_are_refused(small, ids):
 # Training
 
 
-def test_training_learns_the_words_of_its_captions():
+def test_training_learns_frequent_words_of_the_captions():
     tokenizer = Tokenizer.train(CAPTIONS * 10, vocabulary_size=400)
     assert len(tokenizer.encode(" dog")) == len(tokenizer.encode(" through")) == 1
     total = sum(map(len, tokenizer.encode_batch(CAPTIONS)))
     assert total < sum(len(caption) for caption in CAPTIONS) / 2.5
 
 
-def test_trained_vocabulary_has_all_bytes_and_the_end_token_last(small):
+def test_trained_vocabulary_has_all_bytes_and_ends_with_end_of_text(small):
     assert small.vocabulary_size == 280
     assert small.eos_id == small.bos_id == small.pad_id == 279
     assert set(byte_to_character().values()) == set(ALPHABET)
@@ -236,7 +237,7 @@ def test_trained_vocabulary_has_all_bytes_and_the_end_token_last(small):
     assert len(bytes_alone.encode("dög 🐕")) == len("dög 🐕".encode())
 
 
-def test_vocabulary_size_counts_special_tokens_and_is_a_limit():
+def test_vocabulary_size_is_a_maximum_that_includes_special_tokens():
     assert 257 < Tokenizer.train(CAPTIONS, vocabulary_size=50000).vocabulary_size < 600
     tokenizer = Tokenizer.train(CAPTIONS, vocabulary_size=280, special_tokens=["<|a|>", "<|b|>"])
     assert (tokenizer.base_vocabulary_size, tokenizer.vocabulary_size) == (278, 280)
@@ -244,12 +245,12 @@ def test_vocabulary_size_counts_special_tokens_and_is_a_limit():
 
 
 @pytest.mark.parametrize("size", [0, 256, 257])
-def test_vocabulary_without_room_for_bytes_and_special_tokens_is_refused(size):
+def test_vocabulary_size_too_small_for_bytes_and_special_tokens_raises(size):
     with pytest.raises(ValueError, match=f"at least 258.*Received: vocabulary_size={size}"):
         Tokenizer.train(CAPTIONS, vocabulary_size=size, special_tokens=["<|a|>"])
 
 
-def test_captions_must_be_there_and_be_text():
+def test_training_requires_captions_that_are_text():
     with pytest.raises(ValueError, match="No captions"):
         Tokenizer.train(iter([]))
     with pytest.raises(ValueError, match="No captions"):
@@ -260,12 +261,12 @@ def test_captions_must_be_there_and_be_text():
         Tokenizer.train(CAPTIONS, min_frequency=0)
 
 
-def test_training_gives_the_same_vocabulary_in_any_order_and_process(small):
+def test_training_is_independent_of_caption_order_and_process(small):
     dice = random.Random(3)
     shuffled = dice.sample(CAPTIONS, len(CAPTIONS))
     assert Tokenizer.train(iter(shuffled), vocabulary_size=280).to_json() == small.to_json()
     program = (
-        "from effcap.tokenizers.tokenizer import Tokenizer; "
+        "from effcap.tokenizers import Tokenizer; "
         f"print(Tokenizer.train({CAPTIONS!r}, vocabulary_size=280).fingerprint)"
     )
     for threads in ("1", "4"):
@@ -279,14 +280,14 @@ def test_training_gives_the_same_vocabulary_in_any_order_and_process(small):
 
 
 @pytest.mark.parametrize("which", ["small", pytest.param("gpt2", marks=needs_gpt2)])
-def test_saved_tokenizer_gives_the_same_ids(which, request, tmp_path):
+def test_loaded_tokenizers_give_the_same_ids(which, request, tmp_path):
     tokenizer = Tokenizer.from_json(request.getfixturevalue(which).to_json())
     tokenizer.add_special_tokens(["<|photo|>", "<|tag|>"])
     tokenizer.save(tmp_path / "tokenizer.json")
     dice = random.Random(1)
     texts = [random_text(dice) for _ in range(300)]
     copies = [Tokenizer.from_folder(tmp_path), pickle.loads(pickle.dumps(tokenizer))]
-    if which == "small":  # the same ways in again, at more cost
+    if which == "small":  # slower variants of the same two
         copies += [Tokenizer.from_json(tokenizer.to_json()), copy.deepcopy(tokenizer)]
     for loaded in copies:
         assert loaded == tokenizer and loaded.to_json() == tokenizer.to_json()
@@ -296,17 +297,17 @@ def test_saved_tokenizer_gives_the_same_ids(which, request, tmp_path):
         assert repr(loaded) == repr(tokenizer)
 
 
-def test_saved_file_frames_and_pads_in_the_tokenizers_library_too(small, tmp_path):
+def test_saved_file_adds_start_end_and_padding_in_the_tokenizers_library(small, tmp_path):
     small.save(tmp_path / "tokenizer.json")
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     long, short = (small.encode(text) for text in ("a brown dog", "dog"))
     end = small.eos_id
-    framed = [encoding.ids for encoding in library.encode_batch(["a brown dog", "dog"])]
-    assert framed[0] == [end, *long, end]
-    assert framed[1] == [end, *short, end] + [end] * (len(long) - len(short))
+    rows = [encoding.ids for encoding in library.encode_batch(["a brown dog", "dog"])]
+    assert rows[0] == [end, *long, end]
+    assert rows[1] == [end, *short, end] + [end] * (len(long) - len(short))
 
 
-def test_start_end_and_padding_may_be_three_tokens(small):
+def test_start_end_and_padding_may_be_different_tokens(small):
     library = tokenizers.Tokenizer.from_str(small.to_json())
     library.add_special_tokens(["<s>", "</s>", "<pad>"])
     start, end, pad = map(library.token_to_id, ("<s>", "</s>", "<pad>"))
@@ -319,7 +320,7 @@ def test_start_end_and_padding_may_be_three_tokens(small):
     assert Tokenizer.from_json(tokenizer.to_json()) == tokenizer != small
 
 
-def test_truncation_padding_and_dropout_in_a_file_do_not_touch_ids(small):
+def test_truncation_padding_and_dropout_in_a_file_are_ignored(small):
     library = tokenizers.Tokenizer.from_str(small.to_json())
     library.enable_truncation(2)
     library.enable_padding(length=50, pad_token=END_OF_TEXT)
@@ -328,7 +329,7 @@ def test_truncation_padding_and_dropout_in_a_file_do_not_touch_ids(small):
 
 
 @needs_gpt2
-def test_hugging_faces_names_and_format_give_the_same_tokenizer(gpt2, tmp_path):
+def test_hugging_face_files_give_the_same_tokenizer(gpt2, tmp_path):
     (tmp_path / "vocab.json").write_bytes((GPT2 / "encoder.json").read_bytes())
     (tmp_path / "merges.txt").write_bytes((GPT2 / "vocab.bpe").read_bytes())
     assert Tokenizer.from_folder(tmp_path) == gpt2
@@ -355,25 +356,27 @@ def test_hugging_faces_names_and_format_give_the_same_tokenizer(gpt2, tmp_path):
     assert Tokenizer.from_folder(tmp_path) == gpt2
 
 
-def test_folder_without_a_tokenizer_says_what_was_looked_for_and_found(tmp_path):
-    with pytest.raises(FileNotFoundError, match="an empty folder"):
+def test_missing_tokenizer_files_are_reported(tmp_path):
+    with pytest.raises(FileNotFoundError, match="It contains nothing"):
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(FileNotFoundError) as error:
         Tokenizer.from_folder(tmp_path)
     message = str(error.value)
-    assert "Looked for: tokenizer.json, or encoder.json + vocab.bpe, or vocab.json" in message
-    assert "Found: encoder.json" in message
-    with pytest.raises(FileNotFoundError, match="is not there"):
+    assert "it needs tokenizer.json, or encoder.json + vocab.bpe, or vocab.json" in message
+    assert "It contains encoder.json" in message
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
         Tokenizer.from_folder(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match="use Tokenizer.from_file"):
         Tokenizer.from_folder(tmp_path / "encoder.json")
     with pytest.raises(FileNotFoundError, match="use Tokenizer.from_folder"):
         Tokenizer.from_file(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no tokenizer file"):
+        Tokenizer.from_file(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"not json", b"\xff\xfe", b'{"model": 3}'])
-def test_damaged_file_is_named(tmp_path, content):
+def test_errors_name_the_damaged_file(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"tokenizer\.json.*Received"):
         Tokenizer.from_folder(tmp_path)
@@ -383,36 +386,36 @@ def test_damaged_file_is_named(tmp_path, content):
         Tokenizer.from_folder(tmp_path)
 
 
-def test_files_that_are_not_lossless_byte_level_bpe_are_refused(small):
+def test_tokenizers_that_are_not_lossless_byte_level_bpe_raise(small):
     content = json.loads(small.to_json())
 
-    def refusal(**changes) -> str:
+    def error_message(**changes) -> str:
         with pytest.raises(ValueError) as error:
             Tokenizer.from_json(json.dumps(content | changes))
         return str(error.value)
 
     wordpiece = {"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "##",
                  "max_input_chars_per_word": 100, "vocab": {"a": 0}}  # fmt: skip
-    assert "Received: WordPiece" in refusal(model=wordpiece)
-    assert "Lowercase" in refusal(normalizer={"type": "Lowercase"})
-    assert "NFC" in refusal(normalizer={"type": "NFC"})
+    assert "Received: WordPiece" in error_message(model=wordpiece)
+    assert "Lowercase" in error_message(normalizer={"type": "Lowercase"})
+    assert "NFC" in error_message(normalizer={"type": "NFC"})
     spaced = content["pre_tokenizer"] | {"add_prefix_space": True}
-    assert "unchanged" in refusal(pre_tokenizer=spaced)
-    assert "unchanged" in refusal(pre_tokenizer={"type": "Whitespace"})
+    assert "unchanged" in error_message(pre_tokenizer=spaced)
+    assert "unchanged" in error_message(pre_tokenizer={"type": "Whitespace"})
     vocabulary = dict(content["model"]["vocab"])
     del vocabulary[END_OF_TEXT]
-    without_end = refusal(model=content["model"] | {"vocab": vocabulary}, added_tokens=[],
+    without_end = error_message(model=content["model"] | {"vocab": vocabulary}, added_tokens=[],
                           post_processor=None, padding=None)  # fmt: skip
     assert "'<|endoftext|>'" in without_end
     del vocabulary["!"]
     model = content["model"] | {"vocab": vocabulary, "merges": []}
-    assert "256 bytes" in refusal(model=model)
+    assert "256 bytes" in error_message(model=model)
 
 
 # Identity
 
 
-def test_fingerprint_tells_tokenizers_apart(small):
+def test_fingerprint_distinguishes_tokenizers(small):
     same = Tokenizer.train(CAPTIONS, vocabulary_size=280)
     other = Tokenizer.train(CAPTIONS, vocabulary_size=279)
     assert small == same and small.fingerprint == same.fingerprint
@@ -425,14 +428,14 @@ def test_fingerprint_tells_tokenizers_apart(small):
 
 
 @needs_gpt2
-def test_fingerprint_does_not_depend_on_the_librarys_version(gpt2):
-    # A preset and a dataset written years apart must still agree.
+def test_fingerprint_is_stable_across_library_versions(gpt2):
+    # Presets and datasets of different library versions must agree.
     assert gpt2.fingerprint == "c6cbc467261b"
 
 
-def test_tokenizer_imports_neither_keras_nor_tensorflow():
+def test_tokenizers_import_no_keras_backend():
     program = (
-        "import sys, effcap.tokenizers.tokenizer; "
+        "import sys, effcap.tokenizers; "
         "print([m for m in ('keras', 'tensorflow', 'jax', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True,

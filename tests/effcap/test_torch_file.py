@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.torch_writer import Torch
 
 from effcap.weights.torch_file import TorchFile, read_torch
+from helpers.torch_writer import Torch
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 FORMATS = ["zip", "legacy"]
@@ -28,7 +28,7 @@ def torch() -> Torch:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_tensors_of_torch_itself_are_read_to_the_bit(form):
+def test_files_of_torch_are_read_to_the_bit(form):
     tensors = read_torch(DATA / f"torch_file_{form}.pth", prefix="state_dict.")
     expected = {
         "contiguous": ROW.reshape(2, 3, 4),
@@ -54,26 +54,26 @@ def test_tensors_of_torch_itself_are_read_to_the_bit(form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_nested_names_are_joined_by_dots_and_what_is_no_tensor_is_left_out(form):
+def test_nested_names_are_joined_by_dots_and_other_objects_are_skipped(form):
     tensors = read_torch(DATA / f"torch_file_{form}.pth")
-    beside = {name for name in tensors if not name.startswith(("state_dict.", "layer."))}
-    assert beside == {"history.0", "history.1.loss"}  # no epoch, random state, size or optimizer
+    others = {name for name in tensors if not name.startswith(("state_dict.", "layer."))}
+    assert others == {"history.0", "history.1.loss"}  # no epoch, random state, size or optimizer
     assert tensors["history.1.loss"] == 0.5
     values = [tensors[f"layer.{name}"] for name in ("0.weight", "0.bias", "1.running_var")]
     assert [value.flat[0] for value in values] == [0, 1, 5]
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_content_is_read_as_its_file_is(form):
+def test_bytes_are_read_like_their_file(form):
     path = DATA / f"torch_file_{form}.pth"
-    of_path, of_bytes = read_torch(path), read_torch(path.read_bytes())
-    assert list(of_path) == list(of_bytes) and len(of_path) == len(of_bytes) > 20
-    for name in of_path:
-        np.testing.assert_array_equal(of_path[name], of_bytes[name], strict=True)
+    from_path, from_bytes = read_torch(path), read_torch(path.read_bytes())
+    assert list(from_path) == list(from_bytes) and len(from_path) == len(from_bytes) > 20
+    for name in from_path:
+        np.testing.assert_array_equal(from_path[name], from_bytes[name], strict=True)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_tensors_share_a_storage_at_their_own_offsets_and_strides(form, torch):
+def test_tensors_may_share_a_storage(form, torch):
     content = torch.dict(
         whole=torch.tensor("0", 0, (4, 6), (6, 1)),
         turned=torch.tensor("0", 2, (3, 2), (1, 12)),
@@ -81,7 +81,7 @@ def test_tensors_share_a_storage_at_their_own_offsets_and_strides(form, torch):
     tensors = read_torch(torch.file(form, content))
     np.testing.assert_array_equal(tensors["whole"], ROW.reshape(4, 6))
     np.testing.assert_array_equal(tensors["turned"], [[2, 14], [3, 15], [4, 16]])
-    tensors["whole"][:] = -1  # an array of its own: neither file nor neighbours change
+    tensors["whole"][:] = -1  # a copy: neither the file nor other tensors change
     np.testing.assert_array_equal(tensors["whole"], ROW.reshape(4, 6))
 
 
@@ -99,7 +99,7 @@ def test_bfloat16_keeps_every_value(form, torch):
     assert isinstance(tensors["one"], np.ndarray)
 
 
-def test_a_big_endian_archive_is_read_as_such(torch):
+def test_big_endian_archives_are_read(torch):
     torch.storages["0"] = ("FloatStorage", ROW.astype(">f4"))
     content = torch.dict(row=torch.tensor("0", 0, (24,), (1,)))
     row = read_torch(torch.file("zip", content, order="big"))["row"]
@@ -107,7 +107,7 @@ def test_a_big_endian_archive_is_read_as_such(torch):
     assert row.dtype.isnative
 
 
-def test_a_view_of_a_storage_in_an_old_file_starts_where_it_says(torch):
+def test_views_of_storages_in_legacy_files_have_an_offset(torch):
     content = torch.dict(row=torch.tensor("0", 1, (3,), (1,)))
     view = torch.value(24) + torch.value(("view", 10, 8))
     content = content.replace(torch.value(24) + b"tQ", view + b"tQ")
@@ -129,19 +129,19 @@ def test_a_view_of_a_storage_in_an_old_file_starts_where_it_says(torch):
         ("effcap.weights.torch_file", "os"),
     ],
 )
-def test_a_forbidden_name_is_refused_and_not_called(form, module, name, torch, tmp_path):
+def test_forbidden_names_are_an_error_and_not_called(form, module, name, torch, tmp_path):
     trace = tmp_path / "was_here"
     argument = torch.value(f"touch {trace}")
     content = torch.dict(
         row=torch.tensor("0", 0, (24,), (1,)), evil=torch.call(torch.name(module, name), argument)
     )
-    with pytest.raises(ValueError, match=f"names {module}.{name}, which is no part"):
+    with pytest.raises(ValueError, match=f"names {module}.{name}, which is not part"):
         read_torch(torch.file(form, content))
     assert not trace.exists()
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_object_that_reduces_to_a_shell_command_is_refused(form, torch, tmp_path):
+def test_a_pickled_shell_command_is_an_error_and_not_run(form, torch, tmp_path):
     trace = tmp_path / "was_here"
 
     class Evil:
@@ -149,7 +149,7 @@ def test_an_object_that_reduces_to_a_shell_command_is_refused(form, torch, tmp_p
             return os.system, (f"touch {trace}",)
 
     payload = pickle.dumps(Evil(), 2)
-    pickle.loads(payload)  # it works where nobody looks
+    pickle.loads(payload)  # an ordinary unpickler runs it
     assert trace.exists()
     trace.unlink()
     with pytest.raises(ValueError, match="system"):
@@ -169,7 +169,7 @@ def test_a_file_cannot_change_the_reader(torch):
 
 
 @pytest.mark.parametrize("form, step", [("legacy", 3), ("zip", 7)])
-def test_a_file_cut_anywhere_is_a_value_error(form, step):
+def test_files_truncated_anywhere_are_an_error(form, step):
     whole = (DATA / f"torch_file_{form}.pth").read_bytes()
     for length in [*range(0, len(whole), step), len(whole) - 1]:
         with pytest.raises(ValueError, match="truncated"):
@@ -177,7 +177,7 @@ def test_a_file_cut_anywhere_is_a_value_error(form, step):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_file_cut_on_disk_is_named_in_the_error(form, tmp_path):
+def test_a_truncated_file_is_named(form, tmp_path):
     whole = (DATA / f"torch_file_{form}.pth").read_bytes()
     for length in (0, 1, 20, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut.pth").write_bytes(whole[:length])
@@ -186,12 +186,12 @@ def test_a_file_cut_on_disk_is_named_in_the_error(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_file_with_one_byte_changed_is_read_or_a_value_error(form):
+def test_one_changed_byte_is_read_or_a_value_error(form):
     whole = (DATA / f"torch_file_{form}.pth").read_bytes()
     rng = np.random.default_rng(0)
-    for place in rng.choice(len(whole), 600, replace=False):
+    for position in rng.choice(len(whole), 600, replace=False):
         changed = bytearray(whole)
-        changed[place] ^= int(rng.integers(1, 256))
+        changed[position] ^= int(rng.integers(1, 256))
         try:
             tensors = read_torch(bytes(changed))
         except ValueError:
@@ -216,7 +216,7 @@ def test_a_file_with_one_byte_changed_is_read_or_a_value_error(form):
         (0, 24, 1),
     ],
 )
-def test_a_tensor_outside_its_storage_is_a_value_error(form, offset, shape, stride, torch):
+def test_tensors_outside_their_storage_are_an_error(form, offset, shape, stride, torch):
     content = torch.dict(row=torch.tensor("0", offset, shape, stride))
     with pytest.raises(ValueError, match="Cannot read"):
         read_torch(torch.file(form, content))
@@ -231,12 +231,12 @@ def test_a_tensor_outside_its_storage_is_a_value_error(form, offset, shape, stri
         (b"PK\x03\x04" + bytes(100), "BadZipFile"),
     ],
 )
-def test_another_kind_of_file_is_a_value_error(content, message):
+def test_other_kinds_of_files_are_an_error(content, message):
     with pytest.raises(ValueError, match=f"Cannot read the given bytes.*{message}"):
         read_torch(content)
 
 
-def test_another_zip_archive_is_a_value_error():
+def test_other_zip_archives_are_an_error():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("word/document.xml", "<xml/>")
@@ -244,25 +244,25 @@ def test_another_zip_archive_is_a_value_error():
         read_torch(file.getvalue())
 
 
-def test_a_compressed_archive_and_a_missing_storage_say_what_is_wrong(torch):
+def test_compressed_archives_and_missing_storages_are_an_error(torch):
     whole = torch.file("zip", torch.dict(row=torch.tensor("0", 0, (24,), (1,))))
-    anew, less = io.BytesIO(), io.BytesIO()
+    deflated, partial = io.BytesIO(), io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(whole)) as source,
-        zipfile.ZipFile(anew, "w", zipfile.ZIP_DEFLATED) as compressed,
-        zipfile.ZipFile(less, "w") as partial,
+        zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as deflated_archive,
+        zipfile.ZipFile(partial, "w") as partial_archive,
     ):
         for name in source.namelist():
-            compressed.writestr(name, source.read(name))
+            deflated_archive.writestr(name, source.read(name))
             if name != "archive/data/0":
-                partial.writestr(name, source.read(name))
-    with pytest.raises(ValueError, match="zipped anew"):
-        read_torch(anew.getvalue())
+                partial_archive.writestr(name, source.read(name))
+    with pytest.raises(ValueError, match="it is compressed"):
+        read_torch(deflated.getvalue())
     with pytest.raises(ValueError, match="archive/data/0 is missing"):
-        read_torch(less.getvalue())
+        read_torch(partial.getvalue())
 
 
-def test_what_would_be_read_wrongly_is_refused(torch):
+def test_tensors_that_cannot_be_represented_are_an_error(torch):
     row = torch.tensor("0", 0, (24,), (1,))
     with pytest.raises(ValueError, match="single tensor"):
         read_torch(torch.file("zip", row))
@@ -274,12 +274,12 @@ def test_what_would_be_read_wrongly_is_refused(torch):
         read_torch(torch.file("zip", twice))
 
 
-def test_a_prefix_without_tensors_is_a_value_error_with_the_names():
+def test_an_unknown_prefix_is_an_error_with_the_names():
     with pytest.raises(ValueError, match="prefix='model.'; names start .*state_dict.contiguous"):
         read_torch(DATA / "torch_file_zip.pth", prefix="model.")
 
 
-def test_a_missing_file_is_file_not_found(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):
         read_torch(tmp_path / "nowhere.pth")
 
@@ -302,17 +302,17 @@ def test_memory_holds_one_tensor_at_a_time(form, tmp_path):
     assert peak < 2.5 * 2**20
 
 
-def test_no_byte_outside_the_values_of_an_archive_changes_them_unnoticed(torch):
-    torch.storages["1"] = ("FloatStorage", np.zeros(8, np.float32))  # zeros, as extra fields may be
+def test_damage_outside_the_values_never_changes_them_unnoticed(torch):
+    torch.storages["1"] = ("FloatStorage", np.zeros(8, np.float32))  # zeros, like padding
     row, zeros = torch.tensor("0", 0, (24,), (1,)), torch.tensor("1", 0, (8,), (1,))
     whole = torch.file("zip", torch.dict(row=row, zeros=zeros))
     values = {(whole.index(array.tobytes()), array.nbytes) for _, array in torch.storages.values()}
-    inside = {place for start, size in values for place in range(start, start + size)}
+    inside = {position for start, size in values for position in range(start, start + size)}
     refused = 0
-    for place in set(range(len(whole))) - inside:
+    for position in set(range(len(whole))) - inside:
         for bit in (1, 4, 8, 64):
             changed = bytearray(whole)
-            changed[place] ^= bit
+            changed[position] ^= bit
             try:
                 file = read_torch(bytes(changed))
                 arrays = [file["row"], file["zeros"]]
@@ -325,7 +325,7 @@ def test_no_byte_outside_the_values_of_an_archive_changes_them_unnoticed(torch):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_storages_must_be_of_the_size_told(form, torch):
+def test_storages_must_have_their_declared_size(form, torch):
     torch.storages["1"] = ("FloatStorage", np.zeros(8, np.float32))
     row, other = torch.tensor("0", 0, (24,), (1,)), torch.tensor("1", 0, (8,), (1,))
     content = torch.dict(row=row, other=other)
@@ -334,14 +334,14 @@ def test_storages_must_be_of_the_size_told(form, torch):
         read_torch(torch.file(form, content))
 
 
-def test_a_storage_that_no_tensor_is_made_of_is_refused_in_an_old_file(torch):
+def test_unused_storages_in_legacy_files_are_an_error(torch):
     torch.storages["1"] = ("FloatStorage", np.zeros(8, np.float32))
     with pytest.raises(ValueError, match="truncated or damaged"):
         read_torch(torch.file("legacy", torch.dict(row=torch.tensor("0", 0, (24,), (1,)))))
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_shapes_and_dtypes_are_told_without_reading(form):
+def test_shapes_and_dtypes_match_the_arrays(form):
     file = read_torch(DATA / f"torch_file_{form}.pth", prefix="state_dict.")
     for name in file:
         assert file.shape(name) == file[name].shape and file.dtype(name) == file[name].dtype

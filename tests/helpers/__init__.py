@@ -1,1 +1,1 @@
-"""Helpers that several tests share."""
+"""Shared helpers of the tests: generated data, tiny captioners and reference implementations."""

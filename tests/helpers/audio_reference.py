@@ -1,4 +1,4 @@
-"""Inputs, weights and a mel spectrogram that the tests of tools.audio compare with."""
+"""Inputs, weights and a reference mel spectrogram for the tests of audio features."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ NORMS = {"batch_normalization": 1} | {f"batch_normalization_{i}": 128 for i in r
 
 
 def windows() -> np.ndarray:
-    """(2, 187, 96) float32: bands of different strength that come and go."""
+    """Returns (2, 187, 96) float32 spectrogram windows of smooth waves."""
     time, band = np.arange(2 * 187)[:, None], np.arange(96)[None]
     waves = np.sin(time * (band + 1) / 61) + np.cos(time / (band + 3)) + np.sin(band * band / 7)
     return np.maximum(2 + waves, 0).astype(np.float32).reshape(2, 187, 96)
 
 
 def seeded() -> dict[str, np.ndarray]:
-    """Weights by the checkpoint's names, that every machine makes alike."""
+    """Returns seeded weights by the checkpoint's names, the same on every machine."""
     shapes = {}
     for layer, shape in KERNELS.items():
         shapes |= {f"{layer}/kernel": shape, f"{layer}/bias": shape[-1:]}
@@ -37,7 +37,7 @@ def seeded() -> dict[str, np.ndarray]:
 
 
 def melody(rate: int, seconds: float) -> np.ndarray:
-    """(samples,) float32: a chord that changes every half second, and a drum."""
+    """Returns (samples,) float32 audio: chords that change every half second, and a drum."""
     time = np.arange(int(rate * seconds)) / rate
     chord = 220 * 2 ** ((np.floor(2 * time) * 5 % 12) / 12)
     tones = sum(np.sin(2 * np.pi * chord * k * time) / k for k in (1, 1.5, 2, 4))
@@ -46,7 +46,10 @@ def melody(rate: int, seconds: float) -> np.ndarray:
 
 
 def mel_spectrogram(samples: np.ndarray) -> np.ndarray:
-    """(frames, 96): mirrored ends, Hann windows, power, Slaney's bands of equal area."""
+    """Returns a (frames, 96) power spectrogram.
+
+    The ends are mirrored, the windows Hann, and the mel bands Slaney's, of equal area.
+    """
     padded = np.pad(samples.astype(np.float64), 256, mode="reflect")
     starts = np.arange(0, len(padded) - 511, 256)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)

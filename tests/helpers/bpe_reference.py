@@ -1,4 +1,4 @@
-"""GPT-2's byte-pair encoding, written again from its description to check the tokenizer against."""
+"""A second implementation of GPT-2's byte-pair encoding, as a reference for the tokenizer."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
 
 def byte_to_character() -> dict[int, str]:
-    """GPT-2's table: visible Latin-1 characters stand for themselves, others for 256 and on."""
+    """Returns GPT-2's table: visible Latin-1 characters map to themselves, others to 256 and up."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {b: chr(b) for b in visible} | {b: chr(256 + i) for i, b in enumerate(hidden)}
 
 
 class ReferenceBPE:
-    """The GPT-2 algorithm written down plainly and slowly, to compare with."""
+    """GPT-2's algorithm in its simplest form, without regard to speed."""
 
     def __init__(self, folder: Path) -> None:
         self.ids = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         lines = (folder / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
         self.ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(lines)}
-        self.known: dict[str, list[int]] = {}
+        self.cache: dict[str, list[int]] = {}
 
     @staticmethod
     def kind(character: str) -> str:
@@ -33,7 +33,10 @@ class ReferenceBPE:
         return category[0] if category[0] in "LN" else "other"
 
     def words(self, text: str) -> list[str]:
-        """'s|'t|'re|'ve|'m|'ll|'d| ?letters| ?numbers| ?others|spaces before a space or the end"""
+        """Splits a text by GPT-2's pattern.
+
+        's|'t|'re|'ve|'m|'ll|'d| ?letters| ?numbers| ?others|spaces before a space or the end
+        """
         words, at = [], 0
         while at < len(text):
             contraction = next((c for c in CONTRACTIONS if text.startswith(c, at)), None)
@@ -58,7 +61,7 @@ class ReferenceBPE:
         return [i for word in self.words(text) for i in self.encode_word(word)]
 
     def encode_word(self, word: str) -> list[int]:
-        if word not in self.known:
+        if word not in self.cache:
             table = byte_to_character()
             parts = [table[byte] for byte in word.encode("utf-8")]
             while len(parts) > 1:
@@ -75,5 +78,5 @@ class ReferenceBPE:
                     merged.append("".join(pair) if both else parts[i])
                     i += 2 if both else 1
                 parts = merged
-            self.known[word] = [self.ids[part] for part in parts]
-        return self.known[word]
+            self.cache[word] = [self.ids[part] for part in parts]
+        return self.cache[word]

@@ -1,4 +1,4 @@
-"""Tiny captioners, and batches for any of them."""
+"""Tiny captioners and batches for any of them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,32 @@ CAPTIONS = (
 )
 
 
-def _images(encoder, rows: int, rng: np.random.Generator) -> np.ndarray:
+def _images(encoder: Any, rows: int, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 256, (rows, *encoder.image_size, 3), dtype=np.uint8)
 
 
-def _features(encoder, rows: int, rng: np.random.Generator) -> np.ndarray:
+def _features(encoder: Any, rows: int, rng: np.random.Generator) -> np.ndarray:
     return rng.normal(size=(rows, *encoder.backbone.feature_shape)).astype(np.float32)
 
 
-def _padded(rows: int, most: int, channels: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows of up to `most` features each, the rest zero."""
-    features = rng.normal(size=(rows, most, channels)).astype(np.float32)  # (B,S,C)
-    features[np.arange(most) >= rng.integers(1, most + 1, (rows, 1))] = 0
+def _padded(rows: int, length: int, feature_dim: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns (B, S, C) features: 1 to `length` random rows each, then zero rows."""
+    features = rng.normal(size=(rows, length, feature_dim)).astype(np.float32)  # (B, S, C)
+    features[np.arange(length) >= rng.integers(1, length + 1, (rows, 1))] = 0
     return features
 
 
-def example_inputs(encoder, rows: int, seed: int = 0, key: str | None = None) -> dict:
-    """Random inputs of `rows` rows, all that the encoder takes.
+def example_inputs(
+    encoder: Any, rows: int, seed: int = 0, key: str | None = None
+) -> dict[str, np.ndarray]:
+    """Returns random inputs of an encoder.
 
-    Of images and features, which mean the same, those called `key`; by default features, which
-    spares the tests the vision network.
+    Args:
+        encoder: any encoder.
+        rows: batch size B.
+        seed: seed of the inputs.
+        key: "images" or "features", for an image encoder; "features" by default, which skips the
+            backbone.
     """
     rng = np.random.default_rng(seed)
     if "images" in encoder.input_keys:
@@ -46,34 +52,34 @@ def example_inputs(encoder, rows: int, seed: int = 0, key: str | None = None) ->
         key = key or "features"
         return {key: make[key](encoder, rows, rng)}
     if "regions" in encoder.input_keys:
-        return {"regions": _padded(rows, 6, encoder.channels, rng)}
+        return {"regions": _padded(rows, 6, encoder.feature_dim, rng)}
     return {
-        name: _padded(rows, 1 if name == "artist" else 5, channels, rng)
-        for name, channels in encoder.modalities.items()
+        name: _padded(rows, 1 if name == "artist" else 5, feature_dim, rng)
+        for name, feature_dim in encoder.modalities.items()
     }
 
 
 def example_batch(captioner: Captioner, rows: int = 4, key: str | None = None) -> tuple:
-    """(inputs, targets, weights) of `rows` rows of one caption, as the trainers make them."""
+    """Returns (inputs, targets, weights) with one caption per row, as the trainers make them."""
     tokenizer = captioner.tokenizer
     captions = tokenizer.encode_batch([CAPTIONS[i % len(CAPTIONS)] for i in range(rows)])
     length = 1 + max(map(len, captions))
-    tokens = np.full((rows, length), tokenizer.pad_id, np.int32)  # (B,T)
-    targets = np.full((rows, length), tokenizer.pad_id, np.int32)  # (B,T)
-    weights = np.zeros((rows, length), np.float32)  # (B,T)
+    tokens = np.full((rows, length), tokenizer.pad_id, np.int32)  # (B, T)
+    targets = np.full((rows, length), tokenizer.pad_id, np.int32)  # (B, T)
+    weights = np.zeros((rows, length), np.float32)  # (B, T)
     for row, caption in enumerate(captions):
         tokens[row, : len(caption) + 1] = [tokenizer.bos_id, *caption]
         targets[row, : len(caption) + 1] = [*caption, tokenizer.eos_id]
         weights[row, : len(caption) + 1] = 1
     inputs = example_inputs(captioner.encoder, rows, key=key)
-    segments = weights.astype(np.int32)  # (B,T)
+    segments = weights.astype(np.int32)  # (B, T)
     return {**inputs, "tokens": tokens, "segments": segments}, targets, weights
 
 
 def randomize(captioner: Captioner, seed: int = 0) -> Captioner:
-    """Moves every weight outside a vision network, so that no part of the model is without effect.
+    """Adds noise to every weight outside the backbone, and returns the captioner.
 
-    (What starts at zero, such as the fusion's output, would hide mistakes.)
+    Weights that start at zero, such as the fusion's output projection, would hide mistakes.
     """
     rng = np.random.default_rng(seed)
     backbone = getattr(captioner.encoder, "backbone", None)
@@ -84,35 +90,41 @@ def randomize(captioner: Captioner, seed: int = 0) -> Captioner:
     return captioner
 
 
-def tiny_network(side: int = 32, channels: int = 12) -> keras.Model:
-    """A vision network of two blocks with batch normalization: (B, side/8, side/8, C)."""
+def tiny_network(side: int = 32, filters: int = 12) -> keras.Model:
+    """Returns a convolutional network of two blocks with batch normalization.
+
+    Args:
+        side: height and width of the images in pixels.
+        filters: channels C of the feature map (B, side/8, side/8, C).
+    """
     layers = keras.layers
     x = images = keras.Input((side, side, 3))
-    for block, width in (("block1a", 6), ("block2a", channels)):
+    for block, width in (("block1a", 6), ("block2a", filters)):
         x = layers.Conv2D(width, 3, 2, "same", name=f"{block}_conv")(x)
         x = layers.BatchNormalization(name=f"{block}_bn")(x)
         x = layers.Activation("swish", name=f"{block}_activation")(x)
-    x = layers.Conv2D(channels, 3, 2, "same", name="top_conv")(x)
+    x = layers.Conv2D(filters, 3, 2, "same", name="top_conv")(x)
     return keras.Model(images, x, name="tiny_network")
 
 
 def tiny_hparams(**decoder: Any) -> dict:
-    """Hyperparameters of a captioner on `tiny_network`."""
+    """Returns hyperparameters of a captioner on `tiny_network`, with changes of the decoder."""
     network = keras.saving.serialize_keras_object(tiny_network())
     return {
         "encoder": {
             "kind": "image",
             "backbone": {"network": network, "scale": 1 / 128, "offset": -1.0},
-            "blocks": 1,
-            "heads": 2,
+            "num_layers": 1,
+            "num_heads": 2,
             "dropout": 0.0,
         },
         "decoder": {
+            "kind": "gpt2",
             "vocabulary_size": None,
-            "positions": 24,
-            "width": 16,
-            "heads": 2,
-            "layers": 2,
+            "max_sequence_length": 24,
+            "hidden_dim": 16,
+            "num_heads": 2,
+            "num_layers": 2,
             "dropout": 0.0,
             "attention_dropout": 0.0,
             "fusion": {"kind": "cross"},
@@ -122,11 +134,12 @@ def tiny_hparams(**decoder: Any) -> dict:
 
 
 def compile_quickly(captioner: Captioner, learning_rate: float = 1e-2) -> None:
-    """Compiles without XLA on TensorFlow, where it costs more than it gives in a test."""
+    """Compiles without XLA on TensorFlow, where compiling takes longer than a test's steps."""
     captioner.compile(
         keras.optimizers.AdamW(learning_rate), jit_compile=keras.backend.backend() == "jax"
     )
 
 
-def numpy(tensor) -> np.ndarray:
+def numpy(tensor: Any) -> np.ndarray:
+    """Returns a tensor or variable of any backend as a NumPy array."""
     return keras.ops.convert_to_numpy(tensor)

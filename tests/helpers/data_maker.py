@@ -1,37 +1,52 @@
-"""Small made data for the tests of the trainers and the command line."""
+"""Makes small data sets and tiny captioners for the tests of trainers and command line."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from PIL import Image
 
 from effcap.captioner import Captioner
-from effcap.tokenizers.tokenizer import Tokenizer
+from effcap.tokenizers import Tokenizer
+from helpers.captioners import randomize
 
-COLOURS = {"red": (220, 30, 30), "green": (20, 180, 60), "blue": (40, 60, 220), "white": (250,) * 3}
+COLORS = {"red": (220, 30, 30), "green": (20, 180, 60), "blue": (40, 60, 220), "white": (250,) * 3}
 PLACES = ("on the grass", "in a street beside a tall house", "by the sea", "at night")
-SIZE = 32
+SIZE = 32  # height and width of the tiny captioner's images in pixels
 
 
 def make_photos(folder: Path, count: int) -> list[tuple[str, list[str]]]:
-    """Photos of a coloured square, and captions of different lengths and numbers for each."""
+    """Makes photos of a colored square.
+
+    Returns:
+        (file name, 1 to 3 captions of different lengths) of each photo.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     data = []
     for i in range(count):
-        colour = list(COLOURS)[i % len(COLOURS)]
+        color = list(COLORS)[i % len(COLORS)]
         pixels = rng.integers(0, 60, (40, 48, 3)).astype(np.uint8)  # (h,w,3)
-        pixels[8:32, 8 + i % 8 : 36] = COLOURS[colour]
+        pixels[8:32, 8 + i % 8 : 36] = COLORS[color]
         Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=95)
-        captions = [f"A {colour} square {PLACES[(i + j) % 4]}." for j in range(1 + i % 3)]
+        captions = [f"A {color} square {PLACES[(i + j) % 4]}." for j in range(1 + i % 3)]
         data.append((f"{i}.jpg", captions))
     return data
+
+
+def random_jpeg(seed: int) -> bytes:
+    """Returns a JPEG of four squares in random colors."""
+    colors = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)  # (h,w,3)
+    file = io.BytesIO()
+    Image.fromarray(colors).resize((48, 40), Image.Resampling.NEAREST).save(file, "JPEG")
+    return file.getvalue()
 
 
 def write_csv(
@@ -39,7 +54,7 @@ def write_csv(
     data: Sequence[tuple[str, Sequence[str]]],
     columns: tuple[str, str] = ("image", "caption"),
 ) -> Path:
-    """A line per caption."""
+    """Writes a CSV file with one caption per line."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -48,15 +63,15 @@ def write_csv(
 
 
 def make_data(folder: Path, count: int = 12) -> Path:
-    """`folder` with photos/, train.csv of `count` photos, and dev.csv of 5 more."""
+    """Makes photos/, train.csv of `count` photos, and dev.csv of 5 more in a folder."""
     data = make_photos(folder / "photos", count + 5)
     write_csv(folder / "train.csv", data[:count])
     write_csv(folder / "dev.csv", data[count:])
     return folder
 
 
-def tiny_hparams() -> dict:
-    """Hyperparameters of a model with a backbone of one convolution: it is built in no time."""
+def tiny_hparams() -> dict[str, Any]:
+    """Returns hyperparameters of a model whose backbone is one convolution."""
     image = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.Conv2D(8, 16, 16, activation="relu", name="stem")(image)  # (B,2,2,8)
     network = keras.Model(image, x, name="tiny")
@@ -68,16 +83,17 @@ def tiny_hparams() -> dict:
                 "scale": 1 / 255,
                 "trainable_blocks": 0,
             },
-            "blocks": 1,
-            "heads": 2,
+            "num_layers": 1,
+            "num_heads": 2,
             "dropout": 0.1,
         },
         "decoder": {
+            "kind": "gpt2",
             "vocabulary_size": None,
-            "positions": 64,
-            "width": 16,
-            "heads": 2,
-            "layers": 1,
+            "max_sequence_length": 64,
+            "hidden_dim": 16,
+            "num_heads": 2,
+            "num_layers": 1,
             "dropout": 0.1,
             "attention_dropout": 0.1,
             "fusion": {"kind": "cross"},
@@ -87,16 +103,26 @@ def tiny_hparams() -> dict:
 
 
 def make_variant(path: Path) -> Path:
-    """`tiny_hparams` as a JSON file for --model."""
+    """Writes `tiny_hparams` as a JSON file for --model."""
     path.write_text(json.dumps(tiny_hparams()), encoding="utf-8")
     return path
 
 
 def make_captioner(
-    captions: Sequence[str] = ("A red square on the grass.",), **changes
+    captions: Sequence[str] = ("A red square on the grass.",), **decoder: Any
 ) -> Captioner:
-    """A tiny captioner with random weights; `changes` are of the decoder."""
+    """Makes a tiny captioner with random weights.
+
+    Args:
+        captions: captions to train the tokenizer on.
+        **decoder: changed hyperparameters of the decoder.
+    """
     hparams = tiny_hparams()
-    hparams["decoder"] |= changes
+    hparams["decoder"] |= decoder
     keras.utils.set_random_seed(1)
     return Captioner.from_hparams(hparams, Tokenizer.train(captions, 300))
+
+
+def make_randomized_captioner() -> Captioner:
+    """Makes a tiny captioner with random weights everywhere: captions depend on the photo."""
+    return randomize(make_captioner())

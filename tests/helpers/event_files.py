@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 
-def read_events(folder) -> dict:
-    """Scalars, pictures and texts of event files: {tag: [(step, value)]}."""
+def read_events(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """Returns (step, value) pairs of the scalars, images and texts of event files by tag."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found: dict = {}
+    events: dict[str, list[tuple[int, Any]]] = {}
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         while data:
@@ -24,5 +26,5 @@ def read_events(folder) -> dict:
                     content = Image.open(io.BytesIO(value.image.encoded_image_string))
                 elif kind == "tensor":
                     content = value.tensor.string_val[0].decode()
-                found.setdefault(value.tag, []).append((event.step, content))
-    return found
+                events.setdefault(value.tag, []).append((event.step, content))
+    return events

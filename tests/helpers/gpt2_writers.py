@@ -1,7 +1,6 @@
-"""Writes GPT-2's weights in the formats they are published in, tensor by tensor, without PyTorch.
+"""Writes GPT-2 weights in all published formats, tensor by tensor and without PyTorch.
 
-For checks and measurements with weights of one's own. Names and shapes are spelled out here anew,
-so that a mistake in the reader would not be repeated.
+Names and shapes are independent of the reader's, so that a mistake there is not repeated here.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ OPENAI_NAMES = {
 
 
 def shapes_of(config: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a GPT-2 with these sizes, as Hugging Face names them."""
+    """Returns the shapes of a GPT-2's tensors by their Hugging Face name."""
     width = config["n_embd"]
     inner = config.get("n_inner") or 4 * width
     shapes = {
@@ -52,6 +51,7 @@ def shapes_of(config: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
 def write_safetensors(
     folder: Path, shapes: Shapes, values: Values, name: str = "model.safetensors"
 ) -> None:
+    """Writes one safetensors file of float32 tensors."""
     header, position = {}, 0
     for tensor, shape in shapes.items():
         end = position + 4 * int(np.prod(shape))
@@ -66,6 +66,7 @@ def write_safetensors(
 
 
 def write_sharded_safetensors(folder: Path, shapes: Shapes, values: Values) -> None:
+    """Writes two safetensors files and their index."""
     names, places = list(shapes), {}
     for number, half in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
         part = f"model-{number:05}-of-00002.safetensors"
@@ -76,7 +77,7 @@ def write_sharded_safetensors(folder: Path, shapes: Shapes, values: Values) -> N
 
 
 def write_torch(folder: Path, shapes: Shapes, values: Values) -> None:
-    """A state dict as torch.save writes it, opcode by opcode."""
+    """Writes a state dict as torch.save does, opcode by opcode."""
 
     def plain(value: object) -> bytes:
         return pickle.dumps(value, 2)[2:-1]  # without protocol and stop
@@ -101,7 +102,7 @@ def write_torch(folder: Path, shapes: Shapes, values: Values) -> None:
 
 
 def write_hdf5(folder: Path, shapes: Shapes, values: Values) -> None:
-    """The layout of transformers' TFGPT2LMHeadModel: biases of kernels have an axis more."""
+    """Writes the HDF5 file of transformers' TFGPT2LMHeadModel, whose biases have two axes."""
     root, names = "transformer/tfgp_t2lm_head_model/transformer", []
     with h5py.File(folder / "tf_model.h5", "w") as file:
         for tensor in shapes:
@@ -125,7 +126,7 @@ def write_hdf5(folder: Path, shapes: Shapes, values: Values) -> None:
 
 
 def write_checkpoint(folder: Path, shapes: Shapes, values: Values) -> None:
-    """OpenAI's checkpoint: kernels have an axis more."""
+    """Writes an OpenAI TensorFlow checkpoint, whose kernels have three axes."""
     import tensorflow as tf
 
     tensors = {}
@@ -141,7 +142,7 @@ def write_checkpoint(folder: Path, shapes: Shapes, values: Values) -> None:
             array = array[None] if kind == "weight" else array
         with tf.device("CPU"):
             tensors["model/" + "/".join(path)] = tf.constant(array)
-    names = sorted(tensors)  # the format wants them so
+    names = sorted(tensors)  # required by the format
     tf.raw_ops.SaveV2(
         prefix=str(folder / "model.ckpt"),
         tensor_names=names,
@@ -163,7 +164,7 @@ WRITERS: dict[str, Callable[[Path, Shapes, Values], None]] = {
 def write_folder(
     form: str, folder: Path, config: Mapping[str, int], shapes: Shapes, values: Values
 ) -> Path:
-    """Writes weights and sizes as published in that form; returns the folder."""
+    """Writes weights and configuration in a format of `WRITERS`; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     WRITERS[form](folder, shapes, values)
     if form == "checkpoint":

@@ -1,4 +1,4 @@
-"""Captions by chance, and the metrics straight from their formulas, for small data."""
+"""Random captions, and reference metrics written directly from their formulas."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ WORDS = ("a", "dog", "cat", "runs", "on", "grass", "the", "red", "ball", "sits")
 
 
 def random_captions(count: int, seed: int, most: int = 9, least: int = 0) -> list[list[str]]:
+    """Returns captions of `least` to `most` random words."""
     rng = np.random.default_rng(seed)
     return [list(rng.choice(WORDS, rng.integers(least, most + 1))) for _ in range(count)]
 
 
 def random_references(count: int, seed: int) -> list[list[list[str]]]:
+    """Returns one to four reference captions for each of `count` photos."""
     rng = np.random.default_rng(seed)
     return [
         random_captions(int(rng.integers(1, 5)), seed * 1000 + i, least=1) for i in range(count)
@@ -23,10 +25,12 @@ def random_references(count: int, seed: int) -> list[list[list[str]]]:
 
 
 def ngrams(words, n: int) -> Counter:
+    """Returns how often each n-gram occurs."""
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
 def bleu(candidates, references) -> list[float]:
+    """Returns BLEU-1 to BLEU-4 of a corpus."""
     scores, product = [], 1.0
     lengths = sum(map(len, candidates))
     closest = sum(
@@ -36,9 +40,9 @@ def bleu(candidates, references) -> list[float]:
     for n in range(1, 5):
         right = total = 0
         for candidate, group in zip(candidates, references, strict=True):
-            found = ngrams(candidate, n)
-            total += sum(found.values())
-            for gram, count in found.items():
+            counts = ngrams(candidate, n)
+            total += sum(counts.values())
+            for gram, count in counts.items():
                 right += min(count, max(ngrams(reference, n)[gram] for reference in group))
         product *= (right + 1e-15) / (total + 1e-9)
         scores.append(product ** (1 / n) * min(1.0, math.exp(1 - closest / max(lengths, 1e-9))))
@@ -46,7 +50,7 @@ def bleu(candidates, references) -> list[float]:
 
 
 def cider(candidates, references, images=None, clipped=True, frequencies_of=None) -> list[float]:
-    """CIDEr-D, or CIDEr where not `clipped`, of each caption."""
+    """Returns CIDEr-D of each caption, or CIDEr if not `clipped`."""
     corpus = frequencies_of or references
     images = range(len(candidates)) if images is None else images
 
@@ -77,7 +81,7 @@ def cider(candidates, references, images=None, clipped=True, frequencies_of=None
 
 
 def common(first, second) -> int:
-    """Length of the longest common subsequence, by the usual table."""
+    """Returns the length of the longest common subsequence, by dynamic programming."""
     table = np.zeros((len(first) + 1, len(second) + 1), int)
     for i, a in enumerate(first, 1):
         for j, b in enumerate(second, 1):

@@ -1,8 +1,8 @@
-"""Playlists made up, in the files that real ones come in, whose captions need every modality.
+"""Generates playlists whose captions need every modality, in the file formats of real ones.
 
-How fast and how loud the music is can only be heard (audio), the genre only be read off the tags,
-and whose music it is only be told by the artists' shares: most tracks of one artist, half of each
-of two, or of many.
+Tempo and mood follow from the audio features alone, the genre from the tags alone, and the kind of
+artists from their fractions of tracks alone: most tracks by one artist, half by each of two, or by
+many.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from effcap.trainers.data.playlists import TagEmbeddings, artist_shares, rank_artists
+from effcap.trainers.data.playlists import TagEmbeddings, artist_fractions, rank_artists
 
-AUDIO, TAGS = 256, 300  # widths
+AUDIO, TAGS = 256, 300  # feature widths
 TEMPOS, MOODS = ("slow", "steady", "fast"), ("quiet", "bright", "loud")
-BEATS = {"slow": 65, "steady": 105, "fast": 165}  # a minute
+BEATS = {"slow": 65, "steady": 105, "fast": 165}  # per minute
 GENRES = ("rock", "jazz", "techno", "reggae", "folk", "soul", "metal", "ambient")
 OTHER_TAGS = (
     "1975",
@@ -36,20 +36,20 @@ FIRST = ("Blue", "Silver", "Velvet", "Northern", "Golden", "Paper", "Electric", 
 SECOND = ("Foxes", "River", "Parade", "Garden", "Machines", "Harbour", "Sisters", "Owls")
 ARTISTS = tuple(f"{first} {second}" for first in FIRST for second in SECOND)
 WHO = ("one", "two", "many")
-RATE = 16_000  # samples a second
+RATE = 16_000  # Hz
 SECONDS = 30
-PER_SOUND = 4  # audio files of each tempo and mood
+FILES_PER_SOUND = 4  # audio files per tempo and mood
 
 
 @dataclass(frozen=True)
 class MadePlaylist:
-    """A playlist, and what its captions say.
+    """A playlist and the facts that its captions mention.
 
     Attributes:
-        id: its name.
-        tempo, mood, genre: of all its tracks.
-        who: "one" artist, "two" or "many".
-        tracks: `{"id", "artist", "tags"}` of each.
+        id: name of the playlist.
+        tempo, mood, genre: values of all its tracks.
+        who: number of artists: "one", "two" or "many".
+        tracks: a mapping of "id", "artist" and "tags" per track.
     """
 
     id: str
@@ -61,12 +61,12 @@ class MadePlaylist:
 
     @property
     def artists(self) -> dict[str, int]:
-        """Number of tracks by artist."""
+        """Number of tracks per artist, most frequent first."""
         return rank_artists(track["artist"] for track in self.tracks)
 
     @property
     def title(self) -> str:
-        """Who plays."""
+        """Title that names the artists."""
         first, second, *_ = [*self.artists, ""]
         return {
             "one": f"the best of {first}",
@@ -76,16 +76,16 @@ class MadePlaylist:
 
     @property
     def captions(self) -> list[str]:
-        """Two, in PlayNTell's form."""
-        how = f"{self.tempo} and {self.mood}"
+        """Two captions in PlayNTell's format."""
+        sound = f"{self.tempo} and {self.mood}"
         return [
-            f"<title> {self.title} <description> {how} {self.genre}",
-            f"<title> {self.title} <description> {self.genre} that is {how}",
+            f"<title> {self.title} <description> {sound} {self.genre}",
+            f"<title> {self.title} <description> {self.genre} that is {sound}",
         ]
 
 
 def make_playlists(count: int, seed: int = 0, name: str = "p") -> list[MadePlaylist]:
-    """So many playlists of 6 to 12 tracks."""
+    """Returns `count` playlists of 6 to 12 tracks."""
     rng = np.random.default_rng(seed)
     return [_make(f"{name}{number}", rng) for number in range(count)]
 
@@ -101,7 +101,7 @@ def _make(name: str, rng: np.random.Generator) -> MadePlaylist:
     }[who]
     tracks = [
         {
-            "id": f"{tempo}-{mood}-{rng.integers(PER_SOUND)}.wav",
+            "id": f"{tempo}-{mood}-{rng.integers(FILES_PER_SOUND)}.wav",
             "artist": artists[number],
             "tags": [genre.title(), str(rng.choice(OTHER_TAGS))],
         }
@@ -111,33 +111,39 @@ def _make(name: str, rng: np.random.Generator) -> MadePlaylist:
 
 
 def made_tags() -> TagEmbeddings:
-    """Embeddings of the tags that playlists are made with, at random but always the same."""
+    """Returns seeded random embeddings of all tags that the playlists use."""
     words = [*GENRES, *(tag.lower() for tag in OTHER_TAGS)]
     vectors = np.random.default_rng(0).normal(size=(len(words), TAGS))
     return TagEmbeddings(words, 0.25 * vectors)
 
 
 def sound(tempo: str, mood: str, rng: np.random.Generator) -> np.ndarray:
-    """(256,) features of a track: a direction for its tempo, one for its mood, and noise."""
+    """Returns (256,) audio features of a track: one direction per tempo and mood, and noise."""
     directions = np.random.default_rng(1).normal(size=(2, AUDIO))
-    places = [TEMPOS.index(tempo) - 1, MOODS.index(mood) - 1]  # -1, 0 or 1
-    return 0.7 * (places @ directions) + rng.normal(size=AUDIO)
+    coordinates = [TEMPOS.index(tempo) - 1, MOODS.index(mood) - 1]  # -1, 0 or 1
+    return 0.7 * (coordinates @ directions) + rng.normal(size=AUDIO)
 
 
 def features(
     playlist: MadePlaylist, tags: TagEmbeddings, sounds: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, np.ndarray]:
-    """Features (n, C) by modality; audio by the name of a track's file, or else made up."""
+    """Returns (N, C) features by modality.
+
+    Args:
+        playlist: the playlist.
+        tags: embeddings of its tags.
+        sounds: (256,) audio features by the name of a track's file. None takes `sound`.
+    """
     rng = np.random.default_rng(int.from_bytes(playlist.id.encode(), "big"))
     audio = [
         sound(playlist.tempo, playlist.mood, rng) if sounds is None else sounds[track["id"]]
         for track in playlist.tracks
     ]
-    found, _, _ = tags.look_up(tag for track in playlist.tracks for tag in track["tags"])
+    tag_features, _, _ = tags.look_up(tag for track in playlist.tracks for tag in track["tags"])
     return {
         "audio": np.array(audio, np.float32),
-        "tags": found,
-        "artist": artist_shares(playlist.artists),
+        "tags": tag_features,
+        "artist": artist_fractions(playlist.artists),
     }
 
 
@@ -148,8 +154,11 @@ def write_playlists(
     sounds: Mapping[str, np.ndarray] | None = None,
     hdf5: bool = False,
 ) -> Path:
-    """Writes captions.json, artists.json, playlists.json, tags.npz, and features in the folder
-    `embeddings` or the file `embeddings.hdf5`, whose path it returns."""
+    """Writes captions.json, artists.json, playlists.json, tags.npz and the features.
+
+    Returns:
+        Path of the features: the folder embeddings, or with `hdf5` the file embeddings.hdf5.
+    """
     tags = made_tags() if tags is None else tags
     folder.mkdir(parents=True, exist_ok=True)
     playlists = [playlist for group in splits.values() for playlist in group]
@@ -174,11 +183,11 @@ def write_playlists(
     arrays = {playlist.id: features(playlist, tags, sounds) for playlist in playlists}
     if hdf5:
         return _write_hdf5(folder / "embeddings.hdf5", arrays)
-    for name, of_playlist in arrays.items():
-        for modality, array in of_playlist.items():
-            place = folder / "embeddings" / modality
-            place.mkdir(parents=True, exist_ok=True)
-            np.save(place / f"{name}.npy", array, allow_pickle=False)
+    for name, modalities in arrays.items():
+        for modality, array in modalities.items():
+            path = folder / "embeddings" / modality / f"{name}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, array, allow_pickle=False)
     return folder / "embeddings"
 
 
@@ -186,21 +195,24 @@ def _write_hdf5(path: Path, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> P
     import h5py
 
     with h5py.File(path, "w") as file:
-        for name, of_playlist in arrays.items():
-            for modality, array in of_playlist.items():
+        for name, modalities in arrays.items():
+            for modality, array in modalities.items():
                 file[f"{modality}/{name}"] = array
     return path
 
 
 def write_audio(folder: Path) -> list[Path]:
-    """Writes audio files that sound as the tracks of made playlists are said to: notes in a rhythm,
-    soft and low, clear and high, or distorted with a drum."""
+    """Writes the audio files of the tracks and returns their paths.
+
+    They play random notes at the track's tempo: soft and low (quiet), high (bright), or distorted
+    with a drum (loud).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     paths = []
     for tempo in TEMPOS:
         for mood in MOODS:
-            for number in range(PER_SOUND):
+            for number in range(FILES_PER_SOUND):
                 path = folder / f"{tempo}-{mood}-{number}.wav"
                 with wave.open(str(path), "wb") as file:
                     file.setnchannels(1)
@@ -213,7 +225,7 @@ def write_audio(folder: Path) -> list[Path]:
 
 
 def _samples(tempo: str, mood: str, rng: np.random.Generator) -> np.ndarray:
-    """(N,) from -1 to 1."""
+    """Returns (N,) samples from -1 to 1."""
     beat = 60 / (BEATS[tempo] * rng.uniform(0.9, 1.1))  # seconds
     time = np.arange(SECONDS * RATE) / RATE  # (N,)
     lowest = 880 if mood == "bright" else 110  # Hz

@@ -1,4 +1,4 @@
-"""Second readers of caption files, slow and simple, to hold the real ones against."""
+"""Second implementations of the caption file readers, as references: simple and slow."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 import sys
 from typing import Any
 
-Reading = tuple[list[tuple[str, str]], int]  # (image, caption) of the good, number of the bad
+Reading = tuple[list[tuple[str, str]], int]  # usable (image, caption) pairs, number of others
 
 
 def is_good(text: Any) -> bool:
-    """Whether a name or a caption can be used."""
+    """Returns whether a name or a caption can be used."""
     if not isinstance(text, str) or not 0 < len(text.strip()) <= 2**17 or "\0" in text:
         return False
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def reference_csv(data: bytes) -> Reading | None:
-    """What a CSV holds, by a parser that reads character by character; None where it is none."""
+    """Returns the content of a CSV, parsed character by character; None if it is malformed."""
     try:
         rows = [row for row in csv_rows(data.decode("utf-8-sig")) if row]
     except ValueError:
@@ -40,9 +40,9 @@ def reference_csv(data: bytes) -> Reading | None:
 
 
 def csv_rows(text: str) -> list[list[str]]:
-    """The rows of a CSV, blank lines left out; ValueError where its quotes do not fit."""
+    """Returns the rows of a CSV without blank lines; raises ValueError for misplaced quotes."""
     if "\0" in text and sys.version_info < (3, 11):
-        raise ValueError("null characters are not read")
+        raise ValueError("null character")
     rows, row, field, state = [], [], [], "new line"
     for c in text + "\n":
         if state == "in quotes":
@@ -55,7 +55,7 @@ def csv_rows(text: str) -> list[list[str]]:
             if c == "," or state != "new line":
                 row.append("".join(field))
             if len(field) > 2**24:
-                raise ValueError("a field larger than is read")
+                raise ValueError("field too large")
             field, state = [], "new field"
             if c != ",":
                 rows += [row] if row else []
@@ -68,20 +68,20 @@ def csv_rows(text: str) -> list[list[str]]:
             state = "plain"
             field.append(c)
     if state == "in quotes":
-        raise ValueError("open at the end")
+        raise ValueError("unterminated quote")
     return rows
 
 
 def reference_json(data: bytes) -> Reading | None:
-    """What a JSON file holds, record by record; None where it is of no known form."""
+    """Returns the content of a JSON file, record by record; None if its format is unknown."""
     try:
         text = data.decode("utf-8-sig")
     except ValueError:
         return None
     lines = [parsed(line) for line in re.split(r"[\r\n]", text) if line.strip()]
-    looked_at = lines[:10]
+    first_lines = lines[:10]
     if not text.lstrip().startswith("[") and any(
-        isinstance(line, dict) and "image" in line for line in looked_at
+        isinstance(line, dict) and "image" in line for line in first_lines
     ):
         return records(lines)
     content = parsed(text)
@@ -101,14 +101,14 @@ def reference_json(data: bytes) -> Reading | None:
     for item in annotations:
         item = item if isinstance(item, dict) else {}
         key = item.get("image_id")
-        known = names.get(key, [None]) if type(key) in (int, str) else [None]
-        name = known[0] if all(other == known[0] for other in known) else None
+        candidates = names.get(key, [None]) if type(key) in (int, str) else [None]
+        name = candidates[0] if all(other == candidates[0] for other in candidates) else None
         pairs.append({"image": name, "caption": item.get("caption")})
     return records(pairs)
 
 
 def records(items: list) -> Reading:
-    """The captions of a list of records."""
+    """Returns the captions of a list of records."""
     good, bad = [], 0
     for item in items:
         item = item if isinstance(item, dict) else {}
@@ -125,7 +125,7 @@ def records(items: list) -> Reading:
 
 
 def parsed(text: str) -> Any:
-    """The value of JSON; None where it is none, or an object has a key twice."""
+    """Returns the value of a JSON text; None if it is malformed or an object repeats a key."""
 
     def unique(pairs: list) -> dict | None:
         return dict(pairs) if len(dict(pairs)) == len(pairs) else None

@@ -1,41 +1,52 @@
-"""Small made region features for the tests."""
+"""Makes small files of region features, their captions and hyperparameters."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-CHANNELS = 6
-COLOURS = ("red", "green", "blue", "white")
+FEATURE_DIM = 6
+COLORS = ("red", "green", "blue", "white")
 
 
-def features_of(number: int, rows: int = 3, channels: int = CHANNELS) -> np.ndarray:
-    """(N, C) that differ from photo to photo, and tell its colour."""
-    features = np.random.default_rng(number).normal(size=(rows, channels)).astype(np.float32)
-    features[:, 0] = 3 * (number % len(COLOURS)) - 4
+def features_of(number: int, rows: int = 3, feature_dim: int = FEATURE_DIM) -> np.ndarray:
+    """Returns features (N, C) that depend on the photo's number and encode its color."""
+    features = np.random.default_rng(number).normal(size=(rows, feature_dim)).astype(np.float32)
+    features[:, 0] = 3 * (number % len(COLORS)) - 4
     return features
 
 
-def make_regions(path: Path, count: int = 12, form: str = "{}_features", **more) -> Path:
-    """A file with features of photos 0 ... count - 1 of 1 to 4 regions; `more` datasets by name."""
+def make_regions(path: Path, count: int = 12, form: str = "{}_features", **others: Any) -> Path:
+    """Writes a file with 1 to 4 regions of each photo.
+
+    Args:
+        path: the file.
+        count: number of photos.
+        form: format of the datasets' names.
+        **others: other datasets by name.
+    """
     with h5py.File(path, "w") as file:
         for number in range(count):
             file[form.format(number)] = features_of(number, 1 + number % 4)
-        for name, features in more.items():
+        for name, features in others.items():
             file[name] = features
     return path
 
 
-def make_annotations(path: Path, numbers, names: str = "COCO_val2014_{:012}.jpg") -> Path:
-    """Captions in COCO's form, two of each photo."""
+def make_annotations(
+    path: Path, numbers: Iterable[int], names: str = "COCO_val2014_{:012}.jpg"
+) -> Path:
+    """Writes COCO annotations with two captions per photo."""
     numbers = list(numbers)
     content = {
         "images": [{"id": n, "file_name": names.format(n)} for n in numbers],
         "annotations": [
-            {"image_id": n, "caption": f"{start} {COLOURS[n % 4]} square."}
+            {"image_id": n, "caption": f"{start} {COLORS[n % 4]} square."}
             for n in numbers
             for start in ("A", "There is a")
         ],
@@ -44,23 +55,24 @@ def make_annotations(path: Path, numbers, names: str = "COCO_val2014_{:012}.jpg"
     return path
 
 
-def region_hparams(channels: int = CHANNELS) -> dict:
-    """Hyperparameters of a tiny VisualGPT."""
+def region_hparams(feature_dim: int = FEATURE_DIM) -> dict[str, Any]:
+    """Returns hyperparameters of a tiny VisualGPT."""
     return {
         "encoder": {
             "kind": "regions",
-            "channels": channels,
-            "layers": 2,
-            "heads": 2,
-            "inner": 16,
+            "feature_dim": feature_dim,
+            "num_layers": 2,
+            "num_heads": 2,
+            "intermediate_dim": 16,
             "dropout": 0.1,
         },
         "decoder": {
+            "kind": "gpt2",
             "vocabulary_size": None,
-            "positions": 32,
-            "width": 16,
-            "heads": 2,
-            "layers": 1,
+            "max_sequence_length": 32,
+            "hidden_dim": 16,
+            "num_heads": 2,
+            "num_layers": 1,
             "dropout": 0.1,
             "attention_dropout": 0.1,
             "fusion": {"kind": "meshed", "tau": 0.2},

@@ -1,6 +1,6 @@
-"""A toy model whose logits depend on all it has read, and plain searches to compare samplers with.
+"""A toy model whose logits depend on the whole history, and reference searches for the samplers.
 
-Everything here works on one image at a time with Python lists and float64, and stops early nowhere.
+The searches work on one image at a time with Python lists and float64, and never stop early.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ EOS = 0
 
 
 class Toy:
-    """Next-token logits drawn at random for each image, each history of tokens and each position.
+    """Random next-token logits per image, history of tokens and position.
 
-    The history is kept in the state alone, as a number with one digit per token, so that the logits
-    are wrong as soon as a row is given the state of another one or a wrong position.
+    The history is kept only in the state, as a number with one digit per token: logits differ as
+    soon as a row gets another row's state or a wrong position.
     """
 
     def __init__(self, images, vocabulary, steps, seed=0, prompt_tokens=1, scale=2.0):
@@ -26,7 +26,7 @@ class Toy:
         self.vocabulary = vocabulary
         self.prompt = random.integers(0, vocabulary, (images, prompt_tokens)).astype("int32")
         histories = (vocabulary + 1) ** (prompt_tokens + steps)
-        # Few different rows at many places: a step of 1 in any index gives other logits.
+        # A change of 1 in any index selects other logits.
         self.table = (scale * random.normal(size=(9973, vocabulary))).astype("float32")
         self.offsets = random.integers(0, 9973, images).astype("int32")
         self.positions = random.integers(0, 9973, prompt_tokens + steps).astype("int32")
@@ -55,12 +55,13 @@ class Toy:
         return as_numpy(sampler(self.step, self.prompt, self.state, eos=EOS, **kwargs))
 
 
-def as_numpy(samples):
-    return type(samples)(*(ops.convert_to_numpy(part) for part in samples))
+def as_numpy(hypotheses):
+    """Returns hypotheses as NumPy arrays."""
+    return type(hypotheses)(*(ops.convert_to_numpy(field) for field in hypotheses))
 
 
 def compiled(function, jit=True):
-    """Compiles a function without arguments on the backend in use; None where there is no way."""
+    """Returns a compiled function without arguments; None if the backend cannot compile it."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
@@ -73,7 +74,7 @@ def compiled(function, jit=True):
 
 
 def log_probs(logits, generated, rules):
-    """Log-probabilities of the next token, -inf where a rule forbids it."""
+    """Returns log-probabilities of the next token, -inf where a rule forbids it."""
     logits = np.array(logits, "float64")
     for token in set(generated):
         logits[token] *= rules.repetition_penalty ** (-1 if logits[token] > 0 else 1)
@@ -86,9 +87,9 @@ def log_probs(logits, generated, rules):
 
 
 def permitted(token, generated, rules):
-    if token in rules.suppress or (token == EOS and len(generated) < rules.min_tokens):
+    if token in rules.suppress_tokens or (token == EOS and len(generated) < rules.min_new_tokens):
         return False
-    n = rules.no_repeat_ngram
+    n = rules.no_repeat_ngram_size
     if n == 0 or len(generated) < n:
         return True
     longer = [*generated, token]
@@ -97,9 +98,9 @@ def permitted(token, generated, rules):
 
 
 def all_captions(toy, image, rules):
-    """Every caption there is: {tokens: log-probability}, complete ones and those that are cut."""
+    """Returns all finished and all cut captions, as dictionaries of log-probabilities."""
     complete, cut, running = {}, {}, {(): 0.0}
-    for _ in range(rules.max_tokens):
+    for _ in range(rules.max_new_tokens):
         longer = {}
         for tokens, total in running.items():
             logp = log_probs(toy.logits(image, tokens), tokens, rules)
@@ -116,54 +117,55 @@ def score(tokens, total, length_penalty):
 
 
 def beam_search(toy, image, sampler):
-    """Diverse beam search, of which beam search is the case of one group."""
-    width = sampler.beams // sampler.groups
-    running = [[((), 0.0)] for _ in range(sampler.groups)]
-    done = [[] for _ in range(sampler.groups)]
-    for _ in range(sampler.max_tokens):
+    """Returns the captions of diverse beam search; beam search is the case of one group."""
+    width = sampler.num_beams // sampler.num_beam_groups
+    running = [[((), 0.0)] for _ in range(sampler.num_beam_groups)]
+    done = [[] for _ in range(sampler.num_beam_groups)]
+    for _ in range(sampler.max_new_tokens):
         chosen = []
-        for group in range(sampler.groups):
+        for group in range(sampler.num_beam_groups):
             candidates = []
             for tokens, total in running[group]:
                 logp = log_probs(toy.logits(image, tokens), tokens, sampler)
                 for token in np.flatnonzero(logp > -np.inf).tolist():
                     after = total + logp[token]
-                    rank = after - sampler.diversity * chosen.count(token)
+                    rank = after - sampler.diversity_penalty * chosen.count(token)
                     candidates.append((rank, (*tokens, token), after))
             candidates.sort(key=lambda candidate: -candidate[0])
             candidates = candidates[: 2 * width]
             done[group] += [(tokens, total) for _, tokens, total in candidates if tokens[-1] == EOS]
-            goes_on = [(tokens, total) for _, tokens, total in candidates if tokens[-1] != EOS]
-            running[group] = goes_on[:width]
+            unfinished = [(tokens, total) for _, tokens, total in candidates if tokens[-1] != EOS]
+            running[group] = unfinished[:width]
             chosen += [tokens[-1] for tokens, _ in running[group]]
 
     def ranked(hypotheses):
-        scored = [(score(*one, sampler.length_penalty), one[0]) for one in hypotheses]
-        return sorted(scored, key=lambda one: -one[0])
+        scored = [(score(*pair, sampler.length_penalty), pair[0]) for pair in hypotheses]
+        return sorted(scored, key=lambda pair: -pair[0])
 
-    # (is it cut, score, tokens) per group, best first
+    # (cut, score, tokens) per group, best first
     groups = [
-        [(False, *one) for one in ranked(done[group])]
-        + [(True, *one) for one in ranked(running[group])]
-        for group in range(sampler.groups)
+        [(False, *pair) for pair in ranked(done[group])]
+        + [(True, *pair) for pair in ranked(running[group])]
+        for group in range(sampler.num_beam_groups)
     ]
-    by_place = [
+    by_rank = [
         sorted(
-            (group[place] for group in groups if place < len(group)),
-            key=lambda one: (one[0], -one[1]),
+            (group[rank] for group in groups if rank < len(group)),
+            key=lambda caption: (caption[0], -caption[1]),
         )
-        for place in range(min(sampler.captions, width))
+        for rank in range(min(sampler.num_captions, width))
     ]
-    seen, new, repeated = set(), [], []
-    for one in itertools.chain(*by_place):
-        (repeated if one[2] in seen else new).append(one)
-        seen.add(one[2])
-    best = [*sorted(new, key=lambda one: one[0]), *repeated][: sampler.captions]
-    return [(one[1], one[2]) for one in sorted(best, key=lambda one: (one[0], -one[1]))]
+    distinct, new, repeated = set(), [], []
+    for caption in itertools.chain(*by_rank):
+        (repeated if caption[2] in distinct else new).append(caption)
+        distinct.add(caption[2])
+    best = [*sorted(new, key=lambda caption: caption[0]), *repeated][: sampler.num_captions]
+    best.sort(key=lambda caption: (caption[0], -caption[1]))
+    return [(caption[1], caption[2]) for caption in best]
 
 
 def assert_captions(samples, image, expected):
-    """`expected` is a list of (score, tokens with the final eos), best first."""
+    """Compares an image's hypotheses with (score, tokens including the final eos), best first."""
     for place, tokens in enumerate(samples.tokens[image].tolist()):
         length = int(samples.lengths[image, place])
         if place >= len(expected):

@@ -1,4 +1,4 @@
-"""Small shards with their indexes, for the tests of training on them."""
+"""Generates small shards with their indexes, for the tests of training on shards."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ WORDS = ("a", "the", "dog", "cat", "man", "woman", "red", "runs", "sits", "stand
 
 
 def make_jpeg(number: int, size: tuple[int, int] = (40, 48)) -> bytes:
-    """A JPEG of one grey value that tells its number."""
+    """Returns a JPEG of one gray value, which identifies the photo."""
     file = io.BytesIO()
     Image.fromarray(np.full((*size, 3), shade(number), np.uint8)).save(file, "JPEG", quality=95)
     return file.getvalue()
 
 
 def shade(number: int) -> int:
-    """The grey value of a photo of that number, up to 50."""
+    """Returns the gray value of a photo; numbers go up to 50."""
     return 5 * number
 
 
 def make_captions(number: int) -> tuple[str, ...]:
-    """One to three captions of different lengths."""
+    """Returns one to three captions of different lengths."""
     rng = np.random.default_rng(number)
     return tuple(
         " ".join([f"photo {number}", *rng.choice(WORDS, rng.integers(3, 14))])
@@ -38,7 +38,10 @@ def make_captions(number: int) -> tuple[str, ...]:
 
 
 def write_shard(path: Path, photos: Mapping[str, bytes]) -> ShardIndex:
-    """A tar of photos by key, each with a first caption, and its index; numbers are the keys'."""
+    """Writes a tar of photos by key, each with its first caption, and returns its index.
+
+    The keys are the photos' numbers.
+    """
     with tarfile.open(path, "w") as tar:
         for key, encoded in photos.items():
             for name, data in (("jpg", encoded), ("txt", make_captions(int(key))[0].encode())):
@@ -49,7 +52,7 @@ def write_shard(path: Path, photos: Mapping[str, bytes]) -> ShardIndex:
 
 
 def write_index(path: Path) -> ShardIndex:
-    """Indexes a tar that `write_shard` wrote, whatever its photos hold."""
+    """Writes the index of a tar from `write_shard`, without decoding its photos, and returns it."""
     with tarfile.open(path) as tar:
         samples = [
             IndexedSample(
@@ -64,13 +67,13 @@ def write_index(path: Path) -> ShardIndex:
             if suffix == "jpg"
         ]
     status = path.stat()
-    index = ShardIndex.of(str(path), samples, status.st_size, status.st_mtime_ns)
+    index = ShardIndex.from_samples(str(path), samples, status.st_size, status.st_mtime_ns)
     index.write(index_path(str(path)))
     return index
 
 
 def write_shards(folder: Path, counts: Sequence[int]) -> list[Path]:
-    """Shards of so many photos each, numbered through."""
+    """Writes one shard per count, with photos numbered across shards; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths, first = [], 0
     for number, count in enumerate(counts):

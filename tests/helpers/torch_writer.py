@@ -13,22 +13,25 @@ MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class Torch:
-    """Writes by hand the pickles and files that torch.save writes, and broken ones."""
+    """Writes the pickles and files of torch.save opcode by opcode."""
 
     def __init__(self):
         self.storages: dict[str, tuple[str, np.ndarray]] = {}
 
     def name(self, module: str, name: str) -> bytes:
+        """Returns the opcodes of a global, such as torch.FloatStorage."""
         return f"c{module}\n{name}\n".encode()
 
     def value(self, value: object) -> bytes:
-        """A plain value as opcodes: its pickle without the protocol and the stop."""
+        """Returns the opcodes of a plain value: its pickle without protocol and stop."""
         return pickle.dumps(value, 2)[2:-1]
 
     def call(self, function: bytes, *arguments: bytes) -> bytes:
+        """Returns the opcodes of a call."""
         return function + b"(" + b"".join(arguments) + b"tR"
 
     def tensor(self, key, offset, shape, stride, extra=b"", rebuild="_rebuild_tensor_v2") -> bytes:
+        """Returns the opcodes of a tensor that views the storage `key`."""
         kind, values = self.storages[key]
         pid = [self.value("storage"), self.name("torch", kind), self.value(key), self.value("cpu")]
         pid += [self.value(len(values))]
@@ -40,10 +43,12 @@ class Torch:
         )
 
     def dict(self, **items: bytes) -> bytes:
+        """Returns the opcodes of an ordered dictionary."""
         entries = b"".join(self.value(key) + value for key, value in items.items())
         return self.call(self.name("collections", "OrderedDict")) + b"(" + entries + b"u"
 
     def file(self, form: str, content: bytes, order: str = "little") -> bytes:
+        """Returns a whole file in the "zip" or the "legacy" format, with all storages."""
         content = b"\x80\x02" + content + b"."
         file = io.BytesIO()
         if form == "legacy":

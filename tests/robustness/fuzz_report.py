@@ -1,4 +1,4 @@
-"""What came of a run of a fuzzer: the type that all of them return."""
+"""The result of a fuzzer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Report:
-    """How many cases ended how.
+    """Counts of how the cases of a fuzzer ended.
 
     Attributes:
-        cases: how many were tried.
-        successes: how many of them the program took as good input.
-        errors: clear errors by their kind, which is the message without its values.
-        failures: (seed of the case, what went wrong): a crash, a hang, an unclear error or a wrong
-            result. Empty when all is well.
+        cases: number of cases.
+        successes: cases that were accepted as valid input.
+        errors: number of clear errors by message, without the values in it.
+        failures: (case number, description) of crashes, hangs, unclear errors and wrong results.
     """
 
     cases: int = 0
@@ -25,23 +24,23 @@ class Report:
     failures: list[tuple[int, str]] = field(default_factory=list)
 
     def add_success(self) -> None:
-        """Counts a case that was taken."""
+        """Counts an accepted case."""
         self.cases += 1
         self.successes += 1
 
     def add_error(self, message: str) -> None:
-        """Counts a case that was refused with `message`."""
+        """Counts a case that was refused with a clear error."""
         self.cases += 1
-        self.errors[kind_of(message)] += 1
+        self.errors[error_kind(message)] += 1
 
-    def add_failure(self, seed: int, what: str) -> None:
-        """Counts a case that went wrong."""
+    def add_failure(self, case: int, description: str) -> None:
+        """Counts a case that failed."""
         self.cases += 1
-        self.failures.append((seed, what))
+        self.failures.append((case, description))
 
 
-def kind_of(message: str) -> str:
-    """How a message begins, without paths, quoted words, numbers and what was received."""
+def error_kind(message: str) -> str:
+    """Returns the start of a message without paths, quoted words, numbers and received values."""
     line = re.split(r" Received:| \(", " ".join(message.split()))[0]
     line = re.sub(r"(?<!\w)(['\"]).*?\1(?!\w)", "'…'", line)
     line = re.sub(r"\S*/\S+", "…", line)

@@ -1,24 +1,88 @@
-"""The fuzzers of benchmarks/ find nothing, and would tell if they did."""
+"""Damaged input is read correctly or refused with a clear error, and fuzzers report failures."""
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
+import fuzz
+import fuzz_captions
+import fuzz_photos
+import fuzz_weights
 import pytest
+from fuzz_report import Report
+from fuzz_worker import Worker
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def module(monkeypatch):
-    """Imports a module of benchmarks/ as `python benchmarks/fuzz.py` does."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module
+from helpers.reference_readers import csv_rows
 
 
-def test_a_report_counts_like_messages_as_one_kind(module):
-    report = module("fuzz_report").Report()
+@pytest.mark.parametrize(("fuzzer", "cases"), ((fuzz_photos, 400), (fuzz_captions, 60)))
+def test_damaged_data_is_read_correctly_or_refused_clearly(fuzzer, cases):
+    report = fuzzer.fuzz(cases, seed=7)
+    assert report.cases == cases and report.failures == []
+    assert report.successes > cases / 10 and report.errors.total() > cases / 10
+
+
+@pytest.mark.slow
+def test_damaged_weights_are_read_correctly_or_refused_clearly():
+    report = fuzz_weights.fuzz(60, seed=3)
+    assert report.cases == 60 and report.failures == []
+    assert report.successes > 3 and report.errors.total() > 20
+
+
+def test_wrong_values_and_crashes_are_failures_of_the_weights_fuzzer(monkeypatch):
+    results = iter([("loaded", "right")] * 13 + [("loaded", "wrong"), ("crash", "died")])
+
+    class FakeWorker:
+        def __init__(self, make):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def run(self, folder):
+            return next(results)
+
+    def cut(rng, sample, files, samples):
+        return "cut", False
+
+    monkeypatch.setattr(fuzz_weights, "Worker", FakeWorker)
+    monkeypatch.setattr(fuzz_weights, "DAMAGES", (cut,))
+    report = fuzz_weights.fuzz(2, seed=0)
+    assert [case for case, _ in report.failures] == [0, 1]
+    assert "cut: loaded, with other values" in report.failures[0][1]
+    assert report.failures[1][1].endswith("cut: crash: died")
+
+
+def make_bad_reader():
+    """Returns a reader that crashes, hangs, takes too much memory or raises an unexpected error."""
+    import os
+    import time
+
+    def read(case):
+        if case == "crash":
+            os.abort()
+        if case == "hang":
+            time.sleep(60)
+        if case == "memory":
+            return "accepted", str(len(bytes(2**30)))
+        return "accepted", str(len(case["key"]))
+
+    return read
+
+
+def test_crashes_hangs_and_memory_are_reported_and_the_next_case_runs():
+    with Worker(make_bad_reader, timeout=1.0, memory=2**28) as worker:
+        results = [worker.run(case) for case in ("crash", "hang", "memory", 5, {"key": "abc"})]
+    assert [kind for kind, _ in results] == [
+        "crash", "hang", "unclear error", "unclear error", "accepted",
+    ]  # fmt: skip
+    messages = [message.partition(":")[0] for _, message in results[2:]]
+    assert messages == ["MemoryError", "TypeError", "3"]
+
+
+def test_report_counts_errors_that_differ_in_values_together():
+    report = Report()
     report.add_success()
     report.add_error("Expected 3 columns in /tmp/a/b.csv.\nReceived: 5")
     report.add_error("Expected 4 columns in 'x y.csv'. Received: nothing")
@@ -32,10 +96,9 @@ def test_a_report_counts_like_messages_as_one_kind(module):
     assert report.failures == [(7, "a crash")]
 
 
-def test_a_failure_is_shown_and_is_the_exit_code(module, monkeypatch, capsys):
-    fuzz, report = module("fuzz"), module("fuzz_report").Report()
-    weights = module("fuzzing_weights")
-    monkeypatch.setattr(weights, "fuzz_weights", lambda cases, seed: report)
+def test_failures_are_printed_and_set_the_exit_code(monkeypatch, capsys):
+    report = Report()
+    monkeypatch.setattr(fuzz_weights, "fuzz", lambda cases, seed: report)
     monkeypatch.setattr("sys.argv", ["fuzz.py", "weights", "--cases", "1"])
     report.add_error("Expected this. Received: that")
     assert fuzz.main() == 0
@@ -44,29 +107,19 @@ def test_a_failure_is_shown_and_is_the_exit_code(module, monkeypatch, capsys):
     assert "FAILURE of case 7: a crash" in capsys.readouterr().out
 
 
-def test_damaged_weights_are_read_rightly_or_refused_in_one_line(module):
-    report = module("fuzzing_weights").fuzz_weights(60, seed=3)
-    assert report.cases == 60 and report.failures == []
-    assert report.successes > 3 and report.errors.total() > 20
-
-
-def test_the_fuzzer_of_weights_tells_wrong_values_and_dead_processes(module, monkeypatch):
-    weights = module("fuzzing_weights")
-    answers = iter([("loaded", "right")] * 13 + [("loaded", "wrong"), ("crash", "died")])
-
-    class Worker:
-        def load(self, folder):
-            return next(answers)
-
-        def stop(self):
-            pass
-
-    def cut(rng, sample, files, samples):
-        return "cut", False
-
-    monkeypatch.setattr(weights, "Worker", Worker)
-    monkeypatch.setattr(weights, "DAMAGES", (cut,))
-    report = weights.fuzz_weights(2, seed=0)
-    assert [case for case, _ in report.failures] == [0, 1]
-    assert "cut: loaded, with other values" in report.failures[0][1]
-    assert report.failures[1][1].endswith("cut: crash: died")
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    (
+        ('a,"b ""c"" , d"\r\n\n1, 2 \n', [["a", 'b "c" , d'], ["1", "2 "]]),
+        ('a,"two\nlines"', [["a", "two\nlines"]]),
+        ('a"b,c\n,\n', [['a"b', "c"], ["", ""]]),
+        ('a,"open\n', None),
+        ('"a" b\n', None),
+    ),
+)
+def test_reference_csv_reader_follows_rfc_4180(text, rows):
+    if rows is None:
+        with pytest.raises(ValueError):
+            csv_rows(text)
+    else:
+        assert csv_rows(text) == rows

@@ -1,14 +1,14 @@
-"""Nucleus sampling: what it draws, how often, and from which seed."""
+"""Nucleus sampling: drawn tokens, their frequencies, and seeds."""
 
 from __future__ import annotations
 
 import keras
 import numpy as np
 import pytest
-from helpers.samplers_reference import EOS, Toy, as_numpy, compiled, log_probs
 from keras import ops
 
 from effcap.samplers import Greedy, Nucleus
+from helpers.samplers_reference import EOS, Toy, as_numpy, compiled, log_probs
 
 # Upper 0.1 % points of the chi-square distribution by degrees of freedom.
 CRITICAL = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 6: 22.46, 7: 24.32}
@@ -25,16 +25,16 @@ def fixed(logits):
 
 
 def first_tokens(logits, draws=20_000, **fields):
-    sampler = Nucleus(captions=draws, max_tokens=1, **fields)
+    sampler = Nucleus(num_captions=draws, max_new_tokens=1, **fields)
     return as_numpy(sampler(fixed(logits), [[EOS]], (), eos=EOS)).tokens[0, :, 0]
 
 
-def truncated(logits, p=1.0, k=0, temperature=1.0):
-    """The distribution after temperature, then top-k, then the nucleus, in that order."""
+def truncated(logits, top_p=1.0, top_k=0, temperature=1.0):
+    """Returns the distribution after temperature, top-k and the nucleus, in that order."""
     probs = np.exp(np.asarray(logits, "float64") / temperature)
-    order = np.argsort(-probs, kind="stable")[: k or None]
+    order = np.argsort(-probs, kind="stable")[: top_k or None]
     share = probs[order] / probs[order].sum()
-    number = 1 + int((np.cumsum(share) < p - 1e-9).sum())
+    number = 1 + int((np.cumsum(share) < top_p - 1e-9).sum())
     result = np.zeros(len(probs))
     result[order[:number]] = share[:number] / share[:number].sum()
     return result
@@ -46,14 +46,14 @@ LOGITS = np.random.default_rng(5).normal(size=8) * 1.5
 @pytest.mark.parametrize(
     "fields",
     [
-        {"p": 1.0},
-        {"p": 0.9},
-        {"p": 0.6},
-        {"p": 1.0, "k": 3},
-        {"p": 0.8, "k": 5},
-        {"p": 1.0, "temperature": 0.5},
-        {"p": 0.85, "temperature": 2.0},
-        {"p": 0.7, "k": 6, "temperature": 1.5},
+        {"top_p": 1.0},
+        {"top_p": 0.9},
+        {"top_p": 0.6},
+        {"top_p": 1.0, "top_k": 3},
+        {"top_p": 0.8, "top_k": 5},
+        {"top_p": 1.0, "temperature": 0.5},
+        {"top_p": 0.85, "temperature": 2.0},
+        {"top_p": 0.7, "top_k": 6, "temperature": 1.5},
     ],
     ids=str,
 )
@@ -64,30 +64,30 @@ def test_frequencies_match_the_truncated_distribution(fields):
     possible = expected > 0
     assert counts[~possible].sum() == 0
     freedom = possible.sum() - 1
-    assert freedom >= 1, "the case must leave something to chance"
+    assert freedom >= 1, "the case must have several possible tokens"
     wanted = expected[possible] * draws
     assert ((counts[possible] - wanted) ** 2 / wanted).sum() < CRITICAL[freedom]
 
 
-def test_large_vocabulary_is_drawn_in_proportion_too():
-    # Flat, so that the nucleus has thousands of tokens; counted in 8 bands of token ids.
+def test_frequencies_match_in_a_large_vocabulary():
+    # A nucleus of thousands of tokens, counted in 8 ranges of token ids.
     logits = np.random.default_rng(0).normal(size=4800) * 0.1
     for p in (0.01, 0.9, 1.0):
-        expected = truncated(logits, p=p)
-        tokens = first_tokens(logits, 1_000, p=p, seed=1)
+        expected = truncated(logits, top_p=p)
+        tokens = first_tokens(logits, 1_000, top_p=p, seed=1)
         assert (expected[tokens] > 0).all()
         wanted = expected.reshape(8, -1).sum(1) * 1_000
         counts = np.bincount(tokens // 600, minlength=8)
         assert ((counts - wanted) ** 2 / wanted).sum() < CRITICAL[7]
 
 
-def test_draw_does_not_depend_on_how_flat_other_images_are():
+def test_draws_are_independent_of_other_images_distributions():
     random = np.random.default_rng(0)
     peaked, flat = random.normal(size=(2, 4800)) * [[4.0], [0.1]]
 
     def draw(*logits):
         table = np.stack(logits).astype("float32")
-        sampler = Nucleus(max_tokens=6, seed=1, p=0.95)
+        sampler = Nucleus(max_new_tokens=6, seed=1, top_p=0.95)
         prompt = np.zeros((len(logits), 1), "int32")
 
         def step(tokens, position, state):
@@ -99,22 +99,22 @@ def test_draw_does_not_depend_on_how_flat_other_images_are():
     np.testing.assert_array_equal(alone.tokens[0], together.tokens[0])
 
 
-def test_nucleus_is_the_smallest_set_that_reaches_p():
+def test_nucleus_is_the_smallest_set_that_reaches_top_p():
     logits = np.log([0.1, 0.4, 0.2, 0.3])
     for p, tokens in [(0.05, {1}), (0.39, {1}), (0.41, {1, 3}), (0.69, {1, 3}), (0.71, {1, 2, 3})]:
-        assert set(first_tokens(logits, 500, p=p, seed=0).tolist()) == tokens
+        assert set(first_tokens(logits, 500, top_p=p, seed=0).tolist()) == tokens
 
 
-def test_equal_tokens_are_kept_from_the_lower_id():
-    assert set(first_tokens(np.zeros(10), 500, p=0.25, seed=0).tolist()) == {0, 1, 2}
-    assert set(first_tokens(np.zeros(10), 500, p=1.0, k=4, seed=0).tolist()) == {0, 1, 2, 3}
+def test_of_equal_tokens_the_lower_ids_are_kept():
+    assert set(first_tokens(np.zeros(10), 500, top_p=0.25, seed=0).tolist()) == {0, 1, 2}
+    assert set(first_tokens(np.zeros(10), 500, top_p=1.0, top_k=4, seed=0).tolist()) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("fields", [{"p": 1e-6}, {"k": 1}, {"temperature": 1e-4}], ids=str)
-def test_extreme_truncation_is_greedy(fields):
+@pytest.mark.parametrize("fields", [{"top_p": 1e-6}, {"top_k": 1}, {"temperature": 1e-4}], ids=str)
+def test_extreme_truncation_equals_greedy_decoding(fields):
     toy = Toy(images=12, vocabulary=6, steps=6, seed=1)
-    greedy = toy.run(Greedy(max_tokens=6))
-    drawn = toy.run(Nucleus(max_tokens=6, captions=2, seed=2, **fields))
+    greedy = toy.run(Greedy(max_new_tokens=6))
+    drawn = toy.run(Nucleus(max_new_tokens=6, num_captions=2, seed=2, **fields))
     for caption in range(2):
         np.testing.assert_array_equal(drawn.tokens[:, caption], greedy.tokens[:, 0])
         np.testing.assert_allclose(drawn.scores[:, caption], greedy.scores[:, 0], rtol=1e-5)
@@ -123,12 +123,20 @@ def test_extreme_truncation_is_greedy(fields):
 @pytest.mark.parametrize("p", [0.9, 1.0])
 def test_score_is_the_log_probability_under_the_model(p):
     toy = Toy(images=6, vocabulary=6, steps=6, seed=3)
-    rules = {"no_repeat_ngram": 2, "repetition_penalty": 1.4, "suppress": (4,), "min_tokens": 2}
-    sampler = Nucleus(max_tokens=6, captions=5, p=p, temperature=1.7, seed=0, **rules)
-    samples = toy.run(sampler)
+    rules = {
+        "no_repeat_ngram_size": 2,
+        "repetition_penalty": 1.4,
+        "suppress_tokens": (4,),
+        "min_new_tokens": 2,
+    }
+    sampler = Nucleus(max_new_tokens=6, num_captions=5, top_p=p, temperature=1.7, seed=0, **rules)
+    hypotheses = toy.run(sampler)
     for image in range(6):
         for tokens, length, total in zip(
-            samples.tokens[image], samples.lengths[image], samples.scores[image], strict=True
+            hypotheses.tokens[image],
+            hypotheses.lengths[image],
+            hypotheses.scores[image],
+            strict=True,
         ):
             generated = tokens[: min(length + 1, 6)].tolist()
             expected = sum(
@@ -138,80 +146,83 @@ def test_score_is_the_log_probability_under_the_model(p):
             np.testing.assert_allclose(total, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_same_int_seed_gives_the_same_captions_and_another_seed_others():
+def test_integer_seed_determines_the_captions():
     toy = Toy(images=8, vocabulary=6, steps=6, seed=4)
     one, again, other = (
-        toy.run(Nucleus(captions=3, max_tokens=6, seed=seed)).tokens for seed in (7, 7, 8)
+        toy.run(Nucleus(num_captions=3, max_new_tokens=6, seed=seed)).tokens for seed in (7, 7, 8)
     )
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
 
 
-def test_int_seed_gives_an_image_the_same_captions_in_a_smaller_batch():
+def test_integer_seed_gives_the_same_captions_in_a_smaller_batch():
     toy = Toy(images=8, vocabulary=6, steps=6, seed=4)
-    sampler = Nucleus(captions=2, max_tokens=6, seed=7)
-    state = keras.tree.map_structure(lambda leaf: leaf[:3], toy.state)
+    sampler = Nucleus(num_captions=2, max_new_tokens=6, seed=7)
+    state = keras.tree.map_structure(lambda tensor: tensor[:3], toy.state)
     fewer = as_numpy(sampler(toy.step, toy.prompt[:3], state, eos=EOS))
     np.testing.assert_array_equal(fewer.tokens, toy.run(sampler).tokens[:3])
 
 
-def test_seed_generator_gives_fresh_captions_at_each_call():
+def test_seed_generator_gives_new_captions_at_every_call():
     toy = Toy(images=8, vocabulary=6, steps=6, seed=4)
     for sampler in (
-        Nucleus(captions=3, max_tokens=6, seed=keras.random.SeedGenerator(1)),
-        Nucleus(captions=3, max_tokens=6),
+        Nucleus(num_captions=3, max_new_tokens=6, seed=keras.random.SeedGenerator(1)),
+        Nucleus(num_captions=3, max_new_tokens=6),
     ):
         assert (toy.run(sampler).tokens != toy.run(sampler).tokens).any()
     first = [
-        toy.run(Nucleus(max_tokens=6, seed=keras.random.SeedGenerator(1))).tokens for _ in "ab"
+        toy.run(Nucleus(max_new_tokens=6, seed=keras.random.SeedGenerator(1))).tokens for _ in "ab"
     ]
     np.testing.assert_array_equal(*first)
 
 
 def test_captions_of_an_image_are_drawn_independently():
-    tokens = first_tokens(LOGITS, 1000, p=1.0, seed=0)
+    tokens = first_tokens(LOGITS, 1000, top_p=1.0, seed=0)
     assert len(set(tokens.tolist())) > 4
     toy = Toy(images=2, vocabulary=6, steps=6, seed=5)
-    assert len({tuple(row) for row in toy.run(Nucleus(captions=20, max_tokens=6)).tokens[0]}) > 5
+    assert (
+        len({tuple(row) for row in toy.run(Nucleus(num_captions=20, max_new_tokens=6)).tokens[0]})
+        > 5
+    )
 
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("p", [0.9, 1.0])
-def test_int_seed_draws_the_same_when_compiled(jit, p):
+def test_integer_seed_gives_the_same_captions_when_compiled(jit, p):
     toy = Toy(images=4, vocabulary=6, steps=6, seed=6, prompt_tokens=2)
-    sampler = Nucleus(captions=3, max_tokens=6, seed=9, p=p)
+    sampler = Nucleus(num_captions=3, max_new_tokens=6, seed=9, top_p=p)
     program = compiled(lambda: sampler(toy.step, toy.prompt, toy.state, eos=EOS), jit)
     if program is None:
-        pytest.skip("the backend compiles in one way or none")
-    samples = as_numpy(program())
-    np.testing.assert_array_equal(samples.tokens, toy.run(sampler).tokens)
-    np.testing.assert_array_equal(samples.tokens, as_numpy(program()).tokens)
+        pytest.skip("this backend cannot compile that way")
+    hypotheses = as_numpy(program())
+    np.testing.assert_array_equal(hypotheses.tokens, toy.run(sampler).tokens)
+    np.testing.assert_array_equal(hypotheses.tokens, as_numpy(program()).tokens)
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_seed_generator_draws_afresh_when_compiled(jit):
+def test_seed_generator_gives_new_captions_when_compiled(jit):
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("only TensorFlow keeps variables inside a compiled function")
+        pytest.skip("requires TensorFlow, which updates variables in compiled functions")
     toy = Toy(images=8, vocabulary=6, steps=6, seed=6)
-    sampler = Nucleus(captions=3, max_tokens=6)
+    sampler = Nucleus(num_captions=3, max_new_tokens=6)
     program = compiled(lambda: sampler(toy.step, toy.prompt, toy.state, eos=EOS), jit)
     assert (as_numpy(program()).tokens != as_numpy(program()).tokens).any()
 
 
-def test_seed_generator_draws_afresh_under_jax_jit():
+def test_seed_generator_gives_new_captions_under_jax_jit():
     if keras.backend.backend() != "jax":
-        pytest.skip("needs jax")
+        pytest.skip("requires jax")
     import jax
 
     toy = Toy(images=8, vocabulary=6, steps=6, seed=6)
     generator = keras.random.SeedGenerator(3)
-    sampler = Nucleus(captions=3, max_tokens=6, seed=generator)
+    sampler = Nucleus(num_captions=3, max_new_tokens=6, seed=generator)
 
     @jax.jit
     def program(seed_state):
         with keras.StatelessScope([(generator.state, seed_state)]) as scope:
-            samples = sampler(toy.step, toy.prompt, toy.state, eos=EOS)
-        return samples, scope.get_current_value(generator.state)
+            hypotheses = sampler(toy.step, toy.prompt, toy.state, eos=EOS)
+        return hypotheses, scope.get_current_value(generator.state)
 
     one, seed_state = program(generator.state.value)
     other, _ = program(seed_state)

@@ -1,4 +1,4 @@
-"""The largest entries of wide rows, against a stable sort."""
+"""Row-wise top-k against a stable sort, and gather."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from effcap.samplers.ops import gather, top_k
     "size, k", [(1, 1), (7, 7), (1000, 10), (1003, 3), (5000, 64), (50257, 10)]
 )
 @pytest.mark.parametrize("levels", [2, 50, None])
-def test_top_k_is_a_stable_sort(size, k, levels):
+def test_top_k_equals_a_stable_sort(size, k, levels):
     random = np.random.default_rng(size)
     values = random.normal(size=(3, size)).astype("float32")
-    if levels:  # many equal entries, and some ruled out
+    if levels:  # many equal entries, and some forbidden
         values = random.integers(0, levels, (3, size)).astype("float32")
         values[values == 0] = -np.inf
     values[2, k // 2 :] = -np.inf
-    largest, indices = (ops.convert_to_numpy(part) for part in top_k(values, k))
+    largest, indices = (ops.convert_to_numpy(x) for x in top_k(values, k))
     expected = np.argsort(-values, axis=-1, kind="stable")[:, :k]
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(largest, np.take_along_axis(values, expected, axis=1))
 
 
-def test_gather_takes_entries_of_the_same_row():
+def test_gather_selects_entries_of_the_same_row():
     values = np.arange(24).reshape(2, 4, 3)
     indices = np.array([[3, 0], [1, 1]], "int32")
     expected = np.stack([values[0, [3, 0]], values[1, [1, 1]]])

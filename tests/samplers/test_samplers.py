@@ -1,66 +1,67 @@
-"""What all samplers share: fields, prompt, state, shapes and errors."""
+"""Behavior common to all samplers: fields, prompt, state, shapes and errors."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
 import pytest
-from helpers.samplers_reference import EOS, Toy, as_numpy, compiled
 from keras import ops
 
-from effcap.samplers import Beam, Greedy, Nucleus, Samples, get
+from effcap.samplers import SAMPLERS, Beam, Greedy, Hypotheses, Nucleus, get
+from helpers.samplers_reference import EOS, Toy, as_numpy, compiled
 
 ALL = [
-    Greedy(max_tokens=5),
-    Beam(beams=4, captions=2, max_tokens=5),
-    Nucleus(captions=3, max_tokens=5, seed=0),
+    Greedy(max_new_tokens=5),
+    Beam(num_beams=4, num_captions=2, max_new_tokens=5),
+    Nucleus(num_captions=3, max_new_tokens=5, seed=0),
 ]
 each = pytest.mark.parametrize("sampler", ALL, ids=lambda sampler: type(sampler).__name__)
 
 
 @each
-def test_samples_have_the_documented_shapes_and_dtypes(sampler):
+def test_hypotheses_have_the_documented_shapes_and_dtypes(sampler):
     toy = Toy(images=3, vocabulary=5, steps=5)
-    samples = sampler(toy.step, toy.prompt, toy.state, eos=EOS)
-    captions = getattr(sampler, "captions", 1)
-    assert isinstance(samples, Samples)
-    assert tuple(samples.tokens.shape) == (3, captions, 5)
-    assert tuple(samples.scores.shape) == tuple(samples.lengths.shape) == (3, captions)
-    dtypes = [keras.backend.standardize_dtype(part.dtype) for part in samples]
+    hypotheses = sampler(toy.step, toy.prompt, toy.state, eos=EOS)
+    captions = getattr(sampler, "num_captions", 1)
+    assert isinstance(hypotheses, Hypotheses)
+    assert tuple(hypotheses.tokens.shape) == (3, captions, 5)
+    assert tuple(hypotheses.scores.shape) == tuple(hypotheses.lengths.shape) == (3, captions)
+    dtypes = [keras.backend.standardize_dtype(field.dtype) for field in hypotheses]
     assert dtypes == ["int32", "float32", "int32"]
 
 
 @each
-def test_places_from_the_end_on_hold_eos(sampler):
+def test_tokens_after_the_end_are_eos(sampler):
     toy = Toy(images=40, vocabulary=5, steps=5)
-    samples = toy.run(sampler)
-    generated = np.arange(5) < samples.lengths[:, :, None]
-    assert (samples.tokens[generated] != EOS).all()
-    assert (samples.tokens[~generated] == EOS).all()
-    assert len(set(samples.lengths.ravel().tolist())) > 3
+    hypotheses = toy.run(sampler)
+    generated = np.arange(5) < hypotheses.lengths[:, :, None]
+    assert (hypotheses.tokens[generated] != EOS).all()
+    assert (hypotheses.tokens[~generated] == EOS).all()
+    assert len(set(hypotheses.lengths.ravel().tolist())) > 3
 
 
 @each
-def test_prompt_is_read_token_by_token_from_position_zero(sampler):
-    seen = []
+def test_prompt_is_fed_token_by_token_from_position_zero(sampler):
+    states = []
 
     def step(tokens, position, state):
-        # A digit per token read and per position, kept in the state.
+        # The state keeps one digit per token and one per position.
         state = (state[0] * 10 + tokens, state[1] * 10 + position)
-        seen.append(state)
+        states.append(state)
         logits = ops.repeat(ops.convert_to_tensor([[0.0, 1.0, 9.0]]), tokens.shape[0], axis=0)
         return logits + 0 * ops.cast(state[0], "float32")[:, None], state
 
     if keras.backend.backend() == "jax":
-        pytest.skip("jax shows no values inside the loop")
-    sampler = dataclasses.replace(sampler, max_tokens=2)
+        pytest.skip("jax has no concrete values inside the loop")
+    sampler = dataclasses.replace(sampler, max_new_tokens=2)
     start = (np.zeros(2, "int32"), np.zeros(2, "int32"))
     sampler(step, np.array([[7, 8, 5], [6, 4, 3]]), start, eos=EOS)
-    tokens, positions = (ops.convert_to_numpy(part) for part in seen[-1])
-    rows = sampler.rows
-    assert len(seen) == 4
+    tokens, positions = (ops.convert_to_numpy(x) for x in states[-1])
+    rows = sampler.rows_per_image
+    assert len(states) == 4
     assert set(positions.tolist()) == {123}
     assert set((tokens[:rows] // 10).tolist()) == {785}
     assert set((tokens[rows:] // 10).tolist()) == {643}
@@ -79,29 +80,29 @@ def test_prompt_is_read_token_by_token_from_position_zero(sampler):
     ],
     ids=["tuple", "dict", "list", "tensor", "nested"],
 )
-def test_state_may_be_any_structure(sampler, nested, compile_too):
+def test_state_may_have_any_structure(sampler, nested, compile_too):
     toy = Toy(images=3, vocabulary=5, steps=5)
     table = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(5, 5)).astype("float32"))
     cache = np.zeros((3, 2, 4), "float16")
-    seen = []
+    states = []
 
     def step(tokens, position, state):
-        seen.append(keras.tree.map_structure(lambda leaf: tuple(leaf.shape), state))
+        states.append(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), state))
         return ops.take(table, tokens, axis=0), state
 
     def run():
         return sampler(step, toy.prompt, nested(cache), eos=EOS)
 
-    samples = as_numpy(run())
-    assert seen[0] == nested((3 * sampler.rows, 2, 4))
+    hypotheses = as_numpy(run())
+    assert states[0] == nested((3 * sampler.rows_per_image, 2, 4))
     program = compiled(run) if compile_too else None
     if program is not None:
-        np.testing.assert_array_equal(as_numpy(program()).tokens, samples.tokens)
+        np.testing.assert_array_equal(as_numpy(program()).tokens, hypotheses.tokens)
 
 
 @each
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_logits_may_be_of_half_precision(sampler, dtype):
+def test_logits_may_have_half_precision(sampler, dtype):
     toy = Toy(images=3, vocabulary=5, steps=5)
     toy.table = np.round(toy.table * 4) / 4  # exact in either dtype
 
@@ -118,34 +119,50 @@ def test_logits_may_be_of_half_precision(sampler, dtype):
 @pytest.mark.parametrize(
     "make, error, message",
     [
-        (lambda: Greedy(max_tokens=0), ValueError, "max_tokens=0"),
-        (lambda: Greedy(max_tokens=2.5), TypeError, "max_tokens=2.5"),
-        (lambda: Greedy(max_tokens=True), TypeError, "max_tokens=True"),
-        (lambda: Greedy(min_tokens=-1), ValueError, "min_tokens=-1"),
-        (lambda: Greedy(min_tokens=9, max_tokens=8), ValueError, "min_tokens=9, max_tokens=8"),
-        (lambda: Greedy(no_repeat_ngram=-2), ValueError, "no_repeat_ngram=-2"),
+        (lambda: Greedy(max_new_tokens=0), ValueError, "max_new_tokens=0"),
+        (lambda: Greedy(max_new_tokens=2.5), TypeError, "max_new_tokens=2.5"),
+        (lambda: Greedy(max_new_tokens=True), TypeError, "max_new_tokens=True"),
+        (lambda: Greedy(min_new_tokens=-1), ValueError, "min_new_tokens=-1"),
+        (
+            lambda: Greedy(min_new_tokens=9, max_new_tokens=8),
+            ValueError,
+            "min_new_tokens=9, max_new_tokens=8",
+        ),
+        (lambda: Greedy(no_repeat_ngram_size=-2), ValueError, "no_repeat_ngram_size=-2"),
         (lambda: Greedy(repetition_penalty=0), ValueError, "repetition_penalty=0"),
         (lambda: Greedy(repetition_penalty="1"), TypeError, "repetition_penalty='1'"),
-        (lambda: Greedy(suppress=(3, -1)), ValueError, r"suppress=\(3, -1\)"),
-        (lambda: Greedy(suppress=(1.5,)), TypeError, r"suppress=\(1.5,\)"),
-        (lambda: Greedy(suppress=7), TypeError, "suppress=7"),
-        (lambda: Beam(beams=0), ValueError, "beams=0"),
-        (lambda: Beam(beams=2, captions=3), ValueError, "captions=3, beams=2"),
-        (lambda: Beam(captions=0), ValueError, "captions=0"),
-        (lambda: Beam(beams=5, groups=2), ValueError, "beams=5, groups=2"),
-        (lambda: Beam(diversity=0.5), ValueError, "diversity=0.5, groups=1"),
-        (lambda: Beam(groups=5, diversity=-1.0), ValueError, "diversity=-1.0"),
+        (lambda: Greedy(suppress_tokens=(3, -1)), ValueError, r"suppress_tokens=\(3, -1\)"),
+        (lambda: Greedy(suppress_tokens=(1.5,)), TypeError, r"suppress_tokens=\(1.5,\)"),
+        (lambda: Greedy(suppress_tokens=7), TypeError, "suppress_tokens=7"),
+        (lambda: Beam(num_beams=0), ValueError, "num_beams=0"),
+        (lambda: Beam(num_beams=2, num_captions=3), ValueError, "num_captions=3, num_beams=2"),
+        (lambda: Beam(num_captions=0), ValueError, "num_captions=0"),
+        (
+            lambda: Beam(num_beams=5, num_beam_groups=2),
+            ValueError,
+            "num_beams=5, num_beam_groups=2",
+        ),
+        (
+            lambda: Beam(diversity_penalty=0.5),
+            ValueError,
+            "diversity_penalty=0.5, num_beam_groups=1",
+        ),
+        (
+            lambda: Beam(num_beam_groups=5, diversity_penalty=-1.0),
+            ValueError,
+            "diversity_penalty=-1.0",
+        ),
         (lambda: Beam(length_penalty=float("nan")), ValueError, "length_penalty=nan"),
-        (lambda: Nucleus(p=0.0), ValueError, "p=0.0"),
-        (lambda: Nucleus(p=1.1), ValueError, "p=1.1"),
-        (lambda: Nucleus(k=-1), ValueError, "k=-1"),
+        (lambda: Nucleus(top_p=0.0), ValueError, "top_p=0.0"),
+        (lambda: Nucleus(top_p=1.1), ValueError, "top_p=1.1"),
+        (lambda: Nucleus(top_k=-1), ValueError, "top_k=-1"),
         (lambda: Nucleus(temperature=0.0), ValueError, "temperature=0.0"),
-        (lambda: Nucleus(captions=0), ValueError, "captions=0"),
+        (lambda: Nucleus(num_captions=0), ValueError, "num_captions=0"),
         (lambda: Nucleus(seed="a"), TypeError, "seed='a'"),
         (lambda: Nucleus(seed=-1), ValueError, "seed=-1"),
     ],
 )
-def test_fields_out_of_range_are_named_with_their_value(make, error, message):
+def test_errors_name_invalid_fields_with_their_values(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -176,7 +193,7 @@ def test_fields_out_of_range_are_named_with_their_value(make, error, message):
         ),
     ],
 )
-def test_arguments_that_do_not_fit_are_named_with_their_value(change, error, message):
+def test_errors_name_invalid_arguments_with_their_values(change, error, message):
     arguments = {
         "step": lambda tokens, position, state: (ops.zeros((3, 5)), state),
         "prompt": np.zeros((3, 1), "int32"),
@@ -190,27 +207,45 @@ def test_arguments_that_do_not_fit_are_named_with_their_value(change, error, mes
 
 def test_suppressed_ids_must_be_in_the_vocabulary():
     toy = Toy(images=3, vocabulary=5, steps=5)
-    with pytest.raises(ValueError, match=r"vocabulary size 5.*suppress=\(2, 5\)"):
-        toy.run(Greedy(max_tokens=5, suppress=(5, 2)))
+    with pytest.raises(ValueError, match=r"vocabulary size 5.*suppress_tokens=\(2, 5\)"):
+        toy.run(Greedy(max_new_tokens=5, suppress_tokens=(5, 2)))
 
 
-def test_get_makes_samplers_by_name():
-    assert get("greedy", max_tokens=7) == Greedy(max_tokens=7)
-    assert get("beam", beams=3, suppress=[4, 1]) == Beam(beams=3, suppress=(1, 4))
-    assert get("nucleus", p=0.5, seed=1) == Nucleus(p=0.5, seed=1)
+def test_get_returns_samplers_by_name():
+    assert get("greedy", max_new_tokens=7) == Greedy(max_new_tokens=7)
+    assert get("beam", num_beams=3, suppress_tokens=[4, 1]) == Beam(
+        num_beams=3, suppress_tokens=(1, 4)
+    )
+    assert get("nucleus", top_p=0.5, seed=1) == Nucleus(top_p=0.5, seed=1)
 
 
-def test_get_says_which_names_and_fields_there_are():
-    with pytest.raises(ValueError, match="beam, greedy, nucleus.*'top'"):
-        get("top")
-    with pytest.raises(ValueError, match="greedy sampler.*max_tokens.*beams=3"):
-        get("greedy", beams=3)
+def test_get_returns_a_given_sampler_unchanged():
+    sampler = Beam(num_beams=3)
+    assert get(sampler) is sampler
+    with pytest.raises(ValueError, match="only for a sampler name.*num_beams=4"):
+        get(sampler, num_beams=4)
 
 
-def test_samplers_are_frozen_values_with_keyword_fields():
+def test_get_lists_the_available_names_and_fields():
+    for name in ("top", None):
+        with pytest.raises(ValueError, match=f"beam, greedy, nucleus.*{name!r}"):
+            get(name)
+    with pytest.raises(ValueError, match="greedy sampler.*max_new_tokens.*num_beams=3"):
+        get("greedy", num_beams=3)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_docstrings_describe_every_field(name):
+    for sampler in SAMPLERS[name].__mro__[:-1]:
+        own = [field for field in sampler.__annotations__ if not field.startswith("_")]
+        described = re.findall(r"^        (\w+): ", sampler.__doc__, re.MULTILINE)
+        assert described[: len(own)] == own
+
+
+def test_samplers_are_frozen_and_take_keywords_only():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Beam().beams = 3
+        Beam().num_beams = 3
     with pytest.raises(TypeError):
         Beam(3)
-    assert len({Beam(beams=3), Beam(beams=3), Beam(beams=4)}) == 2
-    assert dataclasses.replace(Nucleus(seed=1), p=0.5) == Nucleus(seed=1, p=0.5)
+    assert len({Beam(num_beams=3), Beam(num_beams=3), Beam(num_beams=4)}) == 2
+    assert dataclasses.replace(Nucleus(seed=1), top_p=0.5) == Nucleus(seed=1, top_p=0.5)

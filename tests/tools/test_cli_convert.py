@@ -1,4 +1,4 @@
-"""`effcap convert`: a GPT-2's folder into a preset that captions."""
+"""Tests of `effcap convert`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ import re
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
+
+from effcap.captioner import Captioner
+from effcap.samplers import Greedy
+from effcap.tokenizers import Tokenizer
+from effcap.tools.cli import main
+from effcap.weights.gpt2 import captioner_hparams
 from helpers.captioners import numpy, tiny_hparams
 from helpers.cli_errors import fails
 from helpers.cli_process import CHATTER
 from helpers.gpt2_writers import shapes_of, write_folder, write_torch
-from helpers.published import small_playntell, weight
-
-from effcap.captioner import Captioner
-from effcap.samplers import Greedy
-from effcap.tokenizers.tokenizer import Tokenizer
-from effcap.tools.cli import main
-from effcap.weights.gpt2.assemble import captioner_hparams
+from helpers.published_shapes import small_playntell, weight
 
 CONFIG = {"n_positions": 24, "n_embd": 24, "n_head": 3, "n_layer": 2}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, tokenizer) -> tuple[Path, dict[str, np.ndarray]]:
-    """A folder with a GPT-2, its tokenizer, and a variant beside them; and the weights."""
+def source(tmp_path_factory, tokenizer) -> tuple[Path, dict[str, np.ndarray]]:
+    """A folder with two formats of a GPT-2, its tokenizer and a variant; and the weights."""
     folder = tmp_path_factory.mktemp("made")
     config = CONFIG | {"vocab_size": tokenizer.vocabulary_size}
     shapes, rng = shapes_of(config), np.random.default_rng(0)
@@ -39,16 +38,18 @@ def made(tmp_path_factory, tokenizer) -> tuple[Path, dict[str, np.ndarray]]:
     return folder, weights
 
 
-def words(folder, preset, *more) -> list[str]:
-    return ["convert", str(folder), str(preset), "--model", str(folder.parent / "tiny.json"), *more]
+def words(folder, preset, *options) -> list[str]:
+    """Returns the arguments of the command."""
+    variant = str(folder.parent / "tiny.json")
+    return ["convert", str(folder), str(preset), "--model", variant, *options]
 
 
 @pytest.mark.parametrize(("form", "dtype"), (("checkpoint", "float32"), ("safetensors", "float16")))
-def test_a_preset_is_made_that_captions(form, dtype, made, tmp_path, capsys):
-    folder, weights = made[0] / form, made[1]
+def test_the_preset_of_a_gpt2_captions_photos(form, dtype, source, tmp_path, capsys):
+    folder, weights = source[0] / form, source[1]
     preset = tmp_path / "preset"
-    more = ["--dtype", dtype, "--set", "decoder.dropout=0.25"]
-    assert main(words(folder, preset, *more)) == 0
+    options = ["--dtype", dtype, "--set", "decoder.dropout=0.25"]
+    assert main(words(folder, preset, *options)) == 0
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert captured.out == "" and len(lines) == 2
@@ -56,120 +57,106 @@ def test_a_preset_is_made_that_captions(form, dtype, made, tmp_path, capsys):
     assert [word for word in CHATTER if word in captured.err] == []
     captioner = Captioner.from_preset(preset)
     np.testing.assert_allclose(
-        numpy(captioner.decoder.wte), weights["wte.weight"], atol=0 if dtype == "float32" else 1e-3
+        numpy(captioner.decoder.token_embedding.embeddings),
+        weights["wte.weight"],
+        atol=0 if dtype == "float32" else 1e-3,
     )
-    assert captioner.decoder.dropout == 0.25 and captioner.decoder.heads == 3
-    assert captioner.encoder.heads == 2  # of the variant; the width is a multiple of it
+    assert captioner.decoder.dropout == 0.25 and captioner.decoder.num_heads == 3
+    assert captioner.encoder.num_heads == 2  # of the variant, a divisor of the width
     photo = np.zeros((32, 32, 3), np.uint8)
-    assert isinstance(captioner.generate(photo, Greedy(max_tokens=4)), str)
+    assert isinstance(captioner.generate(photo, Greedy(max_new_tokens=4)), str)
 
 
-def test_tokens_beyond_the_gpt2s_become_special_ones(made, tokenizer, tmp_path):
-    more = Tokenizer.from_json(tokenizer.to_json())
-    more.add_special_tokens(["<|photo|>", "<|end|>"])
-    more.save(tmp_path / "tokenizer.json")
+def test_added_tokens_become_special_tokens(source, tokenizer, tmp_path):
+    larger = Tokenizer.from_json(tokenizer.to_json())
+    larger.add_special_tokens(["<|photo|>", "<|end|>"])
+    larger.save(tmp_path / "tokenizer.json")
     preset = tmp_path / "preset"
-    given = words(made[0] / "safetensors", preset, "--tokenizer", str(tmp_path))
-    assert main(given) == 0
+    command = words(source[0] / "safetensors", preset, "--tokenizer", str(tmp_path))
+    assert main(command) == 0
     decoder = Captioner.from_preset(preset).decoder
-    assert decoder.special_tokens == 2 and decoder.vocabulary_size == more.vocabulary_size
-    assert tuple(decoder.wte.shape) == (tokenizer.vocabulary_size, 24)
+    assert decoder.num_special_tokens == 2 and decoder.vocabulary_size == larger.vocabulary_size
+    assert tuple(decoder.token_embedding.embeddings.shape) == (tokenizer.vocabulary_size, 24)
 
 
-def test_without_a_variant_the_one_of_the_same_size_is_taken(made, tokenizer, tmp_path):
-    hparams = captioner_hparams(made[0] / "safetensors", tokenizer)  # of no variant's size
+def test_the_default_variant_has_the_size_of_the_gpt2(source, tokenizer, tmp_path):
+    hparams = captioner_hparams(source[0] / "safetensors", tokenizer)  # of no variant's size
     assert hparams["encoder"]["backbone"]["network"] == "efficientnet_v2_b0"
-    assert hparams["encoder"]["heads"] == 12 and hparams["decoder"]["width"] == 24
+    assert hparams["encoder"]["num_heads"] == 12
+    assert hparams["decoder"]["hidden_dim"] == 24
     sizes = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 1024, "n_head": 16, "n_layer": 24}
     (tmp_path / "hparams.json").write_text(json.dumps(sizes))
     hparams = captioner_hparams(tmp_path, tokenizer)
     assert hparams["encoder"]["backbone"]["network"] == "efficientnet_v2_b3"
     hparams = captioner_hparams(tmp_path, tokenizer, "gpt2-124m")
-    assert hparams["encoder"]["heads"] == 16  # 1024 is no multiple of that variant's 12
+    assert hparams["encoder"]["num_heads"] == 16  # 1024 is no multiple of that variant's 12
     assert hparams["encoder"]["backbone"]["network"] == "efficientnet_v2_b0"
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("options", "message"),
     (
         (["--model", "gpt2-1m"], "Received: 'gpt2-1m'"),
-        (["--set", "training.epochs=3"], "a preset has no others. Received: training.epochs=3"),
+        (
+            ["--set", "training.epochs=3"],
+            "a preset has no others. Received: training={'epochs': 3}",
+        ),
         (["--set", "decoder.dropout"], "like decoder.dropout=0.1"),
         (["--backbone-weights", "no.h5"], "Received: 'no.h5'"),
-        (["--tokenizer", "nowhere"], "folder='nowhere'"),
+        (["--tokenizer", "nowhere"], "no folder nowhere"),
         (["--dtype", "int8"], "invalid choice: 'int8'"),
     ),
 )
-def test_mistakes_are_told_before_tensorflow_starts(
-    made, more, message, tmp_path, capsys, monkeypatch
+def test_mistakes_are_reported_before_keras_starts(
+    source, options, message, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("effcap.tools.cli.convert.start_keras", lambda: pytest.fail("started"))
-    assert message in fails(words(made[0] / "safetensors", tmp_path / "preset", *more), capsys)
+    assert message in fails(words(source[0] / "safetensors", tmp_path / "preset", *options), capsys)
     assert not (tmp_path / "preset").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     (
-        ("model.safetensors", "Expected GPT-2's weights in"),
-        ("config.json", "Expected config.json or hparams.json"),
+        ("model.safetensors", "No GPT-2 weights in"),
+        ("config.json", "No config.json or hparams.json"),
         ("tokenizer.json", "No tokenizer in"),
     ),
 )
-def test_a_folder_that_lacks_a_file_is_refused(name, message, made, tmp_path, capsys):
-    folder = shutil.copytree(made[0] / "safetensors", tmp_path / "folder")
+def test_a_missing_file_of_a_gpt2_is_an_error(name, message, source, tmp_path, capsys):
+    folder = shutil.copytree(source[0] / "safetensors", tmp_path / "folder")
     (folder / name).unlink()
-    shutil.copy(made[0] / "tiny.json", tmp_path)
+    shutil.copy(source[0] / "tiny.json", tmp_path)
     assert message in fails(words(folder, tmp_path / "preset"), capsys)
 
 
-def test_a_preset_replaces_nothing(made, tmp_path, capsys):
-    folder = made[0] / "safetensors"
+def test_a_preset_does_not_replace_files(source, tmp_path, capsys):
+    folder = source[0] / "safetensors"
     before = (folder / "config.json").read_bytes()
     for preset in (folder, folder / "config.json"):
-        assert "Expected a new folder for the preset" in fails(words(folder, preset), capsys)
+        assert "exists and is not empty" in fails(words(folder, preset), capsys)
     assert (folder / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("options", "message"),
     (
-        (["--set", "decoder.layers=3"], "layers=2. Received: one with layers=3"),
-        (["--set", "decoder.width=wide"], "that make a captioner. Received: .*units=wide"),
-        (["--set", "decoder.colour=red"], "Received: colour"),
+        (["--set", "decoder.num_layers=3"], "num_layers=2. Received: num_layers=3"),
+        (["--set", "decoder.hidden_dim=wide"], "Cannot create a captioner"),
+        (["--set", "decoder.color=red"], "Received: color"),
     ),
 )
-def test_settings_that_do_not_fit_are_one_line(made, more, message, tmp_path, capsys):
-    line = fails(words(made[0] / "safetensors", tmp_path / "preset", *more), capsys)
+def test_settings_that_do_not_fit_are_errors(source, options, message, tmp_path, capsys):
+    line = fails(words(source[0] / "safetensors", tmp_path / "preset", *options), capsys)
     assert re.search(message, line) and not (tmp_path / "preset").exists()
 
 
-def test_a_vocabulary_larger_than_the_gpt2s_is_refused(made, tmp_path, capsys):
+def test_a_tokenizer_larger_than_the_gpt2s_is_an_error(source, tmp_path, capsys):
     captions = [f"photo number {i}" for i in range(99)]
     Tokenizer.train(captions, 300, min_frequency=1).save(tmp_path / "tokenizer.json")
-    given = words(made[0] / "safetensors", tmp_path / "preset", "--tokenizer", str(tmp_path))
-    line = fails(given, capsys)
+    command = words(source[0] / "safetensors", tmp_path / "preset", "--tokenizer", str(tmp_path))
+    line = fails(command, capsys)
     assert "Expected a tokenizer of at most the" in line
-
-
-def test_backbone_weights_of_a_named_network_are_imagenets(monkeypatch):
-    from effcap.weights.backbone_weights import load_backbone_weights
-
-    asked = []
-    monkeypatch.setattr(
-        "effcap.weights.imagenet.load_imagenet", lambda backbone, path: asked.append(path)
-    )
-
-    class Backbone:
-        network: object = "efficientnet_b0"
-
-    for weights in (None, "imagenet", "none", "file.h5"):
-        load_backbone_weights(Backbone(), weights)
-    assert asked == [None, None, "file.h5"]
-    own = Backbone()
-    own.network = keras.Sequential()
-    load_backbone_weights(own, None)
-    assert len(asked) == 3
 
 
 @pytest.fixture
@@ -181,7 +168,7 @@ def playntell(tmp_path) -> Path:
     return (tmp_path / "pytorch_model.bin").rename(tmp_path / "playntell.pth")
 
 
-def test_a_pth_file_becomes_a_preset_of_its_system(playntell, tmp_path, capsys):
+def test_a_pth_file_is_converted_to_a_preset_of_its_system(playntell, tmp_path, capsys):
     preset = tmp_path / "preset"
     command = ["convert", str(playntell), str(preset), "--set", "decoder.fusion.tau=0.4"]
     assert main(command) == 0
@@ -192,13 +179,11 @@ def test_a_pth_file_becomes_a_preset_of_its_system(playntell, tmp_path, capsys):
     assert captioner.decoder.fusion["tau"] == 0.4
     name = "encoder.transformations.1.fc.weight"
     np.testing.assert_array_equal(
-        numpy(captioner.encoder.branches[1].project.kernel), weight(name, (64, 256)).T
+        numpy(captioner.encoder.projections[1].dense.kernel), weight(name, (64, 256)).T
     )
 
 
-def test_a_tokenizer_larger_than_the_files_vocabulary_is_refused(
-    playntell, tokenizer, tmp_path, capsys
-):
+def test_a_tokenizer_larger_than_the_vocabulary_is_an_error(playntell, tokenizer, tmp_path, capsys):
     tokenizer.save(tmp_path / "tokenizer.json")
     command = ["convert", str(playntell), str(tmp_path / "preset"), "--tokenizer", str(tmp_path)]
     line = fails(command, capsys)
@@ -206,6 +191,6 @@ def test_a_tokenizer_larger_than_the_files_vocabulary_is_refused(
 
 
 @pytest.mark.parametrize("option", ["--model", "--backbone-weights"])
-def test_options_of_folders_are_refused_with_a_pth_file(option, playntell, tmp_path, capsys):
+def test_options_of_folders_cannot_be_used_with_a_pth_file(option, playntell, tmp_path, capsys):
     command = ["convert", str(playntell), str(tmp_path / "preset"), option, "none"]
-    assert f"Expected no {option} with a .pth file" in fails(command, capsys)
+    assert f"{option} cannot be used with a .pth file" in fails(command, capsys)

@@ -1,18 +1,18 @@
-"""`effcap evaluate`: captions against references, whoever made them; nothing scored silently."""
+"""Tests of `effcap evaluate` and `effcap.tools.evaluate`."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import pytest
-from helpers.cli_errors import fails
-from helpers.data_maker import make_captioner, make_photos, write_csv
 
 from effcap.metrics import score_captions
+from effcap.tools import evaluate, read_references
 from effcap.tools.cli import main
-from effcap.tools.cli.evaluate import sections_by
+from effcap.tools.evaluation.report import sections_by
+from helpers.cli_errors import fails
+from helpers.data_maker import make_captioner, make_photos, write_csv
 
 DATA = [
     ("a/1.jpg", ["A dog runs on the grass.", "a dog on grass"]),
@@ -40,20 +40,22 @@ def files(tmp_path):
 
 
 def by_name() -> list[dict]:
+    """Returns captions with the names of the photos."""
     pairs = zip(DATA, CAPTIONS, strict=True)
     return [{"image": name, "caption": text} for (name, _), text in pairs]
 
 
 def by_id() -> list[dict]:
+    """Returns captions with the COCO ids of the photos."""
     return [{"image_id": 10 + i, "caption": text} for i, text in enumerate(CAPTIONS)]
 
 
-def words(folder, results, references="references.csv", *more) -> list[str]:
-    """The command line; `results` go into a file, as text or as JSON."""
+def words(folder, results, references="references.csv", *options) -> list[str]:
+    """Returns the arguments of the command, and writes `results` as text or JSON."""
     text = results if isinstance(results, str) else json.dumps(results)
     (folder / "results.json").write_text(text, encoding="utf-8")
-    given = ["--captions", folder / "results.json", "--references", folder / references, *more]
-    return ["evaluate", *map(str, given)]
+    files = ["--captions", folder / "results.json", "--references", folder / references]
+    return ["evaluate", *map(str, [*files, *options])]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,9 @@ def words(folder, results, references="references.csv", *more) -> list[str]:
         (by_name()[::-1], "references.csv"),
     ),
 )
-def test_results_by_id_or_name_get_the_same_scores_in_any_order(files, results, references, capsys):
+def test_captions_by_id_or_name_get_the_same_scores_in_any_order(
+    files, results, references, capsys
+):
     out = files / "new" / "scores.json"
     assert main(words(files, results, references, "--json", out)) == 0
     record = json.loads(out.read_text())
@@ -79,7 +83,7 @@ def test_results_by_id_or_name_get_the_same_scores_in_any_order(files, results, 
     assert all(name in table for name in ("BLEU-4", "ROUGE-L", "CIDEr", "distinct captions"))
 
 
-def test_photos_are_found_by_path_and_by_a_file_name_that_only_one_has(files, capsys):
+def test_photos_are_found_by_path_or_unique_file_name(files, capsys):
     results = by_name()
     results[0]["image"] = "elsewhere/1.jpg"
     results[3]["image"] = str(files / "4.jpg")
@@ -88,21 +92,21 @@ def test_photos_are_found_by_path_and_by_a_file_name_that_only_one_has(files, ca
     results[1]["image"] = "elsewhere/2.jpg"
     capsys.readouterr()
     message = fails(words(files, results), capsys)
-    assert "elsewhere/2.jpg, which may be a/2.jpg or b/2.jpg" in message
+    assert "elsewhere/2.jpg is ambiguous: it may be a/2.jpg or b/2.jpg" in message
 
 
-def test_a_photos_own_name_goes_before_the_file_name_of_another(files):
+def test_the_name_of_a_photo_precedes_the_file_name_of_another(files):
     write_csv(files / "references.csv", [*DATA, ("c/4.jpg", ["A boat."])])
     assert main(words(files, by_name(), "references.csv", "--json", files / "s.json")) == 0
     assert json.loads((files / "s.json").read_text())["counts"]["photos without captions"] == 1
 
 
-def test_what_is_not_scored_is_told_and_counted(files, capsys):
+def test_what_is_not_scored_is_printed_and_counted(files, capsys):
     results = [*by_name()[:2], {"image": "other.jpg", "caption": "a cow"}]
     assert main(words(files, results, "references.csv", "--json", files / "s.json")) == 0
-    told = capsys.readouterr().err
-    assert "2 of 4 photos with references have no caption: b/2.jpg, 4.jpg" in told
-    assert "1 of 3 captioned photos have no references: other.jpg" in told
+    printed = capsys.readouterr().err
+    assert "not scored: 2 of 4 photos with references, no caption: b/2.jpg, 4.jpg" in printed
+    assert "not scored: 1 of 3 captioned photos, no references: other.jpg" in printed
     record = json.loads((files / "s.json").read_text())
     assert record["counts"]["photos without captions"] == 2
     assert record["counts"]["captions without references"] == 1
@@ -116,10 +120,18 @@ def test_what_is_not_scored_is_told_and_counted(files, capsys):
     (
         ([*by_name(), by_name()[0]], "references.csv", "each photo once"),
         ([*by_id(), by_id()[2]], "coco.json", "Received: 12 twice"),
-        ([*by_name(), {"image": "./4.jpg", "caption": "x"}], "coco.json", "./4.jpg and 4.jpg"),
-        (by_id(), "references.csv", "references in COCO's format, which have ids"),
-        ([{"image": "x.jpg", "caption": "a"}], "coco.json", "captions of others, such as x.jpg"),
-        ([{"image_id": 1, "caption": "a"}], "coco.json", "captions of others, such as 1"),
+        (
+            [*by_name(), {"image": "./4.jpg", "caption": "x"}],
+            "coco.json",
+            "./4.jpg and 4.jpg, which are the same",
+        ),
+        (by_id(), "references.csv", "need references with ids, in COCO's format"),
+        (
+            [{"image": "x.jpg", "caption": "a"}],
+            "coco.json",
+            "captions of other photos, such as x.jpg",
+        ),
+        ([{"image_id": 1, "caption": "a"}], "coco.json", "captions of other photos, such as 1"),
         ([], "coco.json", "Received: a list of 0"),
         ({"image": "4.jpg"}, "coco.json", "Received: an object"),
         ("[{", "coco.json", "Expected JSON in"),
@@ -129,70 +141,76 @@ def test_what_is_not_scored_is_told_and_counted(files, capsys):
         ([{"image": "4.jpg", "caption": None}], "coco.json", "entry [0]"),
         ([{"image": "4.jpg", "caption": ["a"]}], "coco.json", "entry [0]"),
         ([{"image": "4.jpg", "captions": []}], "coco.json", "entry [0]"),
-        (by_name(), "none.csv", "which is not there"),
+        (by_name(), "none.csv", "CSV or JSON file not found"),
     ),
 )
-def test_bad_results_are_one_line(files, results, references, message, capsys):
+def test_invalid_captions_are_reported_in_one_line(files, results, references, message, capsys):
     assert message in fails(words(files, results, references), capsys)
 
 
-def test_references_that_cannot_be_used_stop_it(files, capsys):
+def test_too_many_unusable_references_are_an_error(files, capsys):
     write_csv(files / "bad.csv", [*DATA, ("5.jpg", [""])])
     assert "1 of 8 captions" in fails(words(files, by_name(), "bad.csv"), capsys)
     (files / "empty.csv").write_text("image,caption\n")
-    assert "Expected references. Received: none" in fails(
-        words(files, by_name(), "empty.csv"), capsys
-    )
+    assert "There are no references in" in fails(words(files, by_name(), "empty.csv"), capsys)
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("options", "message"),
     (
-        (["--captions", "x.json"], "Expected --csv, --references or --playlists. Received: none"),
-        (["--csv", "a.csv", "--references", "b.csv"], "Received: csv and references"),
-        (["--csv", "a.csv", "--captions", "x.json", "--model", "m"], "no --model"),
-        (["--csv", "a.csv", "--captions", "x.json", "--beams", "3"], "no --beams"),
-        (["--csv", "a.csv", "--captions", "x.json", "--samples", "3"], "no --samples"),
-        (["--csv", "a.csv", "--samples", "0"], "--samples of at least 1. Received: 0"),
-        (["--csv", "a.csv", "--samples", "2", "--sampler", "greedy"], "beam or nucleus"),
-        (["--csv", "a.csv", "--p", "0.5"], "no --p, which is for --sampler nucleus"),
+        (["--captions", "x.json"], "--csv, --references and --playlists. Received: none"),
+        (["--csv", "a.csv", "--references", "b.csv"], "Received: --csv and --references"),
+        (["--csv", "a.csv", "--captions", "x", "--model", "m"], "--model cannot be used with"),
+        (["--csv", "a.csv", "--captions", "x", "--num-beams", "3"], "--num-beams cannot be used"),
+        (["--csv", "a.csv", "--captions", "x", "--num-captions", "3"], "--num-captions cannot be"),
+        (["--csv", "a.csv", "--captions", "x", "--features", "f"], "--features cannot be used"),
+        (["--csv", "references.csv", "--captions", "none.json"], "There is no file of captions"),
+        (["--csv", "a.csv", "--num-captions", "2", "--sampler", "greedy"], "beam or nucleus"),
+        (["--csv", "a.csv", "--top-p", "0.5"], "--top-p requires --sampler nucleus"),
         (["--csv", "a.csv", "--batch-size", "0"], "--batch-size of at least 1"),
-        (["--csv", "a.csv", "--json", "."], "Expected a file for --json"),
-        (["--csv", "none.csv"], "which is not there"),
+        (["--csv", "a.csv", "--json", "."], "--json must be a file"),
+        (["--csv", "a.csv", "--out", "references.csv"], "--out must be a folder"),
+        (["--csv", "none.csv"], "CSV or JSON file not found"),
         (["--csv", "references.csv", "--model", "nothing"], "Received: 'nothing'"),
-        (["--csv", "references.csv"], "give their folder with --images"),
+        (["--csv", "references.csv"], "set their folder (images)"),
+        (["--csv", "a.csv", "--max-regions", "3"], "--max-regions requires --features"),
     ),
 )
-def test_mistakes_are_told_before_keras_starts(files, more, message, capsys, monkeypatch):
+def test_mistakes_are_reported_before_keras_starts(files, options, message, capsys, monkeypatch):
     monkeypatch.setattr("effcap.tools.cli.evaluate.start_keras", lambda: pytest.fail("started"))
     monkeypatch.chdir(files)
-    assert message in fails(["evaluate", *more], capsys)
+    assert message in fails(["evaluate", *options], capsys)
 
 
-def test_what_needs_java_is_told_first(files, capsys, monkeypatch):
+def test_a_number_of_captions_below_1_is_reported_in_one_line(files, capsys):
+    options = ["--csv", str(files / "coco.csv"), "--model", "flickr8k-lite0", "--num-captions", "0"]
+    write_csv(files / "coco.csv", make_photos(files, 2))
+    assert "num_captions=0" in fails(["evaluate", *options], capsys)
+
+
+def test_missing_java_packages_are_reported_first(files, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
     for flag in ("--meteor", "--spice"):
         message = fails(words(files, by_name(), "none.csv", flag), capsys)
         assert "pip install 'effcap[metrics]'" in message
 
 
-def test_a_single_photo_is_told_to_have_no_cider(files, capsys):
+def test_a_single_photo_has_no_cider(files, capsys):
     assert main(words(files, by_name()[:1])) == 0
-    assert "of one photo it is always 0" in capsys.readouterr().err
+    assert "CIDEr is 0 for a single photo" in capsys.readouterr().err
 
 
-def test_captions_of_a_file_are_scored_without_keras(files):
-    code = (
-        "import sys; from effcap.tools.cli import main\n"
-        "assert main(sys.argv[1:]) == 0\n"
-        "assert not {'keras', 'tensorflow'} & set(sys.modules)"
-    )
-    command = [sys.executable, "-c", code, *words(files, by_name())]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+def test_captions_are_scored_from_python(files):
+    captions = {name: text for (name, _), text in zip(DATA, CAPTIONS, strict=True)}
+    references = read_references(files / "coco.json")
+    evaluation = evaluate(captions, references)
+    assert evaluation.scores.corpus == score_captions(CAPTIONS, [t for _, t in DATA]).corpus
+    assert evaluation.counts["photos"] == 4 and evaluation.captions.notes == []
+    with pytest.raises(ValueError, match="captions of other photos, such as x.jpg"):
+        evaluate({"x.jpg": ["a", "b"]}, references)
 
 
-def test_without_photos_there_is_no_page_and_it_is_said(files, capsys):
+def test_without_photos_there_is_no_page(files, capsys):
     assert main(words(files, by_name(), "references.csv", "--out", files / "out")) == 0
     assert "no page: there is no photo such as" in capsys.readouterr().err
     assert sorted(path.name for path in (files / "out").iterdir()) == [
@@ -203,7 +221,7 @@ def test_without_photos_there_is_no_page_and_it_is_said(files, capsys):
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """(folder, its --out) of a tiny model's captions of nine photos, one of them damaged."""
+    """A folder with nine photos, one of them damaged, and the --out of a tiny captioner."""
     folder = tmp_path_factory.mktemp("evaluate")
     data = make_photos(folder / "photos", 9)
     (folder / "photos" / "8.jpg").write_bytes(b"no photo")
@@ -211,17 +229,22 @@ def evaluated(tmp_path_factory):
         write_csv(folder / name, part)
     make_captioner().save_to_preset(folder / "preset")
     out = folder / "out"
-    model = ["--model", folder / "preset", "--images", folder / "photos", "--max-tokens", 6]
-    sampler = ["--sampler", "nucleus", "--seed", 1, "--samples", 2]
+    model = ["--model", folder / "preset", "--images", folder / "photos", "--max-new-tokens", 6]
+    sampler = ["--sampler", "nucleus", "--seed", 1, "--num-captions", 2]
     files = ["--csv", folder / "one.csv", folder / "two.csv", "--out", out]
     assert main(["evaluate", *map(str, [*files, *model, *sampler])]) == 0
     return folder, out
 
 
-def test_a_models_captions_scores_and_page_are_written(evaluated):
+def test_captions_scores_and_page_of_a_preset_are_written(evaluated):
     folder, out = evaluated
     record = json.loads((out / "scores.json").read_text())
-    assert record["sampler"] == {"name": "nucleus", "seed": 1, "captions": 2, "max_tokens": 6}
+    assert record["sampler"] == {
+        "name": "nucleus",
+        "seed": 1,
+        "num_captions": 2,
+        "max_new_tokens": 6,
+    }
     assert record["model"] == str(folder / "preset")
     counts = record["counts"]
     assert (counts["photos"], counts["captions"], counts["unreadable photos"]) == (8, 16, 1)
@@ -243,13 +266,13 @@ def test_written_captions_can_be_scored_again(evaluated, capsys):
         json.loads(p.read_text()) for p in (out / "scores.json", folder / "again.json")
     )
     assert second["scores"] == pytest.approx(first["scores"])
-    assert "have no caption: 8.jpg" in capsys.readouterr().err
+    assert "no caption: 8.jpg" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", (1, 2, 3, 5, 24, 30))
-def test_sections_show_a_photo_once_best_first_and_worst_first(count):
+def test_sections_show_a_photo_once_the_best_and_the_worst_first(count):
     sections = sections_by([float(i) for i in range(count)])
-    chosen = [place for places in sections.values() for place in places]
+    chosen = [index for indices in sections.values() for index in indices]
     assert len(chosen) == len(set(chosen))
     assert sections["Best"][0] == count - 1
     if count > 1:

@@ -1,4 +1,4 @@
-"""The page shows every photo with its captions, whole and safe, in one file."""
+"""Tests of the HTML page of photos with captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VOID = {"meta", "img", "br", "link"}
 
 
 class Page(HTMLParser):
-    """What a reader sees: images, definitions and text; fails on tags that do not match."""
+    """Images, definitions and text of a page; fails on tags that do not match."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -48,22 +48,25 @@ class Page(HTMLParser):
 
 
 def photo(width: int = 600, height: int = 400, value: int = 90) -> np.ndarray:
+    """Returns a gray photo."""
     return np.full((height, width, 3), value, np.uint8)
 
 
 def written(tmp_path, *arguments, **options) -> Page:
+    """Writes a page and parses it."""
     path = write_page(tmp_path / "page.html", *arguments, **options)
     return Page(path.read_text(encoding="utf-8"))
 
 
 def embedded(page: Page) -> list[Image.Image]:
+    """Returns the embedded thumbnails."""
     prefix = "data:image/jpeg;base64,"
     assert all(image["src"].startswith(prefix) for image in page.images)
     return [Image.open(io.BytesIO(base64.b64decode(image["src"][len(prefix) :], validate=True)))
             for image in page.images]  # fmt: skip
 
 
-def test_every_photo_stands_above_its_captions_in_order(tmp_path):
+def test_every_photo_is_above_its_captions_in_order(tmp_path):
     page = written(
         tmp_path,
         [photo(value=v) for v in (10, 120, 240)],
@@ -79,7 +82,7 @@ def test_every_photo_stands_above_its_captions_in_order(tmp_path):
     assert [image["alt"] for image in page.images] == ["a", "b", "c"]
 
 
-def test_page_fetches_nothing_and_runs_nothing(tmp_path):
+def test_page_loads_nothing_and_runs_nothing(tmp_path):
     page = written(tmp_path, [photo()], {"caption": ["see https://example.org/x.js"]})
     assert all(address.startswith("data:") for address in page.addresses)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
@@ -98,10 +101,10 @@ def test_captions_titles_headings_and_names_are_escaped(tmp_path):
 
 def test_thumbnails_keep_their_shape_and_are_not_enlarged(tmp_path):
     photos = [photo(600, 400), photo(400, 800), photo(50, 20)]
-    page = written(tmp_path, photos, {}, width=300)
-    assert [image.size for image in embedded(page)] == [(300, 200), (150, 300), (50, 20)]
+    page = written(tmp_path, photos, {})
+    assert [image.size for image in embedded(page)] == [(360, 240), (180, 360), (50, 20)]
     assert [(i["width"], i["height"]) for i in page.images] == [
-        ("300", "200"), ("150", "300"), ("50", "20")]  # fmt: skip
+        ("360", "240"), ("180", "360"), ("50", "20")]  # fmt: skip
 
 
 def test_unreadable_photo_is_a_placeholder_with_the_reason(tmp_path):
@@ -124,38 +127,43 @@ def test_several_captions_and_scores_are_all_shown(tmp_path):
     assert page.texts["span"] == ["−0.25", "−1.5", "3"]
 
 
-def test_empty_caption_is_seen_to_be_empty(tmp_path):
+def test_empty_caption_is_marked_as_empty(tmp_path):
     page = written(tmp_path, [photo()], {"caption": [" "]})
     assert page.texts["em"] == ["empty"]
 
 
-def test_page_without_photos_is_still_a_page(tmp_path):
+def test_page_without_photos_is_complete(tmp_path):
     page = written(tmp_path, [], {"caption": []}, title="Nothing yet")
     assert page.texts["h1"] == ["Nothing yet"] and "No photos." in page.texts["p"]
 
 
-def test_missing_folders_are_made_and_the_path_comes_back(tmp_path):
+def test_missing_folders_are_created_and_the_path_is_returned(tmp_path):
     path = tmp_path / "runs" / "1" / "page.html"
     assert write_page(str(path), [photo()], {}) == path and path.is_file()
 
 
-def test_stray_surrogate_does_not_cost_the_page(tmp_path):
+def test_surrogates_are_replaced(tmp_path):
     page = written(tmp_path, [photo()], {"caption": ["a \ud800 dog"]}, names=["\udce9.jpg"])
     assert page.texts["dd"] == ["a ? dog"]
 
 
-def test_columns_and_names_of_another_length_are_refused(tmp_path):
+def test_columns_and_names_of_another_length_are_errors(tmp_path):
     with pytest.raises(ValueError, match="Expected 2 entries in column 'after'.*Received: 1"):
         written(tmp_path, [photo(), photo()], {"after": ["a"]})
     with pytest.raises(ValueError, match="column 'after'.*Received: 'a dog'"):
         written(tmp_path, [photo()] * 5, {"after": "a dog"})
     with pytest.raises(ValueError, match="Expected 1 names.*Received: 2"):
         written(tmp_path, [photo()], {}, names=["a", "b"])
-    with pytest.raises(ValueError, match="Received: width=0"):
-        written(tmp_path, [photo()], {}, width=0)
 
 
 @pytest.mark.parametrize("caption", [3, [3], [("a", "b")], [["a", 1.0]]])
-def test_what_is_no_caption_is_refused(tmp_path, caption):
+def test_values_that_are_not_captions_are_errors(tmp_path, caption):
     with pytest.raises(TypeError, match="A caption must be"):
         written(tmp_path, [photo()], {"after": [caption]})
+
+
+def test_sections_have_headings_before_their_first_photo(tmp_path):
+    page = written(tmp_path, [photo()] * 3, {}, sections={0: "Best", 2: "Worst"})
+    assert page.texts["h2"] == ["Best", "Worst"]
+    assert [tag for tag in page.tags if tag in ("h2", "figure")] == [
+        "h2", "figure", "figure", "h2", "figure"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Captions of shards are files that are whole or not there, and know what they are."""
+"""Tests of effcap.tools.captioning.parquet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from effcap.tools.captioning.parquet import CaptionFolder, Row, ShardCaptions, fingerprint, located
+from effcap.tools.captioning.parquet import (
+    CaptionFolder,
+    Row,
+    ShardCaptions,
+    locate,
+    preset_hash,
+    preset_id,
+)
 
 pyarrow = pytest.importorskip("pyarrow")
 ROWS = [Row("a", "A dog.", -1.5), Row("b", error="damaged")]
@@ -34,7 +41,7 @@ def table(folder: CaptionFolder) -> list[dict]:
     return pyarrow.dataset.dataset(folder.folder).to_table().to_pylist()
 
 
-def test_files_read_as_one_table_whatever_is_in_them(folder):
+def test_all_files_read_as_one_table(folder):
     folder.write("/0.tar", [Row("a", "Ä\n🐶", -1.5)], 10, "")
     folder.write("/1.tar", [], 10, "")
     folder.write("/2.tar", [Row("b", error="damaged")], 10, "it is cut off")
@@ -48,7 +55,7 @@ def test_files_read_as_one_table_whatever_is_in_them(folder):
     assert {path.name for path in folder.folder.iterdir()} == {f"{i}.parquet" for i in range(3)}
 
 
-def test_a_file_tells_what_made_it(folder):
+def test_metadata_name_model_sampler_and_version(folder):
     from pyarrow import parquet
 
     import effcap
@@ -59,60 +66,60 @@ def test_a_file_tells_what_made_it(folder):
     assert metadata[b"effcap.version"].decode() == effcap.__version__
 
 
-def test_what_was_written_is_found_again(folder, shard):
+def test_results_of_earlier_runs_are_found(folder, shard):
     written = folder.write(shard, ROWS, 100, "it is cut off")
     assert written == ShardCaptions(shard, 1, 1, "it is cut off")
     assert folder.find([shard, "pipe:cat 1.tar"]) == {
-        shard: ShardCaptions(shard, 1, 1, "it is cut off", known=True)
+        shard: ShardCaptions(shard, 1, 1, "it is cut off", from_earlier_run=True)
     }
 
 
-def test_a_shard_of_another_size_is_to_be_captioned_anew(folder, shard):
+def test_a_shard_whose_size_changed_is_not_found(folder, shard):
     folder.write(shard, ROWS, 60, "it is cut off after 60 bytes")
     assert folder.find([shard]) == {}
 
 
-def test_a_shard_that_was_moved_is_known(folder, shard):
+def test_a_moved_shard_is_found(folder, shard):
     folder.write("/elsewhere/00007.tar", ROWS, 100, "")
-    assert folder.find([shard])[shard].known
+    assert folder.find([shard])[shard].from_earlier_run
 
 
-@pytest.mark.parametrize("wanted", ("00007.tar", "https://example.com/00007.tar"))
-def test_captions_of_another_shard_of_that_name_are_refused(folder, shard, wanted):
+@pytest.mark.parametrize("name", ("00007.tar", "https://example.com/00007.tar"))
+def test_captions_of_another_shard_of_that_name_raise_an_error(folder, shard, name):
     folder.write("/elsewhere/00007.tar", ROWS, 99, "")
-    asked = str(Path(shard).with_name(wanted)) if "/" not in wanted else wanted
-    with pytest.raises(ValueError, match="Received: those of /elsewhere/00007.tar"):
-        folder.find([asked])
+    other = str(Path(shard).with_name(name)) if "/" not in name else name
+    with pytest.raises(ValueError, match="holds the captions of /elsewhere/00007.tar"):
+        folder.find([other])
 
 
-def test_shards_of_one_name_are_refused(folder):
+def test_shards_with_the_same_name_raise_an_error(folder):
     with pytest.raises(ValueError, match="different names.* Received: /a/0.tar and /b/0.tar"):
         folder.find(["/a/0.tar", "/b/0.tar"])
 
 
 @pytest.mark.parametrize("changed", ("model", "sampler"))
-def test_captions_of_another_model_or_sampler_are_refused(folder, changed):
+def test_captions_by_another_model_or_sampler_raise_an_error(folder, changed):
     folder.write("/1.tar", ROWS, 10, "")
     fields = {"folder": folder.folder, "model": "model 1", "sampler": "Greedy()", changed: "other"}
     with pytest.raises(ValueError, match=r"Received: 1.parquet by model 1 with Greedy\(\)"):
         CaptionFolder(**fields).find(["/0.tar"])
 
 
-def test_what_is_no_file_of_captions_is_refused(folder):
+def test_other_files_in_the_folder_raise_an_error(folder):
     from pyarrow import parquet
 
     path = folder.folder / "0.parquet"
     parquet.write_table(pyarrow.table({"a": [1]}), path)
-    with pytest.raises(ValueError, match="0.parquet, which is something else"):
+    with pytest.raises(ValueError, match="0.parquet does not hold captions"):
         folder.find([])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="0.parquet; delete the file"):
+    with pytest.raises(ValueError, match="0.parquet is damaged; delete it"):
         folder.find([])
 
 
 @contextmanager
 def no_file_over(size: int):
-    """As on a full disk."""
+    """Limits the size of files, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -121,33 +128,40 @@ def no_file_over(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half_written(folder):
+def test_a_full_disk_leaves_no_incomplete_file(folder):
     folder.write("/0.tar", ROWS, 10, "")
-    with no_file_over(500), pytest.raises(OSError, match="room and permission to write .*1.parq"):
+    with no_file_over(500), pytest.raises(OSError, match="Cannot write .*1.parquet; free space"):
         folder.write("/1.tar", ROWS, 10, "")
     assert [path.name for path in folder.folder.iterdir()] == ["0.parquet"]
-    with no_file_over(500), pytest.raises(OSError, match="room and permission"):
+    with no_file_over(500), pytest.raises(OSError, match="Cannot write"):
         folder.write("/0.tar", ROWS[:1], 10, "")
     assert len(table(folder)) == 2  # as before
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+def test_a_folder_without_write_access_raises_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OSError, match=f"that captions can be written to. Received: {path}: "):
+        with pytest.raises(OSError, match=f"Cannot write to the folder {path}: "):
             CaptionFolder(path, "m", "s").prepare()
 
 
-def test_a_preset_with_other_weights_has_another_fingerprint(tmp_path):
+def test_the_hash_of_a_preset_depends_on_its_weights(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.weights.h5").write_bytes(b"1")
-    before = fingerprint(tmp_path)
-    (tmp_path / "training.json").write_text("{}")  # is no part of the model
-    assert fingerprint(tmp_path) == before
+    before = preset_hash(tmp_path)
+    (tmp_path / "training.json").write_text("{}")  # not part of the model
+    assert preset_hash(tmp_path) == before
     (tmp_path / "model.weights.h5").write_bytes(b"2")
-    assert fingerprint(tmp_path) != before
+    assert preset_hash(tmp_path) != before
 
 
-def test_addresses_stay_as_they_are():
-    assert located("pipe:cat 0.tar") == "pipe:cat 0.tar"
-    assert Path(located("0.tar")) == Path.cwd() / "0.tar"
+def test_the_id_of_a_preset_is_its_name_and_hash(tmp_path):
+    best = tmp_path / "run" / "best"
+    for preset, name in ((tmp_path, tmp_path.name), (best, "run/best")):
+        preset.mkdir(parents=True, exist_ok=True)
+        assert preset_id(preset) == f"{name} {preset_hash(preset)}"
+
+
+def test_urls_have_no_absolute_path():
+    assert locate("pipe:cat 0.tar") == "pipe:cat 0.tar"
+    assert Path(locate("0.tar")) == Path.cwd() / "0.tar"

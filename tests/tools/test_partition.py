@@ -1,4 +1,4 @@
-"""Processes that know nothing of each other share shards out among them."""
+"""Tests of effcap.tools.captioning.partition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from effcap.tools.captioning.partition import take_part
+from effcap.tools.captioning.partition import partition
 
 
 def make_shards(folder, sizes) -> list[str]:
@@ -16,29 +16,29 @@ def make_shards(folder, sizes) -> list[str]:
     return list(map(str, paths))
 
 
-@pytest.mark.parametrize("parts", (1, 2, 3, 7, 20))
-def test_every_shard_is_in_one_part(tmp_path, parts):
+@pytest.mark.parametrize("count", (1, 2, 3, 7, 20))
+def test_every_shard_is_in_one_partition(tmp_path, count):
     shards = make_shards(tmp_path, [100, 5, 5, 60, 100, 0, 31, 2])
     shards[3:3] = ["https://example.com/a.tar", "pipe:cat b.tar"]
-    shares = [take_part(shards, part, parts) for part in range(1, parts + 1)]
-    assert sorted(shard for share in shares for shard in share) == sorted(shards)
-    assert all(share == [shard for shard in shards if shard in share] for share in shares)
+    partitions = [partition(shards, index, count) for index in range(count)]
+    assert sorted(shard for own in partitions for shard in own) == sorted(shards)
+    assert all(own == [shard for shard in shards if shard in own] for own in partitions)
 
 
-def test_parts_have_about_as_many_bytes(tmp_path):
+def test_partitions_have_similar_sizes(tmp_path):
     shards = make_shards(tmp_path, [900, 100, 100, 100, 800, 100, 100, 100, 100])
-    loads = [sum(map(os.path.getsize, take_part(shards, part, 3))) for part in (1, 2, 3)]
+    loads = [sum(map(os.path.getsize, partition(shards, index, 3))) for index in range(3)]
     assert sorted(loads) == [700, 800, 900]
 
 
-def test_addresses_are_shared_out_by_number(tmp_path):
+def test_urls_are_divided_by_number(tmp_path):
     urls = [f"https://example.com/{i}.tar" for i in range(10)]
     local = make_shards(tmp_path, [10**4] * 2)
-    assert [len(take_part(urls, i, 4)) for i in (1, 2, 3, 4)] == [3, 3, 2, 2]
-    assert [len(take_part([*local, *urls], i, 4)) for i in (1, 2, 3, 4)] == [3, 3, 3, 3]
+    assert [len(partition(urls, i, 4)) for i in range(4)] == [3, 3, 2, 2]
+    assert [len(partition([*local, *urls], i, 4)) for i in range(4)] == [3, 3, 3, 3]
 
 
-@pytest.mark.parametrize("part", (0, 4))
-def test_a_part_that_is_not_there_is_refused(part):
-    with pytest.raises(ValueError, match=f"from 1 to 3. Received: {part}/3"):
-        take_part([], part, 3)
+@pytest.mark.parametrize("index", (-1, 3))
+def test_an_index_out_of_range_raises_an_error(index):
+    with pytest.raises(ValueError, match=f"from 0 to 2. Received: index={index}"):
+        partition([], index, 3)

@@ -1,4 +1,4 @@
-"""Shards are captioned into Parquet files: every photo once, whatever happens in between."""
+"""Tests of effcap.tools.caption_shards: every photo once, also after interruptions."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import tarfile
 from types import SimpleNamespace
 
 import pytest
-from helpers.seeing_captioner import coloured, seeing_captioner
-from helpers.tar_maker import add_special, write_tar
 
 from effcap import tools
 from effcap.samplers import Greedy
-from effcap.tools.captioning.parquet import CaptionFolder
-from effcap.tools.captioning.shards import caption_into
-from effcap.trainers.data.shards.check import steps
+from effcap.tools.captioning.parquet import CaptionFolder, preset_id
+from effcap.tools.captioning.shard_captions import caption_each
+from effcap.tools.shards.shard_progress import shard_steps
+from helpers.data_maker import make_randomized_captioner, random_jpeg
+from helpers.tar_maker import add_special, write_tar
 
 dataset = pytest.importorskip("pyarrow.dataset")
-SAMPLER = Greedy(max_tokens=6)
+SAMPLER = Greedy(max_new_tokens=6)
 
 
 @pytest.fixture(scope="module")
 def captioner():
-    return seeing_captioner()
+    return make_randomized_captioner()
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def shards(tmp_path) -> list[str]:
         write_tar(
             tmp_path / "shards" / f"{number:05}.tar",
             [
-                (f"{number}{i}.jpg", coloured(next(seeds)) if keep else b"A text.")
+                (f"{number}{i}.jpg", random_jpeg(next(seeds)) if keep else b"A text.")
                 for i, keep in enumerate(kept)
             ],
         )
@@ -44,123 +44,150 @@ def rows(out) -> list[dict]:
     return dataset.dataset(out).to_table().to_pylist()
 
 
-def caption(captioner, shards, out, **more):
-    return tools.caption_shards(captioner, shards, out, "tiny", SAMPLER, 4, **more)
+def caption(captioner, shards, out):
+    return tools.caption_shards(shards, out, captioner, SAMPLER, batch_size=4, model="tiny")
 
 
-def test_captions_are_those_of_the_photos_one_by_one(captioner, shards, tmp_path):
+def test_captions_equal_those_of_generate(captioner, shards, tmp_path):
     results = caption(captioner, shards, tmp_path / "out")
-    assert [(done.shard, done.photos, done.unreadable) for done in results] == [
+    assert [(result.shard, result.num_captions, result.num_unreadable) for result in results] == [
         (shards[0], 6, 1), (shards[1], 2, 0), (shards[2], 0, 3)]  # fmt: skip
-    found = rows(tmp_path / "out")
-    assert [row["key"] for row in found] == [*(f"0{i}" for i in range(7)), "10", "11", "20", "21",
+    table = rows(tmp_path / "out")
+    assert [row["key"] for row in table] == [*(f"0{i}" for i in range(7)), "10", "11", "20", "21",
                                              "22"]  # fmt: skip
-    good = [row for row in found if row["error"] is None]
-    wanted = captioner.generate([coloured(seed) for seed in range(8)], SAMPLER, details=True)
+    good = [row for row in table if row["error"] is None]
+    expected = captioner.generate([random_jpeg(seed) for seed in range(8)], SAMPLER, details=True)
     assert len({row["caption"] for row in good}) > 2
-    for row, (best, *_) in zip(good, wanted, strict=True):
+    for row, (best, *_) in zip(good, expected, strict=True):
         assert row["caption"] == best.text
         assert row["score"] == pytest.approx(best.score, abs=1e-4)
-    bad = [row for row in found if row["error"] is not None]
+    bad = [row for row in table if row["error"] is not None]
     assert all(row["caption"] is row["score"] is None for row in bad)
     assert all("not an image" in row["error"] for row in bad)
 
 
-def test_one_program_is_compiled_however_many_photos_a_shard_has(captioner, shards, tmp_path):
-    captioner._programs.clear()
+def test_one_model_is_compiled_for_all_batches(captioner, shards, tmp_path):
+    captioner._generation.clear()
     caption(captioner, shards[::-1], tmp_path / "out")
-    assert len(captioner._programs) == 1
+    assert len(captioner._generation) == 1
 
 
-def test_captions_do_not_depend_on_where_a_run_was_broken_off(captioner, shards, tmp_path):
-    caption(captioner, shards, tmp_path / "whole")
-    caption(captioner, shards[1:2], tmp_path / "broken")
-    captioner._programs.clear()
-    first, second, _ = caption(captioner, shards, tmp_path / "broken")
-    assert (first.known, second.known) == (False, True)
-    for path in (tmp_path / "whole").iterdir():
-        assert (tmp_path / "broken" / path.name).read_bytes() == path.read_bytes()
+def test_captions_do_not_depend_on_interruptions(captioner, shards, tmp_path):
+    caption(captioner, shards, tmp_path / "complete")
+    caption(captioner, shards[1:2], tmp_path / "continued")
+    captioner._generation.clear()
+    first, second, _ = caption(captioner, shards, tmp_path / "continued")
+    assert (first.from_earlier_run, second.from_earlier_run) == (False, True)
+    for path in (tmp_path / "complete").iterdir():
+        assert (tmp_path / "continued" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_what_is_done_is_not_done_again(captioner, shards, tmp_path):
+def test_captioned_shards_are_skipped(captioner, shards, tmp_path):
     first = caption(captioner, shards, tmp_path / "out")
     blind = SimpleNamespace(encoder=captioner.encoder)  # cannot caption anything
-    again = caption(blind, shards, tmp_path / "out")
-    assert [done.photos for done in again] == [done.photos for done in first]
-    assert all(done.known for done in again)
+    second = caption(blind, shards, tmp_path / "out")
+    assert [result.num_captions for result in second] == [result.num_captions for result in first]
+    assert all(result.from_earlier_run for result in second)
 
 
 def test_progress_adds_up(captioner, shards, tmp_path):
     pytest.importorskip("webdataset")
     (tmp_path / "x.tar").write_bytes(b"x" * 1000)
-    given = [*shards, str(tmp_path / "x.tar"), "pipe:cat " + write_tar(tmp_path / "9.tar", [])]
-    told = []
-    caption(captioner, given, tmp_path / "out", advance=lambda *more: told.append(more))
-    assert all(count >= 0 for count, _ in told)
-    assert tuple(map(sum, zip(*told, strict=True))) == (sum(map(steps, given)), 12)
+    shards = [*shards, str(tmp_path / "x.tar"), "pipe:cat " + write_tar(tmp_path / "9.tar", [])]
+    folder = CaptionFolder(tmp_path, "tiny", repr(SAMPLER))
+    progress = []
+    list(caption_each(shards, folder, captioner, SAMPLER, 4, lambda *done: progress.append(done)))
+    assert all(steps >= 0 for steps, _ in progress)
+    assert sum(steps for steps, _ in progress) == sum(map(shard_steps, shards))
+    assert sum(num_photos for _, num_photos in progress) == 12
 
 
-def test_a_truncated_tar_is_captioned_as_far_as_it_goes_and_anew_once_it_is_whole(
-    captioner, shards, tmp_path
-):
+def test_the_progress_bar_counts_bytes(captioner, shards, tmp_path, progress_steps):
+    caption(captioner, shards, tmp_path / "out")
+    assert sum(progress_steps) == sum(map(shard_steps, shards))
+
+
+def test_a_truncated_tar_is_captioned_again_once_it_is_complete(captioner, shards, tmp_path):
     path = tmp_path / "shards" / "00000.tar"
     whole = path.read_bytes()
     with tarfile.open(path) as tar:
         path.write_bytes(whole[: tar.getmembers()[3].offset_data + 9])
-    (done,) = caption(captioner, shards[:1], tmp_path / "out")
-    assert "cut off" in done.note and done.unreadable == 1
-    found = rows(tmp_path / "out")
-    assert done.photos == 3 and len(found) == 5 and "ends within" in found[3]["error"]
-    assert found[-1] == {
-        "shard": shards[0], "key": None, "caption": None, "score": None, "error": done.note
+    (first,) = caption(captioner, shards[:1], tmp_path / "out")
+    assert "truncated" in first.damage and first.is_incomplete and first.num_unreadable == 1
+    table = rows(tmp_path / "out")
+    assert first.num_captions == 3 and len(table) == 5 and "ends within" in table[3]["error"]
+    assert table[-1] == {
+        "shard": shards[0], "key": None, "caption": None, "score": None, "error": first.damage
     }  # fmt: skip
-    (again,) = caption(captioner, shards[:1], tmp_path / "out")
-    assert again.known and again.note == done.note
+    (second,) = caption(captioner, shards[:1], tmp_path / "out")
+    assert second.from_earlier_run and second.damage == first.damage
     path.write_bytes(whole)
-    (anew,) = caption(captioner, shards[:1], tmp_path / "out")
-    assert (anew.photos, anew.note, anew.known) == (6, "", False)
+    (third,) = caption(captioner, shards[:1], tmp_path / "out")
+    assert (third.num_captions, third.damage, third.from_earlier_run) == (6, "", False)
     assert len(rows(tmp_path / "out")) == 7
 
 
-def test_a_shard_that_cannot_be_read_is_told_and_tried_again(captioner, shards, tmp_path):
-    gone = tmp_path / "shards" / "00001.tar"
-    kept = gone.read_bytes()
-    gone.write_bytes(b"")
+def test_an_unreadable_shard_is_tried_again(captioner, shards, tmp_path):
+    path = tmp_path / "shards" / "00001.tar"
+    data = path.read_bytes()
+    path.write_bytes(b"")
     results = caption(captioner, shards, tmp_path / "out")
-    assert [bool(done.problem) for done in results] == [False, True, False]
-    assert "empty" in results[1].problem and not (tmp_path / "out" / "00001.parquet").exists()
-    gone.write_bytes(kept)
-    assert [done.known for done in caption(captioner, shards, tmp_path / "out")] == [1, 0, 1]
+    assert [bool(result.error) for result in results] == [False, True, False]
+    assert "empty" in results[1].error and not (tmp_path / "out" / "00001.parquet").exists()
+    path.write_bytes(data)
+    results = caption(captioner, shards, tmp_path / "out")
+    assert [result.from_earlier_run for result in results] == [True, False, True]
 
 
-def test_a_tar_without_photos_gives_a_file_without_rows(captioner, tmp_path):
+def test_a_tar_without_photos_gives_an_empty_file(captioner, tmp_path):
     shard = write_tar(tmp_path / "0.tar", [("a.txt", b"A dog.")])
     add_special(tmp_path / "0.tar", b"5", "folder.jpg")
-    (done,) = caption(captioner, [shard], tmp_path / "out")
-    assert (done.photos, done.unreadable, done.note) == (0, 0, "")
+    (result,) = caption(captioner, [shard], tmp_path / "out")
+    assert result.is_empty and not result.is_incomplete
     assert rows(tmp_path / "out") == []
 
 
-def test_a_stream_gives_the_captions_of_the_file(captioner, shards, tmp_path):
+def test_a_stream_gives_the_same_captions_as_a_file(captioner, shards, tmp_path):
     pytest.importorskip("webdataset")
     caption(captioner, shards[:1], tmp_path / "file")
     caption(captioner, [f"pipe:cat {shards[0]}"], tmp_path / "stream")
-    given, streamed = (
+    from_file, streamed = (
         [(row["key"], row["caption"]) for row in rows(tmp_path / name)]
         for name in ("file", "stream")
     )
-    assert given == streamed and len(given) == 7
+    assert from_file == streamed and len(streamed) == 7
     assert (tmp_path / "stream" / "00000.parquet").is_file()
 
 
-def test_a_captioner_of_something_else_is_refused(tmp_path):
+def test_captioners_of_other_inputs_raise_an_error(tmp_path):
     blind = SimpleNamespace(encoder=SimpleNamespace(input_keys=("regions",)))
     folder = CaptionFolder(tmp_path, "tiny", repr(SAMPLER))
-    with pytest.raises(ValueError, match="a captioner of photos. Received: one of regions"):
-        list(caption_into(folder, blind, [], SAMPLER, 4))
+    with pytest.raises(ValueError, match="a captioner of photos. Received: a captioner of regions"):
+        list(caption_each([], folder, blind, SAMPLER, 4))
 
 
-def test_batches_of_no_photos_are_refused(captioner, tmp_path):
+def test_a_batch_size_of_0_raises_an_error(captioner, tmp_path):
     folder = CaptionFolder(tmp_path, "tiny", repr(SAMPLER))
     with pytest.raises(ValueError, match="batch_size=0"):
-        list(caption_into(folder, captioner, [], SAMPLER, 0))
+        list(caption_each([], folder, captioner, SAMPLER, 0))
+
+
+def test_a_preset_is_named_in_the_results_and_loaded_only_if_needed(
+    captioner, shards, tmp_path, monkeypatch
+):
+    captioner.save_to_preset(tmp_path / "preset")
+    arguments = (shards[1:2], tmp_path / "out", tmp_path / "preset", SAMPLER)
+    (result,) = tools.caption_shards(*arguments)
+    assert result.num_captions == 2 and not result.from_earlier_run
+    metadata = dataset.dataset(tmp_path / "out").schema.metadata
+    assert metadata[b"effcap.model"].decode() == preset_id(tmp_path / "preset")
+    monkeypatch.setattr(
+        "effcap.captioner.Captioner.from_preset", lambda preset: pytest.fail("loaded")
+    )
+    (result,) = tools.caption_shards(*arguments)
+    assert result.from_earlier_run
+
+
+def test_a_captioner_requires_a_model_name(captioner, tmp_path):
+    with pytest.raises(ValueError, match="requires model"):
+        tools.caption_shards([], tmp_path, captioner)

@@ -1,4 +1,4 @@
-"""Tests of effcap.trainers.data.audio.msd_vgg and of effcap.trainers.data.audio.msd_vgg_weights, which fills it."""
+"""Tests of effcap.trainers.data.audio.msd_vgg and msd_vgg_weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers.audio_reference import seeded, windows
 
 from effcap.trainers.data.audio.msd_vgg import MSDVGG, POOLINGS
 from effcap.trainers.data.audio.msd_vgg_weights import (
@@ -18,6 +17,7 @@ from effcap.trainers.data.audio.msd_vgg_weights import (
     fill_from_checkpoint,
     load_msd_vgg,
 )
+from helpers.audio_reference import seeded, windows
 
 REFERENCE = Path(__file__).resolve().parents[1] / "data" / "msd_vgg_reference.npz"
 needs_weights = pytest.mark.skipif(
@@ -33,9 +33,9 @@ def reference() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    """A folder with the seeded weights as musicnn stores its trained ones."""
+    """Returns a folder with seeded weights in musicnn's format."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    beside = {
+    extra = {
         "dense/kernel": np.ones((256, 50), np.float32),
         "dense/bias": np.ones(50, np.float32),
         "1CNN/kernel/Adam": np.ones((3, 3, 1, 128), np.float32),
@@ -43,7 +43,7 @@ def checkpoint(tmp_path_factory) -> Path:
         "beta1_power": np.float32(0.1),
         "beta2_power": np.float32(0.1),
     }
-    write_checkpoint(folder, seeded() | beside)
+    write_checkpoint(folder, seeded() | extra)
     return folder
 
 
@@ -58,7 +58,7 @@ def wheel(checkpoint, tmp_path_factory) -> Path:
 
 
 def write_checkpoint(folder: Path, tensors: dict[str, np.ndarray]) -> None:
-    """The file named nothing, as in musicnn."""
+    """Writes a checkpoint with an empty name, as musicnn's."""
     tf = pytest.importorskip("tensorflow", reason="checkpoints are read with TensorFlow")
     tf.raw_ops.SaveV2(
         prefix=f"{folder}/",
@@ -73,27 +73,27 @@ def outputs(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pooling", sorted(POOLINGS))
-def test_seeded_weights_give_what_the_stored_graph_gives(pooling, reference):
+def test_seeded_weights_match_the_stored_graph(pooling, reference):
     model = MSDVGG(pooling)
     fill_from_checkpoint(model, seeded())
-    found = outputs(model, windows())
-    np.testing.assert_allclose(found, reference[f"{pooling}_seeded"], rtol=0, atol=1e-4)
+    received = outputs(model, windows())
+    np.testing.assert_allclose(received, reference[f"{pooling}_seeded"], rtol=0, atol=1e-4)
 
 
 @needs_weights
 @pytest.mark.parametrize("pooling", sorted(POOLINGS))
-def test_trained_weights_give_what_the_stored_graph_gives(pooling, reference):
+def test_trained_weights_match_the_stored_graph(pooling, reference):
     model = MSDVGG(pooling)
     load_msd_vgg(model)
     np.testing.assert_allclose(outputs(model, windows()), reference[pooling], rtol=0, atol=1e-4)
 
 
-def test_the_reference_tells_the_poolings_apart(reference):
+def test_the_reference_distinguishes_the_poolings(reference):
     for kind in ("", "_seeded", "_track"):
         assert np.abs(reference[f"trained{kind}"] - reference[f"musicnn{kind}"]).max() > 1
 
 
-def test_features_are_the_channels_of_the_first_half_before_those_of_the_second():
+def test_features_are_the_channels_of_the_first_half_then_the_second():
     model = MSDVGG()
     fill_from_checkpoint(model, seeded())
     inputs = windows()[:1]
@@ -104,7 +104,7 @@ def test_features_are_the_channels_of_the_first_half_before_those_of_the_second(
     assert np.abs(before[128:] - after[128:]).max() > 0.1
 
 
-def test_each_variable_of_the_network_matters():
+def test_each_variable_affects_the_features():
     model = MSDVGG()
     weights = seeded()
     fill_from_checkpoint(model, weights)
@@ -115,23 +115,23 @@ def test_each_variable_of_the_network_matters():
         assert np.abs(outputs(model, inputs) - expected).max() > 1e-3, name
 
 
-def test_another_pooling_is_refused():
-    with pytest.raises(ValueError, match="one of trained, musicnn. Received: pooling='max'"):
+def test_another_pooling_is_an_error():
+    with pytest.raises(ValueError, match="out of trained, musicnn. Received: pooling='max'"):
         MSDVGG("max")
 
 
-@pytest.mark.parametrize("place", ["wheel", "folder of a wheel", "checkpoint", "package"])
-def test_weights_are_found_in_a_wheel_and_in_folders(place, wheel, checkpoint, tmp_path):
+@pytest.mark.parametrize("source", ["wheel", "folder of a wheel", "checkpoint", "package"])
+def test_weights_load_from_a_wheel_and_from_folders(source, wheel, checkpoint, tmp_path):
     paths = {"wheel": wheel, "folder of a wheel": wheel.parent, "checkpoint": checkpoint}
-    if place == "package":
+    if source == "package":
         (tmp_path / "MSD_vgg").symlink_to(checkpoint)
     model = MSDVGG()
-    load_msd_vgg(model, paths.get(place, tmp_path))
+    load_msd_vgg(model, paths.get(source, tmp_path))
     for layer, name in (("conv3", "3CNN"), ("bn0", "batch_normalization")):
-        kept = model.get_layer(layer).get_weights()
+        loaded = model.get_layer(layer).get_weights()
         stored = [weight for key, weight in seeded().items() if key.startswith(f"{name}/")]
-        for found, expected in zip(kept, stored, strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for received, expected in zip(loaded, stored, strict=True):
+            np.testing.assert_array_equal(received, expected)
 
 
 def test_an_installed_package_is_read_but_never_imported(checkpoint, tmp_path, monkeypatch):
@@ -147,7 +147,7 @@ def test_an_installed_package_is_read_but_never_imported(checkpoint, tmp_path, m
     )
 
 
-def test_missing_weights_say_what_to_install(tmp_path, monkeypatch):
+def test_missing_weights_name_the_package_to_install(tmp_path, monkeypatch):
     model = MSDVGG()
     with pytest.raises(FileNotFoundError, match=r"pip install --no-deps musicnn==0\.1\.0"):
         load_msd_vgg(model, tmp_path)
@@ -167,7 +167,7 @@ def test_missing_weights_say_what_to_install(tmp_path, monkeypatch):
         ({"2CNN/bias": np.full(128, np.nan)}, "2CNN/bias holds values that are not finite"),
     ],
 )
-def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(change, message):
+def test_mismatched_weights_are_listed_and_nothing_is_loaded(change, message):
     tensors = {name: value for name, value in (seeded() | change).items() if value is not None}
     model = MSDVGG()
     before = model.get_weights()
@@ -178,14 +178,14 @@ def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(change, message
         np.testing.assert_array_equal(old, new)
 
 
-def test_a_checkpoint_that_does_not_fit_names_its_path(tmp_path):
+def test_a_mismatched_checkpoint_is_named(tmp_path):
     write_checkpoint(tmp_path, {"1CNN/bias": np.ones(128, np.float32)})
-    with pytest.raises(ValueError, match=f"^{tmp_path}: not the weights of MSD_vgg"):
+    with pytest.raises(ValueError, match=f"^{tmp_path}: these are not the weights of MSD_vgg"):
         load_msd_vgg(MSDVGG(), tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut data", "no data", "no index", "no checkpoint"])
-def test_damaged_weights_are_refused_by_name(damage, checkpoint, wheel, tmp_path):
+def test_damaged_weights_are_an_error_with_their_path(damage, checkpoint, wheel, tmp_path):
     path = tmp_path
     for name in (INDEX, DATA):
         content = (checkpoint / name).read_bytes()

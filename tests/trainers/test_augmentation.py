@@ -1,4 +1,4 @@
-"""Photos are varied within the limits given, and the same way for the same random number."""
+"""Tests of random crops and color changes."""
 
 from __future__ import annotations
 
@@ -11,65 +11,76 @@ from effcap.trainers import Augmentation
 from effcap.trainers.data.augmentation import View
 
 
-def grey(value: int) -> Image.Image:
+def gray(value: int) -> Image.Image:
+    """Returns a gray image."""
     return Image.new("RGB", (2, 2), (value,) * 3)
 
 
-@pytest.mark.parametrize("crop", (0.08, 0.5, 0.95))
-def test_crops_keep_the_share_asked_for_and_nearly_the_proportions(crop):
-    augmentation = Augmentation(crop=crop)
+@pytest.mark.parametrize("smallest", (0.08, 0.5, 0.95))
+def test_crops_keep_the_area_and_nearly_the_aspect_ratio(smallest):
+    augmentation = Augmentation(random_crop=smallest)
     left, top, right, bottom = np.array([augmentation.view(i).region for i in range(2000)]).T
     width, height = right - left, bottom - top
     assert min(left.min(), top.min()) >= 0 and max(right.max(), bottom.max()) <= 1
     area, ratio = width * height, width / height
-    assert crop - 1e-6 <= area.min() < crop + 0.05 * (1 - crop) and area.max() > 0.95 + 0.05 * crop
+    assert smallest - 1e-6 <= area.min() < smallest + 0.05 * (1 - smallest)
+    assert area.max() > 0.95 + 0.05 * smallest
     assert 3 / 4 - 1e-6 <= ratio.min() < 1 < ratio.max() <= 4 / 3 + 1e-6
-    for share in (left / (1 - width), top / (1 - height)):  # anywhere in the photo
-        assert abs(np.mean(share) - 0.5) < 0.05 and share.min() < 0.05 and share.max() > 0.95
+    for offset in (left / (1 - width), top / (1 - height)):  # anywhere in the photo
+        assert abs(np.mean(offset) - 0.5) < 0.05 and offset.min() < 0.05 and offset.max() > 0.95
 
 
-def test_the_same_number_gives_the_same_view_and_others_give_others():
-    augmentation = Augmentation(crop=0.5, colour=0.3)
-    numbers = np.random.default_rng(0).integers(2**64, size=50, dtype=np.uint64)
-    views = [augmentation.view(number) for number in numbers]
-    assert views == [augmentation.view(number) for number in numbers]
-    assert len({(view.region, view.colours) for view in views}) == 50
+def test_a_view_depends_only_on_its_random_number():
+    augmentation = Augmentation(random_crop=0.5, color_jitter=0.3)
+    draws = np.random.default_rng(0).integers(2**64, size=50, dtype=np.uint64)
+    views = [augmentation.view(draw) for draw in draws]
+    assert views == [augmentation.view(draw) for draw in draws]
+    assert len({(view.region, view.color_matrix) for view in views}) == 50
 
 
-def test_nothing_is_varied_unless_asked():
-    assert Augmentation(mirror=True).view(7) == View(WHOLE, None)
-    assert Augmentation(crop=0.5).view(7).colours is None
-    assert Augmentation(colour=0.5).view(7).region == WHOLE
-    image = grey(3)
-    assert View().paint(image) is image
+def test_photos_are_changed_only_as_asked():
+    assert Augmentation(horizontal_flip=True).view(7) == View(WHOLE, None)
+    assert Augmentation(random_crop=0.5).view(7).color_matrix is None
+    assert Augmentation(color_jitter=0.5).view(7).region == WHOLE
+    image = gray(3)
+    assert View().adjust_colors(image) is image
 
 
-def test_colours_vary_within_their_strength_and_greys_stay_grey():
-    augmentation, brightness = Augmentation(colour=0.2), []
-    for number in range(300):
-        view = augmentation.view(number)
-        middle = np.asarray(view.paint(grey(100)), int)
+def test_color_changes_stay_in_range_and_keep_grays_gray():
+    augmentation, brightness = Augmentation(color_jitter=0.2), []
+    for draw in range(300):
+        view = augmentation.view(draw)
+        middle = np.asarray(view.adjust_colors(gray(100)), int)
         assert np.ptp(middle) <= 1
         brightness.append(middle.mean())
         # (100 * brightness - 127.5) * contrast + 127.5, with both from 0.8 to 1.2
         assert 69 <= middle.mean() <= 123
-        red = np.asarray(view.paint(Image.new("RGB", (1, 1), (200, 40, 40))), int)[0, 0]
-        assert red[0] > red[1:].max() + 60  # red is still red
+        red = np.asarray(view.adjust_colors(Image.new("RGB", (1, 1), (200, 40, 40))), int)[0, 0]
+        assert red[0] > red[1:].max() + 60  # red remains red
     assert np.ptp(brightness) > 30
 
 
-def test_full_strength_is_clipped_not_wrapped():
-    augmentation = Augmentation(colour=1.0)
-    for number in range(100):
-        view = augmentation.view(number)
-        dark, bright = (np.asarray(view.paint(grey(value)), int).mean() for value in (0, 255))
+def test_colors_at_full_strength_are_clipped():
+    augmentation = Augmentation(color_jitter=1.0)
+    for draw in range(100):
+        view = augmentation.view(draw)
+        dark, bright = (
+            np.asarray(view.adjust_colors(gray(value)), int).mean() for value in (0, 255)
+        )
         assert bright >= dark - 1
 
 
 @pytest.mark.parametrize(
-    "wrong", ({"crop": 0}, {"crop": 1.5}, {"crop": float("nan")}, {"colour": -0.1}, {"colour": 2})
+    "wrong",
+    (
+        {"random_crop": 0},
+        {"random_crop": 1.5},
+        {"random_crop": float("nan")},
+        {"color_jitter": -0.1},
+        {"color_jitter": 2},
+    ),
 )
-def test_values_out_of_range_are_named(wrong):
+def test_values_out_of_range_are_rejected(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"Received: {name}={value}"):
         Augmentation(**wrong)

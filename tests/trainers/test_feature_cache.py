@@ -1,4 +1,4 @@
-"""Cached features are the backbone's, and are computed again whenever they would not be."""
+"""Tests of cached backbone features."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers.data_maker import SIZE, make_captioner, make_photos, tiny_hparams
 
 from effcap.backbones.backbone import Backbone
-from effcap.trainers import Augmentation, PhotoFiles, cache_features
-from effcap.trainers.data import feature_cache as features
+from effcap.trainers import Augmentation, PhotoDataset, PhotoFiles, RegionDataset, cache_features
+from effcap.trainers.data import feature_cache
+from helpers.data_maker import SIZE, make_captioner, make_photos, tiny_hparams
 
 
 @pytest.fixture
@@ -24,45 +24,46 @@ def photos(tmp_path):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """How often features were computed."""
+    """Records the calls of `compute_features`."""
     calls = []
-    compute = features.compute_features
+    compute = feature_cache.compute_features
 
     def spy(*arguments):
         calls.append(arguments)
         compute(*arguments)
 
-    monkeypatch.setattr(features, "compute_features", spy)
+    monkeypatch.setattr(feature_cache, "compute_features", spy)
     return calls
 
 
 def tiny_backbone(**changes) -> Backbone:
+    """Returns the backbone of `tiny_hparams`."""
     keras.utils.set_random_seed(0)
     return Backbone(**{**tiny_hparams()["encoder"]["backbone"], **changes})
 
 
-def test_cached_features_are_the_backbones_up_to_float16(tmp_path, photos):
+def test_cached_features_equal_the_backbones_up_to_float16(tmp_path, photos):
     backbone = tiny_backbone()
-    cached = cache_features(backbone, photos, tmp_path / "cache", mirrored=True, batch_size=2)
-    source = PhotoFiles(photos, (SIZE, SIZE))
-    numbers, mirror = np.array([4, 0, 3]), np.array([False, True, True])
-    expected = keras.ops.convert_to_numpy(backbone(source.load(numbers, mirror)["images"]))
-    received = cached.load(numbers, mirror)["features"]
+    cached = cache_features(backbone, photos, tmp_path / "cache", flipped=True, batch_size=2)
+    loader = PhotoFiles(photos, (SIZE, SIZE))
+    indices, flip = np.array([4, 0, 3]), np.array([False, True, True])
+    expected = keras.ops.convert_to_numpy(backbone(loader.load(indices, flip)["images"]))
+    received = cached.load(indices, flip)["features"]
     assert received.dtype == np.float16 and received.shape == (3, *backbone.feature_shape)
     np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4)
     assert expected.std() > 0.01
 
 
-def test_the_model_makes_the_same_of_photos_and_of_their_cached_features(tmp_path, photos):
+def test_logits_of_photos_and_of_cached_features_are_equal(tmp_path, photos):
     captioner = make_captioner()
     cached = cache_features(captioner.encoder.backbone, photos, tmp_path / "cache")
-    numbers, mirror = np.arange(5), np.zeros(5, bool)
+    indices, flip = np.arange(5), np.zeros(5, bool)
     tokens = np.tile(np.arange(6), (5, 1))
-    plain, kept = (
-        captioner({**source.load(numbers, mirror), "tokens": tokens})
-        for source in (PhotoFiles(photos, (SIZE, SIZE)), cached)
+    of_photos, of_features = (
+        captioner({**loader.load(indices, flip), "tokens": tokens})
+        for loader in (PhotoFiles(photos, (SIZE, SIZE)), cached)
     )
-    np.testing.assert_allclose(plain, kept, atol=2e-3)
+    np.testing.assert_allclose(of_photos, of_features, atol=2e-3)
 
 
 def test_features_are_computed_once(tmp_path, photos, computed):
@@ -72,27 +73,29 @@ def test_features_are_computed_once(tmp_path, photos, computed):
     assert np.array_equal(first.features, again.features)
 
 
-def test_features_of_fewer_photos_in_another_order_are_taken_from_those_kept(
-    tmp_path, photos, computed
-):
-    every = cache_features(tiny_backbone(), photos, tmp_path / "cache", mirrored=True)
+def test_features_of_some_photos_in_another_order_are_reused(tmp_path, photos, computed):
+    every = cache_features(tiny_backbone(), photos, tmp_path / "cache", flipped=True)
     some = [photos[3], photos[1], photos[2]]
-    for mirrored in (True, False):
-        found = cache_features(tiny_backbone(), some, tmp_path / "cache", mirrored=mirrored)
-        fresh = cache_features(tiny_backbone(), some, tmp_path / f"{mirrored}", mirrored=mirrored)
-        assert found.fingerprint == fresh.fingerprint and found.mirrored == mirrored
-        numbers, mirror = np.array([2, 0, 1, 0]), np.array([True, False, False, True]) & mirrored
-        for source, rows in ((fresh, numbers), (every, np.array([2, 3, 1, 3]))):
-            expected = source.load(rows, mirror)["features"]
-            assert np.array_equal(found.load(numbers, mirror)["features"], expected)
+    for flipped in (True, False):
+        reused = cache_features(tiny_backbone(), some, tmp_path / "cache", flipped=flipped)
+        fresh = cache_features(tiny_backbone(), some, tmp_path / f"{flipped}", flipped=flipped)
+        assert reused.fingerprint == fresh.fingerprint and reused.can_flip == flipped
+        indices, flip = np.array([2, 0, 1, 0]), np.array([True, False, False, True]) & flipped
+        for loader, rows in ((fresh, indices), (every, np.array([2, 3, 1, 3]))):
+            expected = loader.load(rows, flip)["features"]
+            assert np.array_equal(reused.load(indices, flip)["features"], expected)
     assert len(computed) == 3
 
 
-def test_features_without_the_mirrored_are_not_enough_for_them(tmp_path, photos, computed, capsys):
+def test_features_are_computed_again_if_flipped_ones_are_missing(
+    tmp_path, photos, computed, capsys
+):
     cache_features(tiny_backbone(), photos, tmp_path / "cache")
-    found = cache_features(tiny_backbone(), photos, tmp_path / "cache", mirrored=True, title="all")
-    assert found.mirrored and len(computed) == 2
-    assert "with no mirrored photos" in capsys.readouterr().err
+    features = cache_features(
+        tiny_backbone(), photos, tmp_path / "cache", flipped=True, title="all"
+    )
+    assert features.can_flip and len(computed) == 2
+    assert "with no flipped photos" in capsys.readouterr().err
 
 
 def change_photo(backbone, photos, cache):
@@ -123,11 +126,11 @@ def lose_features(backbone, photos, cache):
         (change_photo, "with other photos"),
         (change_weights, "with another backbone"),
         (add_photo, "with other photos"),
-        (break_index, "no features, or not all"),
+        (break_index, "no complete features"),
         (lose_features, "no features"),
     ),
 )
-def test_a_stale_cache_is_noticed_told_and_replaced(
+def test_an_outdated_cache_is_reported_and_replaced(
     tmp_path, photos, computed, capsys, change, word
 ):
     backbone, cache = tiny_backbone(), tmp_path / "cache"
@@ -140,34 +143,31 @@ def test_a_stale_cache_is_noticed_told_and_replaced(
     assert np.array_equal(received.features, fresh.features)
 
 
-def test_another_image_size_is_another_backbone(tmp_path, photos, computed):
+def test_features_are_computed_again_for_another_image_size(tmp_path, photos, computed):
     def flexible(side):
         image = keras.Input((None, None, 3))
         x = keras.layers.Conv2D(4, 16, 16, kernel_initializer="ones", name="stem")(image)
         return Backbone(keras.Model(image, x, name="flexible"), (side, side), scale=1 / 255)
 
     for side in (32, 48, 48):
-        found = cache_features(flexible(side), photos, tmp_path / "cache")
-        assert found.features.shape == (1, 5, (side // 16) ** 2, 4)
+        cached = cache_features(flexible(side), photos, tmp_path / "cache")
+        assert cached.features.shape == (1, 5, (side // 16) ** 2, 4)
     assert len(computed) == 2
 
 
-def test_another_fit_is_another_backbone_and_gives_the_features_of_that_fit(
-    tmp_path, photos, computed
-):
-    numbers, mirror = np.arange(5), np.zeros(5, bool)
+def test_features_are_computed_again_for_another_fit(tmp_path, photos, computed):
+    indices, flip = np.arange(5), np.zeros(5, bool)
     for fit in ("squash", "crop", "crop"):
         backbone = tiny_backbone(fit=fit)
-        cached = cache_features(backbone, photos, tmp_path / "cache").load(numbers, mirror)[
-            "features"
-        ]
-        images = PhotoFiles(photos, (SIZE, SIZE), fit).load(numbers, mirror)["images"]
+        cached = cache_features(backbone, photos, tmp_path / "cache")
+        features = cached.load(indices, flip)["features"]
+        images = PhotoFiles(photos, (SIZE, SIZE), fit).load(indices, flip)["images"]
         expected = keras.ops.convert_to_numpy(backbone(images))
-        np.testing.assert_allclose(cached, expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
     assert len(computed) == 2
 
 
-def test_the_fingerprint_is_of_what_the_features_show_not_of_where_the_photos_lie(tmp_path, photos):
+def test_the_fingerprint_does_not_depend_on_the_photos_folder(tmp_path, photos):
     def fingerprint(paths, **changes):
         return cache_features(tiny_backbone(**changes), paths, tmp_path / "cache").fingerprint
 
@@ -178,14 +178,23 @@ def test_the_fingerprint_is_of_what_the_features_show_not_of_where_the_photos_li
     assert fingerprint(photos[:3]) != first
 
 
-def test_photos_varied_in_ways_no_features_are_kept_of_are_refused():
-    features.check_mirrored_only(Augmentation(mirror=True))
-    for varied in (Augmentation(crop=0.5), Augmentation(colour=0.1)):
-        with pytest.raises(ValueError, match="no crop and no colour with cached features"):
-            features.check_mirrored_only(varied)
+def test_only_flips_of_photo_files_can_be_cached():
+    captioner, photos = make_captioner(), PhotoDataset([], [])
+    check = feature_cache.check_cacheable
+    check(captioner, Augmentation(horizontal_flip=True), [photos, None])
+    for augmentation in (Augmentation(random_crop=0.5), Augmentation(color_jitter=0.1)):
+        with pytest.raises(ValueError, match="Cached features are those of whole photos"):
+            check(captioner, augmentation, [photos])
+    with pytest.raises(ValueError, match="Expected photo files .*Received: RegionDataset"):
+        check(captioner, Augmentation(), [photos, RegionDataset([], [], None)])
 
 
-def test_interrupted_writing_leaves_no_cache_that_counts_as_whole(tmp_path, photos, monkeypatch):
+def test_a_captioner_without_a_backbone_is_rejected():
+    with pytest.raises(ValueError, match="a captioner without a backbone"):
+        feature_cache.check_frozen(None)
+
+
+def test_an_interrupted_computation_leaves_no_complete_cache(tmp_path, photos, monkeypatch):
     load, calls = PhotoFiles.load, []
 
     def interrupted(*arguments):
@@ -203,19 +212,19 @@ def test_interrupted_writing_leaves_no_cache_that_counts_as_whole(tmp_path, phot
     assert np.all(np.abs(received.features).sum(axis=(0, 2, 3)) > 0)
 
 
-def test_a_backbone_in_training_is_refused(tmp_path, photos):
+def test_a_trainable_backbone_is_rejected(tmp_path, photos):
     with pytest.raises(ValueError, match="trainable_blocks='all'"):
         cache_features(tiny_backbone(trainable_blocks="all"), photos, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
-def test_features_too_large_for_float16_are_refused(tmp_path, photos):
+def test_features_too_large_for_float16_are_rejected(tmp_path, photos):
     with pytest.raises(ValueError, match="below 65504"):
         cache_features(tiny_backbone(scale=1e6), photos, tmp_path / "cache")
 
 
-def test_a_full_disk_is_noticed_before_writing(tmp_path, photos, monkeypatch):
+def test_disk_space_is_checked_before_writing(tmp_path, photos, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(OSError, match="Expected room for"):
+    with pytest.raises(OSError, match="Not enough disk space in .* 0 MB free"):
         cache_features(tiny_backbone(), photos, tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""DALI and Pillow see the same photos, and neither stops at one that cannot be decoded."""
+"""Tests of the image decoders of shards: Pillow and NVIDIA DALI."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 
 from effcap.trainers.data.augmentation import Augmentation, View
-from effcap.trainers.data.shards.image_decoder import PillowDecoder, make_decoder
+from effcap.trainers.data.shards.decoder_choice import make_image_decoder
+from effcap.trainers.data.shards.image_decoder import PillowDecoder, fill_missing
 
 SIZE = (48, 64)
 FITS = ("squash", "crop", "pad")
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth blobs of colour: JPEG and resizing treat them alike everywhere."""
+    """Returns smooth blobs of color, which all decoders and resizers treat alike."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
@@ -30,7 +31,7 @@ def encode(image: Image.Image, format: str = "JPEG", **options) -> bytes:
     return file.getvalue()
 
 
-def turned(orientation: int) -> bytes:
+def rotated(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encode(photo(90, 70), exif=exif)
@@ -40,7 +41,7 @@ SHAPES = [
     encode(photo(*size, i)) for i, size in enumerate([(200, 150), (97, 211), (64, 48), (31, 30)])
 ]
 KINDS = [
-    *(turned(orientation) for orientation in range(1, 9)),
+    *(rotated(orientation) for orientation in range(1, 9)),
     encode(photo(80, 60).convert("L")),
     encode(photo(80, 60), progressive=True),
     encode(photo(80, 60), "PNG"),
@@ -52,12 +53,14 @@ BAD = [b"", b"text, not an image", SHAPES[0][: len(SHAPES[0]) // 2], SHAPES[1][:
 @pytest.fixture
 def dali():
     pytest.importorskip("nvidia.dali")
-    return lambda fit="squash", batch_size=16: make_decoder("dali-cpu", SIZE, fit, batch_size, 1)
+    return lambda fit="squash", batch_size=16: make_image_decoder(
+        "dali-cpu", SIZE, fit, batch_size, 1
+    )
 
 
-def decode(decoder, photos, augmentation: Augmentation | None = None, mirror: bool = False):
+def decode(decoder, photos, augmentation: Augmentation | None = None, flip: bool = False):
     views = [View() if augmentation is None else augmentation.view(i) for i in range(len(photos))]
-    images, failures = decoder.decode(photos, views, np.full(len(photos), mirror))
+    images, failures = decoder.decode(photos, views, np.full(len(photos), flip))
     images = np.asarray(images)
     assert images.shape == (len(photos), *SIZE, 3) and images.dtype == np.uint8
     return images, failures
@@ -65,34 +68,35 @@ def decode(decoder, photos, augmentation: Augmentation | None = None, mirror: bo
 
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
-    "augmentation", [None, Augmentation(crop=0.4), Augmentation(crop=0.4, colour=0.5)]
+    "augmentation",
+    [None, Augmentation(random_crop=0.4), Augmentation(random_crop=0.4, color_jitter=0.5)],
 )
-@pytest.mark.parametrize("mirror", [False, True])
-def test_dali_sees_what_pillow_sees(dali, fit, augmentation, mirror):
+@pytest.mark.parametrize("flip", [False, True])
+def test_dali_and_pillow_decode_the_same_images(dali, fit, augmentation, flip):
     photos = [*SHAPES, *KINDS]
-    found, failures = decode(dali(fit), photos, augmentation, mirror)
-    expected, _ = decode(PillowDecoder(SIZE, fit), photos, augmentation, mirror)
+    images, failures = decode(dali(fit), photos, augmentation, flip)
+    expected, _ = decode(PillowDecoder(SIZE, fit), photos, augmentation, flip)
     assert not failures
-    difference = np.abs(found.astype(int) - expected.astype(int)).mean(axis=(1, 2, 3))
+    difference = np.abs(images.astype(int) - expected.astype(int)).mean(axis=(1, 2, 3))
     assert difference.max() < 1.0, difference
 
 
 @pytest.mark.parametrize("bad", BAD, ids=["empty", "text", "half", "header"])
 @pytest.mark.parametrize("name", ["pillow", "dali-cpu"])
-def test_a_photo_that_cannot_be_decoded_costs_itself_alone(bad, name):
+def test_an_undecodable_photo_does_not_affect_the_others(bad, name):
     if name != "pillow":
         pytest.importorskip("nvidia.dali")
-    decoder = make_decoder(name, SIZE, "squash", 8, 1)
-    whole, none = decode(decoder, SHAPES)
-    assert none == {}
-    found, failures = decode(decoder, [SHAPES[0], bad, *SHAPES[1:], None])
+    decoder = make_image_decoder(name, SIZE, "squash", 8, 1)
+    expected, no_failures = decode(decoder, SHAPES)
+    assert no_failures == {}
+    images, failures = decode(decoder, [SHAPES[0], bad, *SHAPES[1:], None])
     assert list(failures) == [1] and failures[1]
-    np.testing.assert_array_equal(found[[0, 2, 3, 4]], whole)
-    assert not found[[1, 5]].any()
-    np.testing.assert_array_equal(decode(decoder, SHAPES)[0], whole)  # and goes on
+    np.testing.assert_array_equal(images[[0, 2, 3, 4]], expected)
+    assert not images[[1, 5]].any()
+    np.testing.assert_array_equal(decode(decoder, SHAPES)[0], expected)  # also afterwards
 
 
-def test_images_of_dali_are_not_overwritten_by_later_batches(dali):
+def test_later_batches_do_not_overwrite_images_of_dali(dali):
     decoder = dali()
     first, _ = decode(decoder, SHAPES)
     kept = first.copy()
@@ -106,17 +110,17 @@ def test_images_of_dali_are_not_copied(dali):
     assert not images.flags.owndata
 
 
-def test_dali_may_be_called_from_several_threads(dali):
+def test_dali_can_be_called_from_several_threads(dali):
     decoder = dali()
-    wanted = [decode(decoder, SHAPES[i:])[0] for i in range(4)]
+    expected = [decode(decoder, SHAPES[i:])[0] for i in range(4)]
     wrong = []
 
-    def work(i: int) -> None:
+    def repeat(i: int) -> None:
         for _ in range(10):
-            if not np.array_equal(decode(decoder, SHAPES[i:])[0], wanted[i]):
+            if not np.array_equal(decode(decoder, SHAPES[i:])[0], expected[i]):
                 wrong.append(i)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    threads = [threading.Thread(target=repeat, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -124,24 +128,31 @@ def test_dali_may_be_called_from_several_threads(dali):
     assert not wrong
 
 
-def test_without_dali_pillow_decodes(monkeypatch):
-    monkeypatch.setattr("effcap.trainers.data.shards.dali.dali_is_there", lambda: False)
-    assert make_decoder(None, SIZE, "squash", 4, 1).name == "pillow"
-    with pytest.raises(ValueError, match="Expected NVIDIA DALI.*effcap\\[dali\\]"):
-        make_decoder("dali", SIZE, "squash", 4, 1)
+def test_without_dali_pillow_is_selected(monkeypatch):
+    monkeypatch.setattr("effcap.trainers.data.shards.dali.has_dali", lambda: False)
+    assert make_image_decoder(None, SIZE, "squash", 4, 1).name == "pillow"
+    with pytest.raises(ImportError, match="requires NVIDIA DALI.*effcap\\[dali\\]"):
+        make_image_decoder("dali", SIZE, "squash", 4, 1)
 
 
-def test_without_a_gpu_pillow_decodes_unless_dali_is_asked_for(dali, monkeypatch):
-    monkeypatch.setattr("effcap.trainers.data.shards.dali.dali_sees_a_gpu", lambda: False)
-    assert make_decoder(None, SIZE, "squash", 4, 1).name == "pillow"
-    assert make_decoder("dali", SIZE, "squash", 4, 1).name == "dali-cpu"
-    with pytest.raises(ValueError, match="Expected a GPU"):
-        make_decoder("dali-gpu", SIZE, "squash", 4, 1)
+def test_without_a_gpu_pillow_is_selected_by_default(dali, monkeypatch):
+    monkeypatch.setattr("effcap.trainers.data.shards.dali.has_dali_gpu", lambda: False)
+    assert make_image_decoder(None, SIZE, "squash", 4, 1).name == "pillow"
+    assert make_image_decoder("dali", SIZE, "squash", 4, 1).name == "dali-cpu"
+    with pytest.raises(ValueError, match="requires a GPU"):
+        make_image_decoder("dali-gpu", SIZE, "squash", 4, 1)
 
 
-def test_looking_for_dali_does_not_import_it():
-    from effcap.trainers.data.shards.dali import dali_is_there
+def test_has_dali_does_not_import_dali():
+    from effcap.trainers.data.shards.dali import has_dali
 
     before = set(sys.modules)
-    dali_is_there()
+    has_dali()
     assert not any(name.startswith("nvidia.dali.") for name in set(sys.modules) - before)
+
+
+def test_missing_images_are_filled_within_their_process():
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)  # (B, h, w, 1)
+    is_real = np.array([False, True, True, False, False, False])  # (B,)
+    fill_missing(images, is_real, rows_per_process=3)
+    assert images.ravel().tolist() == [1, 1, 2, 3, 4, 5]

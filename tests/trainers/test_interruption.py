@@ -1,4 +1,4 @@
-"""Stopping in good order."""
+"""Graceful stops by signals."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from effcap.trainers.engine.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", Interruption.SIGNALS)
-def test_the_first_signal_asks_and_the_second_does_what_it_always_did(number):
-    came = []
-    before = signal.signal(number, lambda *_: came.append(1))
+def test_the_first_signal_is_a_request_and_the_second_has_its_usual_effect(number):
+    calls = []
+    before = signal.signal(number, lambda *_: calls.append(1))
     try:
         with Interruption() as interruption:
-            assert not interruption.asked
+            assert not interruption.requested
             os.kill(os.getpid(), number)
-            assert interruption.asked and not came
+            assert interruption.requested and not calls
             os.kill(os.getpid(), number)
-            assert came == [1]
+            assert calls == [1]
         os.kill(os.getpid(), number)
-        assert came == [1, 1]
+        assert calls == [1, 1]
     finally:
         signal.signal(number, before)
 
 
-def test_it_leaves_signals_as_they_were():
+def test_signal_handlers_are_restored():
     before = [signal.getsignal(number) for number in Interruption.SIGNALS]
     with Interruption():
         assert [signal.getsignal(number) for number in Interruption.SIGNALS] != before
     assert [signal.getsignal(number) for number in Interruption.SIGNALS] == before
 
 
-def test_other_threads_do_without_it():
-    found = []
+def test_other_threads_are_not_interrupted():
+    requests = []
 
-    def work():
+    def enter():
         with Interruption() as interruption:
-            found.append(interruption.asked)
+            requests.append(interruption.requested)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    assert found == [False]
+    assert requests == [False]

@@ -1,17 +1,14 @@
-"""JSON files of captions, in the forms in which people have them."""
+"""Tests of `read_json`."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from helpers.data_maker import SIZE, make_captioner, make_photos
 
-from effcap.trainers import json_dataset, read_json_captions, read_jsons, tidy
+from effcap.trainers import read_json, tidy
 
 COCO = {
     "info": {"year": 2017},
@@ -31,11 +28,13 @@ EXPECTED = [("a.jpg", ("one", "three")), ("b.jpg", ("two",))]
 
 
 def write(path: Path, content) -> Path:
+    """Writes JSON, or a string as it is."""
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
 
 
 def lines(records) -> str:
+    """Returns records as JSON Lines."""
     return "\n".join(json.dumps(record) for record in records)
 
 
@@ -51,19 +50,20 @@ def lines(records) -> str:
         "\ufeff\n" + lines(LIST).replace("\n", "\r\n\r\n") + "\r\n",
     ),
 )
-def test_all_forms_are_told_by_their_content(tmp_path, content):
-    photos, problems = read_json_captions(write(tmp_path / "a.json", content))
-    assert [(p.name, p.captions) for p in photos] == EXPECTED
-    assert [p.path for p in photos] == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    assert problems == []
+def test_all_formats_are_detected_from_the_content(tmp_path, content):
+    dataset = read_json(write(tmp_path / "a.json", content))
+    assert [(p.name, p.captions) for p in dataset.examples] == EXPECTED
+    assert [p.path for p in dataset.examples] == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    assert dataset.problems == []
 
 
-def test_a_single_record_is_a_file_of_one_line(tmp_path):
-    photos, _ = read_json_captions(write(tmp_path / "a.jsonl", LIST[0]))
-    assert [(p.name, p.captions) for p in photos] == [("a.jpg", ("one",))]
+def test_a_single_record_is_json_lines_of_one_line(tmp_path):
+    dataset = read_json(write(tmp_path / "a.jsonl", LIST[0]))
+    assert [(p.name, p.captions) for p in dataset.examples] == [("a.jpg", ("one",))]
 
 
 def places(path: Path, problems) -> dict[str, str]:
+    """Returns the reasons of problems by their place in the file."""
     return {problem.where.removeprefix(f"{path}, "): problem.reason for problem in problems}
 
 
@@ -74,8 +74,9 @@ def test_bad_records_of_a_list_are_problems_with_their_index(tmp_path):
         {"image": "c.jpg", "text": []}, {"image": "c.jpg", "text": ["fine", None, "\ud800"]},
     ]  # fmt: skip
     path = write(tmp_path / "a.json", records)
-    photos, problems = read_json_captions(path)
-    assert [(p.name, p.captions) for p in photos] == [*EXPECTED, ("c.jpg", ("fine",))]
+    dataset = read_json(path)
+    problems = dataset.problems
+    assert [(p.name, p.captions) for p in dataset.examples] == [*EXPECTED, ("c.jpg", ("fine",))]
     reasons = places(path, problems)
     assert list(reasons) == ["[3]", "[4]", "[5]", "[6]", "[7]", "[8]", "[9]", "[10]"]
     assert "Received: 5" in reasons["[3]"]
@@ -83,14 +84,15 @@ def test_bad_records_of_a_list_are_problems_with_their_index(tmp_path):
     assert "name of an image. Received: None" in reasons["[5]"]
     assert "keys image, text, caption" in reasons["[7]"]
     assert "Received: a list of 1" in reasons["[8]"]
-    assert [problem.captions for problem in problems] == [1, 1, 1, 1, 1, 2, 1, 1, 1]
+    assert [problem.num_captions for problem in problems] == [1, 1, 1, 1, 1, 2, 1, 1, 1]
 
 
-def test_bad_lines_are_problems_with_their_number(tmp_path):
+def test_bad_lines_are_problems_with_line_numbers(tmp_path):
     text = lines(LIST[:2]) + '\n{"image": "c.jpg", "text": \n\n[1]\n' + lines(LIST[2:])
     path = write(tmp_path / "a.jsonl", text)
-    photos, problems = read_json_captions(path)
-    assert [(p.name, p.captions) for p in photos] == EXPECTED
+    dataset = read_json(path)
+    problems = dataset.problems
+    assert [(p.name, p.captions) for p in dataset.examples] == EXPECTED
     assert list(places(path, problems)) == ["line 3", "line 5"]
     assert "expected JSON" in problems[0].reason
 
@@ -110,32 +112,33 @@ def test_bad_records_of_coco_are_problems_with_their_index(tmp_path):
         ],
     }
     path = write(tmp_path / "a.json", content)
-    photos, problems = read_json_captions(path)
-    assert [(p.name, p.captions) for p in photos] == EXPECTED[:1]
+    dataset = read_json(path)
+    problems = dataset.problems
+    assert [(p.name, p.captions) for p in dataset.examples] == EXPECTED[:1]
     reasons = places(path, problems)
     assert list(reasons) == [
         *(f"images[{i}]" for i in (2, 3, 4)),
         *(f"annotations[{i}]" for i in (1, 3, 4, 5, 6, 7, 8, 9)),
     ]
-    assert "which another has, too" in reasons["images[3]"]
+    assert "which another image has too" in reasons["images[3]"]
     assert "Received: 99" in reasons["annotations[4]"]
-    assert sum(problem.captions for problem in problems) == 8
+    assert sum(problem.num_captions for problem in problems) == 8
 
 
-def test_a_key_that_stands_twice_is_a_problem_since_one_would_be_lost(tmp_path):
+def test_an_object_with_a_repeated_key_is_a_problem(tmp_path):
     text = '[{"image": "a.jpg", "text": "A", "text": "B"}, {"image": "b.jpg", "text": "C"}]'
-    photos, problems = read_json_captions(write(tmp_path / "a.json", text))
-    assert [p.name for p in photos] == ["b.jpg"]
-    assert "the key 'text' twice" in problems[0].reason
+    dataset = read_json(write(tmp_path / "a.json", text))
+    assert [p.name for p in dataset.examples] == ["b.jpg"]
+    assert "the key 'text' twice" in dataset.problems[0].reason
     text = '{"images": [], "annotations": [], "annotations": []}'
     with pytest.raises(ValueError, match="the key 'annotations' twice"):
-        read_json_captions(write(tmp_path / "a.json", text))
+        read_json(write(tmp_path / "a.json", text))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     (
-        ("", "which is not: Expecting value"),
+        ("", "which is not JSON: Expecting value"),
         (json.dumps(LIST)[:-9], "which is not"),
         (json.dumps(COCO, indent=1)[:-9], "which is not"),
         ("[" * 100_000, "nested too deeply"),
@@ -144,35 +147,35 @@ def test_a_key_that_stands_twice_is_a_problem_since_one_would_be_lost(tmp_path):
         ({"images": {}, "annotations": []}, "COCO captions"),
     ),
 )
-def test_a_file_of_another_form_is_refused(tmp_path, content, message):
+def test_files_of_other_formats_are_rejected(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as error:
-        read_json_captions(write(tmp_path / "a.json", content))
+        read_json(write(tmp_path / "a.json", content))
     assert "a.json" in str(error.value) and len(str(error.value)) < 600
 
 
-def test_other_encodings_and_missing_files_are_refused(tmp_path):
+def test_other_encodings_and_missing_files_are_rejected(tmp_path):
     (tmp_path / "a.json").write_bytes(json.dumps(LIST).encode("utf-16"))
     with pytest.raises(ValueError, match="JSON file in UTF-8.*UTF-16"):
-        read_json_captions(tmp_path / "a.json")
-    with pytest.raises(FileNotFoundError, match="JSON file. Received: .*no.json"):
-        read_json_captions(tmp_path / "no.json")
-    with pytest.raises(FileNotFoundError, match="folder of photos"):
-        read_json_captions(write(tmp_path / "a.json", LIST), tmp_path / "none")
+        read_json(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError, match="JSON file not found: .*no.json"):
+        read_json(tmp_path / "no.json")
+    with pytest.raises(FileNotFoundError, match="Folder of photos not found"):
+        read_json(write(tmp_path / "a.json", LIST), tmp_path / "none")
 
 
-def test_several_files_edit_and_folder(tmp_path):
+def test_several_files_are_merged_and_edited(tmp_path):
     paths = [write(tmp_path / "a.json", COCO), write(tmp_path / "b.json", LIST)]
     folder = tmp_path / "photos"
     folder.mkdir()
-    photos, _ = read_jsons(paths, folder, tidy)
-    assert [(p.path, p.captions) for p in photos] == [
+    dataset = read_json(paths, folder, edit=tidy)
+    assert [(p.path, p.captions) for p in dataset.examples] == [
         (folder / "a.jpg", ("One.", "Three.", "One.", "Three.")),
         (folder / "b.jpg", ("Two.", "Two.")),
     ]
 
 
 @pytest.mark.parametrize("form", ("coco", "list", "lines"))
-def test_large_files_are_read_in_seconds(tmp_path, form):
+def test_100_000_captions_are_read_in_seconds(tmp_path, form):
     count = 100_000
     records = [{"image": f"{i // 5:012}.jpg", "caption": f"A caption, {i}."} for i in range(count)]
     if form == "coco":
@@ -188,28 +191,7 @@ def test_large_files_are_read_in_seconds(tmp_path, form):
         {"coco": lambda: content, "list": lambda: records, "lines": lambda: lines(records)}[form](),
     )
     started = time.process_time()
-    photos, problems = read_json_captions(path)
+    dataset = read_json(path)
     assert time.process_time() - started < 10
-    assert len(photos) == count // 5 and not problems
-    assert sum(len(photo.captions) for photo in photos) == count
-
-
-def test_reading_needs_no_tensorflow(tmp_path):
-    path = write(tmp_path / "a.json", LIST)
-    code = (
-        "import sys; from effcap.trainers import read_json_captions;"
-        f"read_json_captions({str(path)!r}); print('tensorflow' in sys.modules)"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == ["False"]
-
-
-def test_a_notebook_trains_on_json_and_is_told_what_is_left_out(tmp_path):
-    data = make_photos(tmp_path, 6)
-    records = [{"image": name, "text": texts} for name, texts in data]
-    path = write(tmp_path / "a.json", [*records, {"image": "gone.jpg", "text": "a"}])
-    with pytest.warns(UserWarning, match="gone.jpg") as warned:
-        batches = json_dataset(path, None, make_captioner(), batch_size=3, max_bad=0.2)
-    assert warned[0].filename == __file__
-    assert batches.images == 6 and batches[0][0]["images"].shape == (3, SIZE, SIZE, 3)
-    assert sum(map(len, batches.captions)) == sum(len(texts) for _, texts in data)
+    assert len(dataset.examples) == count // 5 and not dataset.problems
+    assert dataset.num_captions == count

@@ -1,4 +1,4 @@
-"""Names of artists out of captions and back, and their shares."""
+"""Ranking of artists, their fractions of tracks, and masking of their names in captions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import random
 import numpy as np
 import pytest
 
-from effcap.trainers.data.playlists import artist_shares, mask_artists, rank_artists, unmask_artists
+from effcap.trainers.data.playlists import (
+    artist_fractions,
+    mask_artists,
+    rank_artists,
+    unmask_artists,
+)
 
 
-def test_artists_are_ranked_by_how_often_they_occur_and_ties_by_first_appearance():
+def test_artists_are_ranked_by_frequency_then_first_appearance():
     names = ["ABBA", "Queen", "Blur", "Queen", "Blur", "Cher"]
     assert list(rank_artists(names)) == ["Queen", "Blur", "ABBA", "Cher"]
     pairs = [("Cher", 1), ("Queen", 2), ("ABBA", 2)]
@@ -21,11 +26,11 @@ def test_spellings_that_differ_in_case_or_spaces_are_one_artist():
     assert rank_artists([" The  Who ", "the who", "", "  "]) == {"The Who": 2}
 
 
-def test_shares_are_of_tracks_descending_and_of_ten_artists_at_most():
-    shares = artist_shares({"a": 1, "b": 3})
-    assert shares.shape == (1, 10) and shares.dtype == np.float32
-    np.testing.assert_allclose(shares[0], [0.75, 0.25, *[0] * 8])
-    twelve = artist_shares({str(i): i for i in range(1, 13)})
+def test_fractions_are_descending_and_limited_to_ten_artists():
+    fractions = artist_fractions({"a": 1, "b": 3})
+    assert fractions.shape == (1, 10) and fractions.dtype == np.float32
+    np.testing.assert_allclose(fractions[0], [0.75, 0.25, *[0] * 8])
+    twelve = artist_fractions({str(i): i for i in range(1, 13)})
     np.testing.assert_allclose(twelve[0], np.arange(12, 2, -1) / 78, rtol=1e-6)
 
 
@@ -44,24 +49,22 @@ def test_shares_are_of_tracks_descending_and_of_ten_artists_at_most():
         ("no name", [], "no name"),
     ),
 )
-def test_names_are_masked_longest_first_in_any_case_where_words_begin_and_end(
-    caption, artists, masked
-):
+def test_whole_names_are_masked_in_any_case_longest_first(caption, artists, masked):
     assert mask_artists(caption, artists) == masked
 
 
-def test_a_long_name_is_found_before_a_shorter_one_that_begins_earlier():
+def test_a_longer_name_wins_over_a_shorter_one_that_starts_earlier():
     assert mask_artists("A B C D", ["A B", "B C D"]) == "A artist1"
 
 
-def test_eleven_artists_do_not_take_one_for_another():
+def test_two_digit_placeholders_are_not_confused_with_one_digit_ones():
     names = [f"Band {chr(65 + i)}" for i in range(11)]
     masked = mask_artists("Band K and Band B", names)
     assert masked == "artist10 and artist1"
     assert unmask_artists(masked, names) == "Band K and Band B"
 
 
-def test_an_artist_who_is_called_like_a_token_is_masked_as_any_other():
+def test_an_artist_named_like_a_placeholder_is_masked():
     names = ["Foo Barbaz", "artist0", "ARTIST7"]
     caption = "Foo Barbaz, artist0 and ARTIST7"
     assert mask_artists(caption, names) == "artist0, artist1 and artist2"
@@ -69,22 +72,22 @@ def test_an_artist_who_is_called_like_a_token_is_masked_as_any_other():
 
 
 @pytest.mark.parametrize("caption", ("my artist0", "of Artist12!", "Queen, artist1"))
-def test_a_caption_that_holds_a_token_already_is_refused(caption):
+def test_a_caption_with_a_placeholder_is_rejected(caption):
     with pytest.raises(ValueError, match="Expected a caption without '(a|A)rtist"):
         mask_artists(caption, ["Queen"])
 
 
-def test_numbers_that_no_artist_has_stay():
+def test_placeholders_beyond_the_artists_are_kept():
     assert unmask_artists("artist0, artist1, artist00, artists0", ["Queen"]) == (
         "Queen, artist1, artist00, artists0"
     )
 
 
-def test_a_capital_letter_does_not_hide_a_token():
+def test_capitalized_placeholders_are_unmasked():
     assert unmask_artists("Artist0's best", ["Queen"]) == "Queen's best"
 
 
-def test_unmasking_is_the_exact_inverse_of_masking():
+def test_unmasking_inverts_masking():
     rng = random.Random(0)
     pieces = ["a", "b", "!", "!!!", "0", "artist", "é", ".", "ab", "1"]
     tried = 0

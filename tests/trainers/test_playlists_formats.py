@@ -1,4 +1,4 @@
-"""The four forms of a playlist's caption, and back."""
+"""Formats of playlist captions and their inverse."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from effcap.trainers.data.playlists import (
     join_caption,
     restore_caption,
     split_caption,
+    strip_markers,
 )
-from effcap.trainers.data.playlists.caption_formats import FORMATS, words_of
+from effcap.trainers.data.playlists.caption_formats import CAPTION_FORMATS
 
 CAPTION = "<title> Sunday <description> slow songs"
 
@@ -28,12 +29,12 @@ CAPTION = "<title> Sunday <description> slow songs"
         ("bla", ("", "")),
     ),
 )
-def test_captions_are_split_as_those_of_playntell(caption, parts):
+def test_captions_are_split_as_in_playntell(caption, parts):
     assert split_caption(caption) == parts
 
 
 @pytest.mark.parametrize(
-    ("form", "text"),
+    ("caption_format", "text"),
     (
         ("as-is", CAPTION),
         ("title", "Sunday"),
@@ -41,12 +42,12 @@ def test_captions_are_split_as_those_of_playntell(caption, parts):
         ("both", "Sunday <delimiter> slow songs"),
     ),
 )
-def test_a_caption_has_four_forms(form, text):
-    assert format_caption(CAPTION, form) == text
+def test_a_caption_is_formatted(caption_format, text):
+    assert format_caption(CAPTION, caption_format) == text
 
 
 @pytest.mark.parametrize(
-    ("form", "text", "caption"),
+    ("caption_format", "text", "caption"),
     (
         ("as-is", "as it is", "as it is"),
         ("title", "Sunday", "<title> Sunday"),
@@ -57,11 +58,11 @@ def test_a_caption_has_four_forms(form, text):
         ("both", "a <delimiter> b <delimiter> c", "<title> a <description> b <delimiter> c"),
     ),
 )
-def test_what_a_captioner_wrote_is_turned_back(form, text, caption):
-    assert restore_caption(text, form) == caption
+def test_generated_text_is_restored(caption_format, text, caption):
+    assert restore_caption(text, caption_format) == caption
 
 
-def test_turning_back_is_the_exact_inverse():
+def test_restoring_inverts_formatting():
     rng = random.Random(0)
     words = ["a", "b", "<title>", "<description>", "<", "artist0"]
     for _ in range(2000):
@@ -73,15 +74,15 @@ def test_turning_back_is_the_exact_inverse():
             assert split_caption(caption) == (title, description)
         assert restore_caption(format_caption(caption, "as-is"), "as-is") == caption
         assert restore_caption(format_caption(caption, "both"), "both") == caption
-        for form, part in (("title", title), ("description", description)):
-            if part:
-                text = format_caption(caption, form)
-                restored = restore_caption(text, form)
-                assert text == part and format_caption(restored, form) == text
+        for name, section in (("title", title), ("description", description)):
+            if section:
+                text = format_caption(caption, name)
+                restored = restore_caption(text, name)
+                assert text == section and format_caption(restored, name) == text
 
 
 @pytest.mark.parametrize(
-    ("caption", "form", "word"),
+    ("caption", "caption_format", "word"),
     (
         ("<description> slow", "title", "<title>"),
         ("<title> Sunday", "description", "<description>"),
@@ -89,16 +90,17 @@ def test_turning_back_is_the_exact_inverse():
         ("<title> a <delimiter> b", "both", "without <delimiter>"),
     ),
 )
-def test_a_caption_without_the_part_is_refused(caption, form, word):
+def test_a_caption_without_the_section_is_rejected(caption, caption_format, word):
     with pytest.raises(ValueError, match=f"Expected a caption.*{word}.*Received: {caption!r}"):
-        format_caption(caption, form)
+        format_caption(caption, caption_format)
 
 
-def test_a_form_that_there_is_none_of_is_refused():
+def test_an_unknown_format_is_rejected():
     for call in (format_caption, restore_caption):
-        with pytest.raises(ValueError, match=f"{', '.join(FORMATS)}. Received: 'both-parts'"):
-            call(CAPTION, "both-parts")
+        with pytest.raises(ValueError, match=f"{', '.join(CAPTION_FORMATS)}. Received: 'all'"):
+            call(CAPTION, "all")
 
 
-def test_the_words_to_score_are_without_markers():
-    assert words_of(CAPTION) == words_of("Sunday <delimiter> slow songs") == "Sunday slow songs"
+def test_markers_are_stripped_for_scoring():
+    assert strip_markers(CAPTION) == "Sunday slow songs"
+    assert strip_markers("Sunday <delimiter> slow songs") == "Sunday slow songs"

@@ -1,4 +1,4 @@
-"""Tags as words, and the embeddings of the words."""
+"""Tags as words, and their embeddings."""
 
 from __future__ import annotations
 
@@ -43,39 +43,39 @@ def test_tags_are_lower_cased_and_split_at_punctuation(tag, words):
     assert tag_words(tag) == words
 
 
-def test_each_known_word_has_one_row_in_the_order_of_appearance_and_the_others_are_told(tags):
+def test_each_known_word_has_one_row_in_order_of_appearance(tags):
     vectors, known, unknown = tags.look_up(["Hop/Hip", "Polka", "ROCK", "hip", "polka"])
     assert (known, unknown) == (["hop", "hip", "rock"], ["polka"])
     np.testing.assert_array_equal(vectors, [[4, 5], [2, 3], [0, 1]])
     assert vectors.dtype == np.float32
 
 
-def test_tags_without_any_known_word_have_no_rows(tags):
+def test_tags_without_known_words_have_no_rows(tags):
     vectors, known, unknown = tags.look_up(["Polka"])
     assert vectors.shape == (0, 2) and known == [] and unknown == ["polka"]
 
 
-def test_a_plain_file_holds_the_same(tags, tmp_path):
+def test_a_saved_file_contains_the_same_embeddings(tags, tmp_path):
     tags.save(tmp_path / "new" / "tags.npz")
     loaded = TagEmbeddings.from_file(tmp_path / "new" / "tags.npz")
-    assert list(loaded.numbers) == list(tags.numbers)
+    assert list(loaded.indices) == list(tags.indices)
     np.testing.assert_array_equal(loaded.vectors, tags.vectors)
     with np.load(tmp_path / "new" / "tags.npz", allow_pickle=False) as plain:
         assert set(plain) == {"words", "embeddings"}
 
 
-@pytest.mark.skipif(not PUBLISHED.is_file(), reason="without the published embeddings")
-def test_the_published_embeddings_are_read_as_numpy_reads_them():
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published embeddings are missing")
+def test_published_embeddings_equal_those_numpy_reads():
     tags = TagEmbeddings.from_file(PUBLISHED)
     expected = np.load(PUBLISHED, allow_pickle=True).item()
-    assert len(tags) == 844 and tags.width == 300
+    assert len(tags) == 844 and tags.feature_dim == 300
     for word in ("hip", "rnb", "1983"):
         np.testing.assert_array_equal(tags.look_up([word])[0][0], expected[word])
-    assert all(word in tags.numbers for word in expected)
+    assert all(word in tags.indices for word in expected)
 
 
-@pytest.mark.parametrize("protocol", (3, 4))  # NumPy wrote 3, and writes 4
-def test_a_dict_of_arrays_is_read_whatever_the_pickle_protocol(tmp_path, protocol):
+@pytest.mark.parametrize("protocol", (3, 4))  # older and newer NumPy
+def test_a_pickled_dict_is_read_in_any_protocol(tmp_path, protocol):
     array = np.empty((), object)
     array[()] = {"a": np.ones(3, np.float32), "é": np.arange(3, dtype=np.float32)}
     with (tmp_path / "tags.npy").open("wb") as file:
@@ -96,11 +96,11 @@ class Evil:
 
 
 @pytest.mark.parametrize("nested", (False, True))
-def test_a_pickle_that_would_run_code_is_refused_before_it_does(tmp_path, nested):
+def test_a_pickle_with_code_is_rejected_without_running_it(tmp_path, nested):
     mark = tmp_path / "ran"
     content = {"a": np.ones(2), "b": Evil(mark)} if nested else Evil(mark)
     path = save_object(tmp_path / "evil.npy", content)
-    with pytest.raises(ValueError, match="asks for pathlib"):
+    with pytest.raises(ValueError, match="imports pathlib"):
         TagEmbeddings.from_file(path)
     assert not mark.exists()
 
@@ -117,23 +117,23 @@ def test_a_pickle_that_would_run_code_is_refused_before_it_does(tmp_path, nested
         ({}, ""),
     ),
 )
-def test_a_pickle_of_something_else_is_refused(tmp_path, content, words):
-    with pytest.raises(ValueError, match=f"Expected tags' embeddings.*{words}"):
+def test_a_pickle_of_other_objects_is_rejected(tmp_path, content, words):
+    with pytest.raises(ValueError, match=f"Expected tag embeddings.*{words}"):
         TagEmbeddings.from_file(save_object(tmp_path / "tags.npy", content))
 
 
-def test_a_file_that_is_cut_or_no_such_file_is_refused(tags, tmp_path):
+def test_truncated_and_missing_files_are_rejected(tags, tmp_path):
     whole = save_object(tmp_path / "tags.npy", {"a": np.ones(300)}).read_bytes()
     tags.save(tmp_path / "tags.npz")
     plain = (tmp_path / "tags.npz").read_bytes()
     for data in (b"", b"words", whole[:60], whole[:-100], plain[:50], plain[:-30]):
         (tmp_path / "cut").write_bytes(data)
-        with pytest.raises(ValueError, match="Expected tags' embeddings"):
+        with pytest.raises(ValueError, match="Expected tag embeddings"):
             TagEmbeddings.from_file(tmp_path / "cut")
     np.save(tmp_path / "plain.npy", np.ones((2, 3)))
     with pytest.raises(ValueError, match="not one object"):
         TagEmbeddings.from_file(tmp_path / "plain.npy")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="gone.npy"):
         TagEmbeddings.from_file(tmp_path / "gone.npy")
 
 
@@ -141,6 +141,6 @@ def test_a_file_that_is_cut_or_no_such_file_is_refused(tags, tmp_path):
     ("words", "vectors"),
     ((["a"], np.ones((2, 3))), (["a", "a"], np.ones((2, 3))), ([], np.ones((0, 3)))),
 )
-def test_words_and_embeddings_must_belong_together(words, vectors):
+def test_words_must_match_the_embeddings(words, vectors):
     with pytest.raises(ValueError, match="Expected"):
         TagEmbeddings(words, vectors)

@@ -1,4 +1,4 @@
-"""Batches on their way into `fit`."""
+"""Tests of the datasets for `fit` and of prefetching."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import keras
 import numpy as np
 import pytest
 
-from effcap.trainers.batching.prefetch import ahead, feed
+from effcap.trainers.batching.prefetch import as_dataset, prefetch
 
 
 class Batches:
-    """Batch i holds i, in rows of varying length; the later ones are ready first."""
+    """Batches that hold their index, in rows of varying length; later ones are ready first."""
 
     workers, max_queue_size = 3, 4
 
     def __init__(self, count: int = 9, lengths=(4, 4, 8)):
-        self.count, self.lengths, self.asked = count, lengths, []
+        self.count, self.lengths, self.requested = count, lengths, []
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int):
-        self.asked.append(index)
+        self.requested.append(index)
         if not 0 <= index < self.count:
             raise IndexError(index)
         time.sleep(0.002 * (self.count - index))
@@ -34,39 +34,40 @@ class Batches:
         return inputs, tokens, np.ones((2, length), np.float32)
 
 
-def numbers(dataset) -> list[int]:
-    found = []
+def indices(dataset) -> list[int]:
+    """Returns the indices of the batches of a dataset."""
+    values = []
     for index, (inputs, targets, weights) in enumerate(dataset):
         if index == getattr(dataset, "last", 10**9) - getattr(dataset, "first", 0):
-            break  # a PyDataset does not end by itself
+            break  # iteration over a PyDataset does not end
         assert inputs["images"].shape == (2, 8, 8, 3) and weights.shape == targets.shape
-        found.append(int(np.asarray(targets)[0, 0]))
-    return found
+        values.append(int(np.asarray(targets)[0, 0]))
+    return values
 
 
 @pytest.mark.parametrize(("first", "last"), ((0, None), (0, 9), (4, 9), (8, 9), (2, 5)))
-def test_a_part_of_an_epoch_comes_in_order(first, last):
-    assert numbers(feed(Batches(), first, last)) == list(range(first, last or 9))
+def test_a_range_of_an_epoch_keeps_its_order(first, last):
+    assert indices(as_dataset(Batches(), first, last)) == list(range(first, last or 9))
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's datasets")
-def test_the_compiled_step_is_the_same_whatever_part_comes():
-    specs = {str(feed(Batches(), first, 9).element_spec) for first in range(9)}
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tests tf.data datasets")
+def test_all_ranges_have_the_same_signature():
+    specs = {str(as_dataset(Batches(), first, 9).element_spec) for first in range(9)}
     assert len(specs) == 1 and "(None, 8, 8, 3)" in specs.pop()
 
 
-def test_batches_are_prepared_ahead_but_not_all_of_them():
+def test_a_limited_number_of_batches_is_prefetched():
     batches = Batches(count=40)
-    stream = ahead(batches, 0, 40)
+    stream = prefetch(batches, 0, 40)
     next(stream)
     time.sleep(0.3)
-    assert 3 < len(batches.asked) <= 1 + batches.max_queue_size + batches.workers
+    assert 3 < len(batches.requested) <= 1 + batches.max_queue_size + batches.workers
     stream.close()
 
 
 def test_threads_end_when_the_stream_is_closed():
     before = threading.active_count()
-    stream = ahead(Batches(count=40), 0, 40)
+    stream = prefetch(Batches(count=40), 0, 40)
     next(stream)
     stream.close()
     deadline = time.monotonic() + 5
@@ -75,6 +76,6 @@ def test_threads_end_when_the_stream_is_closed():
     assert threading.active_count() <= before
 
 
-def test_what_goes_wrong_in_a_thread_is_raised():
+def test_errors_in_threads_are_raised():
     with pytest.raises(IndexError):
-        list(ahead(Batches(), 7, 12))
+        list(prefetch(Batches(), 7, 12))

@@ -1,18 +1,28 @@
-"""A run: what it refuses before it starts, what it leaves out, what it records."""
+"""Runs: options rejected before training, data left out, the captioner made, the record."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
-from helpers.data_maker import make_captioner, make_data, make_variant
 
-from effcap.trainers import Problem, RunOptions, TooManyProblems, read_csv
-from effcap.trainers.data.preparation import PhotoData
+from effcap.trainers import (
+    Augmentation,
+    DeviceOptions,
+    Problem,
+    RunOptions,
+    ScstOptions,
+    TooManyProblems,
+    read_csv,
+)
 from effcap.trainers.engine import run as run_module
-from effcap.trainers.engine.run import make_captioner as captioner_of
+from effcap.trainers.engine.model import make_captioner as make_run_captioner
+from effcap.trainers.engine.record import make_record
 from effcap.trainers.engine.run import run
+from effcap.trainers.objectives import CrossEntropy, Scst
+from helpers.data_maker import make_captioner, make_data, make_variant
 
 
 @pytest.fixture(scope="module")
@@ -24,218 +34,276 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def trained(monkeypatch):
-    """What `train` was given, in place of training."""
-    given = []
-    monkeypatch.setattr(run_module, "train", lambda *arguments, **named: given.append(arguments))
-    return given
+def train_calls(monkeypatch):
+    """Replaces training: each call adds its arguments (captioner, objective, batches, …)."""
+    calls = []
+    monkeypatch.setattr(run_module, "train", lambda *arguments: calls.append(arguments))
+    return calls
 
 
-def options(folder, out, **changes) -> RunOptions:
-    return RunOptions(
-        **{"model": folder / "tiny.json", "out": out, "vocabulary_size": 300} | changes
-    )
+def make_options(folder, out, **changes) -> RunOptions:
+    variant = {"model": folder / "tiny.json", "out": out, "decoder": {"vocabulary_size": 300}}
+    return RunOptions(**variant | changes)
 
 
-def data(folder, name="train"):
+def preset_options(folder, out, **changes) -> RunOptions:
+    return RunOptions(model=folder / "run" / "best", out=out, **changes)
+
+
+def read_data(folder, name="train"):
     return read_csv(folder / f"{name}.csv", folder / "photos")
 
 
 @pytest.mark.parametrize("name", ("last", "best", "checkpoint.h5"))
-def test_a_run_folder_of_an_earlier_run_is_refused_unless_to_go_on(folder, tmp_path, name):
+def test_a_folder_with_an_earlier_run_requires_resume(folder, tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(FileExistsError, match="an earlier run"):
-        options(folder, tmp_path)
-    assert options(folder, tmp_path, resume=True).folder == tmp_path
+        make_options(folder, tmp_path)
+    assert make_options(folder, tmp_path, resume=True).folder == tmp_path
 
 
-def test_a_run_folder_that_is_a_file_is_refused(folder, tmp_path):
+def test_a_run_folder_that_is_a_file_is_rejected(folder, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError, match="which is a file"):
-        options(folder, tmp_path / "file")
+    with pytest.raises(FileExistsError, match="is a file"):
+        make_options(folder, tmp_path / "file")
+
+
+TWO_PROCESSES = DeviceOptions(num_processes=2, coordinator="a:1")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     (
         ({"max_bad": 2}, "max_bad=2"),
-        ({"train_percentage": 0}, "train_percentage=0"),
-        ({"train_percentage": 10}, "up to 1. Received: train_percentage=10"),
+        ({"train_fraction": 0}, "train_fraction=0"),
+        ({"train_fraction": 10}, "up to 1. Received: train_fraction=10"),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes=0"),
         ({"checkpoint_steps": 0}, "checkpoint_steps=0"),
-        ({"weights": "none"}, "folder with GPT-2's weights. Received: none"),
-        ({"settings": ["training.precision=half"]}, "precision='half'"),
-        ({"settings": ["training.crop=0"]}, "crop=0"),
-        ({"settings": ["training.gradient_accumulation=0"]}, "gradient_accumulation=0"),
+        ({"weights": "none"}, "There is no folder none with GPT-2 weights"),
+        ({"training": {"precision": "half"}}, "precision='half'"),
+        ({"training": {"random_crop": 0.0}}, "random_crop=0"),
+        ({"training": {"epoch": 3}}, "Received: epoch"),
+        ({"training": {"epochs": "abc"}}, "epochs to be int. Received: epochs='abc'"),
         ({"model": "lite0-smal"}, r"variant \(.*lite0-small.*\).*Received: 'lite0-smal'"),
-        ({"settings": ["training.epoch=3"]}, "Received: epoch"),
-        ({"settings": ["training.epochs=abc"]}, "epochs to be int. Received: epochs='abc'"),
-        ({"settings": ["decoder.dropout"]}, "like decoder.dropout=0.1"),
-        ({"settings": ["decode.dropout=1"]}, "Received: decode"),
-        ({"vocabulary_size": None, "tokenizer": "none"}, "tokenizer's folder. Received: none"),
-        ({"tokenizer": "none"}, "Received: both"),
-        ({"backbone_weights": "no.h5"}, "Received: 'no.h5'"),
+        ({"tokenizer": "none"}, "There is no folder none with a tokenizer"),
+        ({"backbone_weights": "no.h5"}, "Received: .*no.h5"),
+        ({"objective": "cider"}, "cross-entropy, scst. Received: objective='cider'"),
+        ({"scst": ScstOptions(num_samples=2)}, "scst options require objective='scst'"),
+        ({"objective": "scst", "devices": DeviceOptions(count=2)}, "single device"),
+        ({"feature_cache": "cache", "devices": TWO_PROCESSES}, "requires a single process"),
     ),
 )
-def test_options_that_do_not_fit_are_refused_at_once(folder, tmp_path, changes, message):
+def test_wrong_options_are_rejected_at_once(folder, tmp_path, changes, message):
     with pytest.raises((ValueError, OSError), match=message):
-        options(folder, tmp_path / "out", **changes)
+        make_options(folder, tmp_path / "out", **changes)
 
 
-def test_a_run_folder_given_as_model_stands_for_its_best(folder, tmp_path):
-    run_options = options(folder, tmp_path, model=folder / "run", vocabulary_size=None)
-    assert run_options.preset == folder / "run" / "best"
+def test_a_run_folder_as_model_means_its_best_preset(folder, tmp_path):
+    options = RunOptions(model=folder / "run", out=tmp_path)
+    assert options.preset == folder / "run" / "best"
+
+
+@pytest.mark.parametrize("name", ("tokenizer", "backbone_weights", "weights"))
+def test_options_of_variants_are_rejected_for_presets(folder, tmp_path, name):
+    with pytest.raises(ValueError, match=f"has its own. Received: {name}='x'"):
+        preset_options(folder, tmp_path, **{name: "x"})
+
+
+def test_options_can_be_replaced(folder, tmp_path):
+    options = make_options(folder, tmp_path, training={"epochs": 3})
+    changed = replace(options, model=folder / "run", decoder={}, training={"steps": 5})
+    assert options.preset is None and options.training_options.epochs == 3
+    assert changed.preset == folder / "run" / "best" and changed.training_options.steps == 5
+
+
+def test_a_preset_is_fine_tuned_with_changed_hyperparameters(folder, tmp_path):
+    encoder, decoder = {"backbone": {"trainable_blocks": "all"}}, {"dropout": 0.0}
+    options = preset_options(folder, tmp_path, encoder=encoder, decoder=decoder)
+    captioner = make_run_captioner(None, options, print)
+    assert captioner.decoder.get_config()["dropout"] == 0.0
+    assert captioner.encoder.backbone.trainable_weights
+    original = make_captioner()
+    assert captioner.tokenizer == original.tokenizer
+    for one, other in zip(captioner.weights, original.weights, strict=True):
+        assert (one.numpy() == other.numpy()).all()
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("section", "changes", "setting"),
     (
-        {"tokenizer": "x"},
-        {"vocabulary_size": 300},
-        {"backbone_weights": "none"},
-        {"weights": "x"},
+        ("decoder", {"num_layers": 2}, "decoder.num_layers=2"),
+        ("decoder", {"hidden_dim": 32}, "decoder.hidden_dim=32"),
+        ("decoder", {"num_heads": 3}, "decoder.num_heads=3"),
+        ("decoder", {"hidden_dim": "wide"}, "decoder.hidden_dim=wide"),
+        ("decoder", {"dropout": 2}, "decoder.dropout=2"),
+        ("decoder", {"color": "red"}, "decoder.color=red"),
+        ("decoder", {"vocabulary_size": 999}, "decoder.vocabulary_size=999"),
+        ("encoder", {"backbone": {"trainable_blocks": 9}}, "encoder.backbone.trainable_blocks=9"),
+        ("encoder", {"backbone": {"image_size": [13, 13]}}, "backbone.image_size=[13, 13]"),
+        ("encoder", {"kind": "ears"}, "encoder.kind=ears"),
     ),
 )
-def test_options_of_variants_are_not_ignored_for_presets(folder, tmp_path, changes):
-    changes = {"vocabulary_size": None, **changes, "model": folder / "run" / "best"}
-    with pytest.raises(ValueError, match="has its own. Received: "):
-        options(folder, tmp_path, **changes)
-
-
-def test_a_preset_goes_on_with_settings_changed(folder, tmp_path):
-    changes = {"model": folder / "run" / "best", "vocabulary_size": None}
-    settings = ["decoder.dropout=0.0", "encoder.backbone.trainable_blocks=all"]
-    found = captioner_of([], options(folder, tmp_path, settings=settings, **changes))
-    assert found.decoder.dropout == 0.0
-    assert found.encoder.backbone.trainable_weights
-    wanted = make_captioner()
-    assert found.tokenizer == wanted.tokenizer
-    for one, two in zip(found.weights, wanted.weights, strict=True):
-        assert (one.numpy() == two.numpy()).all()
-
-
-@pytest.mark.parametrize(
-    "setting",
-    (
-        "decoder.layers=2",
-        "decoder.width=32",
-        "decoder.heads=3",
-        "decoder.width=wide",
-        "decoder.dropout=2",
-        "decoder.colour=red",
-        "encoder.backbone.trainable_blocks=9",
-        "encoder.backbone.image_size=[13,13]",
-        "encoder.kind=ears",
-    ),
-)
-def test_settings_that_do_not_fit_name_themselves(folder, tmp_path, setting):
-    changes = {"model": folder / "run" / "best", "vocabulary_size": None}
-    with pytest.raises(ValueError, match="Cannot make .* with ") as caught:
-        captioner_of([], options(folder, tmp_path, settings=[setting], **changes))
+def test_changes_that_do_not_fit_are_named(folder, tmp_path, section, changes, setting):
+    options = preset_options(folder, tmp_path, **{section: changes})
+    with pytest.raises(ValueError, match="Cannot create .* with ") as caught:
+        make_run_captioner(None, options, print)
     assert setting in str(caught.value)
 
 
-def test_what_is_left_out_is_told_written_and_recorded(folder, tmp_path, trained, capsys):
-    photos, problems = data(folder)
+def test_unusable_data_is_printed_written_and_recorded(folder, tmp_path, train_calls, capsys):
+    dataset = read_data(folder)
+    examples = [*dataset.examples]
     problems = [Problem("train.csv, line 9", "empty caption of x.jpg")]
-    photos[3].path.touch()
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"GIF?")
-    photos[0] = type(photos[0])(broken, photos[0].captions)
-    photos[1] = type(photos[1])(photos[1].path, (*photos[1].captions, "red " * 99))
+    examples[0] = replace(examples[0], path=broken, name="broken.jpg")
+    examples[1] = replace(examples[1], captions=(*examples[1].captions, "red " * 99))
+    dataset = replace(dataset, examples=examples, problems=problems)
+    out = tmp_path / "run"
     with pytest.raises(TooManyProblems, match=r"3 of 26 captions \(11.54%\)"):
-        run((photos, problems), None, options(folder, tmp_path / "1"))
-    run((photos, problems), None, options(folder, tmp_path / "1", max_bad=0.2))
-    lines = (tmp_path / "1" / "left_out_training.txt").read_text().splitlines()
+        run(dataset, None, make_options(folder, out))
+    options = make_options(folder, out, max_bad=0.2)
+    run(dataset, None, options)
+    lines = (out / "left_out_training.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in lines] == [
         "train.csv, line 9",
         str(broken),
-        str(photos[1].path),
+        str(examples[1].path),
     ]
     assert "empty caption of x.jpg" in capsys.readouterr().err
-    record = trained[0][5]
-    assert record["data"]["training"]["left_out"] == 3
-    assert record["data"]["training"]["captions"] == 23
+    captioner, _, batches, *_ = train_calls[0]
+    counts = make_record(captioner, batches, options)["data"]["training"]
+    assert counts["left_out"] == 3 and counts["captions"] == 23
 
 
-def test_the_record_holds_the_exact_configuration(folder, tmp_path, trained):
-    chosen = options(
+def test_the_record_holds_the_exact_configuration(folder, tmp_path, train_calls):
+    options = make_options(
         folder,
         tmp_path,
-        settings=["training.epochs=3", "decoder.dropout=0.3"],
+        training={"epochs": 3},
+        decoder={"dropout": 0.3, "vocabulary_size": 300},
         command=["effcap", "train", "csv", "--csv", "my file.csv"],
-        flags={"csv": ["my file.csv"]},
+        config={"csv": ["my file.csv"]},
     )
-    run(data(folder), data(folder, "dev"), chosen)
-    captioner, training, validation, out, how, record, samples = trained[0]
+    run(read_data(folder), read_data(folder, "dev"), options)
+    captioner, objective, batches, *_ = train_calls[0]
+    record = make_record(captioner, batches, options)
     assert json.loads(json.dumps(record)) == record
-    assert record["hparams"]["decoder"] == captioner.decoder.get_config()
+    assert record["hparams"]["decoder"] == captioner.hparams()["decoder"]
     assert record["hparams"]["decoder"]["dropout"] == 0.3
-    assert record["hparams"]["training"] == vars(how) and how.epochs == 3
+    assert record["hparams"]["training"] == vars(options.training_options)
+    assert record["hparams"]["training"]["epochs"] == 3
     assert record["command"] == "effcap train csv --csv 'my file.csv'"
+    assert record["config"] == {"csv": ["my file.csv"]}
+    assert record["objective"] == "cross-entropy" and type(objective) is CrossEntropy
     assert record["data"]["validation"]["photos"] == 5
-    names = [sample.photo.name for sample in samples]
+    names = [preview.photo.name for preview in batches.previews]
     assert names == ["12.jpg", "13.jpg", "14.jpg", "15.jpg", "16.jpg"]
 
 
-def test_cached_features_take_the_place_of_photos(folder, tmp_path, trained):
-    chosen = options(folder, tmp_path, cache=tmp_path / "cache")
-    run(data(folder), data(folder, "dev"), chosen)
-    training, validation = trained[0][1:3]
-    assert "features" in training[0][0] and "features" in validation[0][0]
+def test_scst_rewards_use_the_training_references(folder, tmp_path, train_calls):
+    scst = ScstOptions(num_samples=2, bleu_weight=0.5)
+    options = preset_options(folder, tmp_path, objective="scst", scst=scst)
+    run(read_data(folder), None, options)
+    captioner, objective, batches, *_ = train_calls[0]
+    assert type(objective) is Scst and objective.reward.bleu_weight == 0.5
+    assert objective.options == scst and objective.identity() == {"scst": vars(scst)}
+    assert (tmp_path / "frequencies.npz").is_file()
+    assert make_record(captioner, batches, options)["scst"]["num_samples"] == 2
+
+
+def test_validation_batches_ignore_augmentation_and_passes(folder, tmp_path, train_calls):
+    training = {
+        "horizontal_flip": True,
+        "random_crop": 0.5,
+        "color_jitter": 0.2,
+        "passes_per_epoch": 3,
+        "captions_per_photo": 1,
+    }
+    options = make_options(folder, tmp_path, training=training)
+    run(read_data(folder), read_data(folder, "dev"), options)
+    batches = train_calls[0][2]
+    augmentation = Augmentation(horizontal_flip=True, random_crop=0.5, color_jitter=0.2)
+    assert batches.training.loader.augmentation == augmentation
+    assert batches.training.num_images == 3 * 12
+    assert batches.validation.loader.augmentation == Augmentation()
+    assert batches.validation.num_images == 5
+    fields = options.batch_options("validation")
+    assert fields["augmentation"] == Augmentation()
+    assert not fields["shuffle"] and fields["passes_per_epoch"] == 1
+
+
+def test_cached_features_replace_photos(folder, tmp_path, train_calls):
+    options = make_options(folder, tmp_path, feature_cache=tmp_path / "cache")
+    run(read_data(folder), read_data(folder, "dev"), options)
+    batches = train_calls[0][2]
+    assert "features" in batches.training[0][0] and "features" in batches.validation[0][0]
     assert (tmp_path / "cache" / "training" / "features.npy").is_file()
 
 
-def test_a_cache_for_a_backbone_in_training_is_refused_before_photos_are_read(folder, tmp_path):
-    settings = ["encoder.backbone.trainable_blocks=all"]
-    chosen = options(folder, tmp_path, cache=tmp_path / "cache", settings=settings)
-    photos, _ = data(folder)
-    missing = [type(photo)(tmp_path / "none.jpg", photo.captions) for photo in photos]
-    with pytest.raises(ValueError, match="frozen backbone .* trainable_blocks='all'"):
-        run((missing, []), None, chosen)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    (
+        ({"encoder": {"backbone": {"trainable_blocks": "all"}}}, "trainable_blocks='all'"),
+        ({"training": {"random_crop": 0.5}}, "random_crop=0.5"),
+    ),
+)
+def test_a_feature_cache_that_does_not_fit_is_rejected_before_photos_are_read(
+    folder, tmp_path, changes, message
+):
+    options = make_options(folder, tmp_path, feature_cache=tmp_path / "cache", **changes)
+    dataset = read_data(folder)
+    missing = [replace(one, path=tmp_path / "none.jpg") for one in dataset.examples]
+    with pytest.raises(ValueError, match=message):
+        run(replace(dataset, examples=missing), None, options)
 
 
-def test_a_run_that_has_ended_is_not_begun_again(folder, tmp_path, trained, capsys):
+def test_a_finished_run_is_not_started_again(folder, tmp_path, train_calls, capsys):
     (tmp_path / "run.json").write_text('{"finished": {}}')
     (tmp_path / "last").mkdir()
-    assert run(data(folder), None, options(folder, tmp_path, resume=True)) == []
-    assert "come to its end already" in capsys.readouterr().err and not trained
+    assert run(read_data(folder), None, make_options(folder, tmp_path, resume=True)) == []
+    assert "is already finished" in capsys.readouterr().err and not train_calls
 
 
-def test_a_share_of_the_photos_is_chosen_by_the_seed(folder, tmp_path, trained):
+def test_a_fraction_of_the_photos_is_selected_by_the_seed(folder, tmp_path, train_calls):
     for name, seed in (("1", 0), ("2", 0), ("3", 1)):
-        settings = [f"training.seed={seed}"]
-        chosen = options(folder, tmp_path / name, train_percentage=0.5, settings=settings)
-        run(data(folder), None, chosen)
-    first, again, other = (
-        {str(path) for path in arguments[1].source.paths} for arguments in trained
-    )
+        training = {"seed": seed}
+        options = make_options(folder, tmp_path / name, train_fraction=0.5, training=training)
+        run(read_data(folder), None, options)
+    first, again, other = ({str(path) for path in call[2].training.paths} for call in train_calls)
     assert first == again != other and len(first) == 6
     names = (tmp_path / "1" / "photos_training.txt").read_text().splitlines()
     assert sorted(names) == sorted(os.path.basename(path) for path in first)
-    assert trained[0][5]["train_percentage"] == 0.5
+    captioner, _, batches, *_, options = train_calls[0]
+    assert make_record(captioner, batches, options)["train_fraction"] == 0.5
 
 
-def test_computing_in_bfloat16_keeps_weights_in_float32(folder, tmp_path, trained):
-    run(data(folder), None, options(folder, tmp_path, settings=["training.precision=bfloat16"]))
-    captioner = trained[0][0]
+def test_bfloat16_keeps_weights_in_float32(folder, tmp_path, train_calls):
+    run(read_data(folder), None, make_options(folder, tmp_path, training={"precision": "bfloat16"}))
+    captioner = train_calls[0][0]
     assert captioner.decoder.compute_dtype == "bfloat16"
     assert {weight.dtype for weight in captioner.weights} == {"float32"}
-    plain = captioner_of(PhotoData(*data(folder)), options(folder, tmp_path / "2"))
+    plain = make_run_captioner(read_data(folder), make_options(folder, tmp_path / "2"), print)
     assert plain.compute_dtype == "float32"
 
 
-def test_gpt2s_weights_and_tokenizer_come_from_their_folder(folder, tmp_path, trained, monkeypatch):
-    loaded = []
-    monkeypatch.setattr(run_module, "load_gpt2", lambda *given: loaded.append(given) or "loaded")
+def test_a_trained_tokenizer_has_at_most_the_given_vocabulary_size(folder, tmp_path):
+    sizes = []
+    for size in (300, 100_000):
+        options = make_options(folder, tmp_path, decoder={"vocabulary_size": size})
+        captioner = make_run_captioner(read_data(folder), options, print)
+        assert captioner.decoder.vocabulary_size == captioner.tokenizer.vocabulary_size
+        sizes.append(captioner.tokenizer.vocabulary_size)
+    assert sizes[0] == 300 < sizes[1] < 100_000
+
+
+def test_gpt2_weights_come_with_their_tokenizer(folder, tmp_path, monkeypatch):
+    calls, lines = [], []
+    monkeypatch.setattr(
+        "effcap.trainers.engine.model.load_gpt2", lambda *given: calls.append(given) or "loaded"
+    )
     make_captioner().tokenizer.save(tmp_path / "tokenizer.json")
-    chosen = options(folder, tmp_path / "run", weights=tmp_path, vocabulary_size=None)
-    run(data(folder), None, chosen)
-    assert loaded == [(trained[0][0], tmp_path)]
-    assert trained[0][0].tokenizer == make_captioner().tokenizer
-
-
-def test_crops_are_refused_with_cached_features(folder, tmp_path):
-    chosen = options(folder, tmp_path, cache=tmp_path / "c", settings=["training.crop=0.5"])
-    with pytest.raises(ValueError, match="no crop and no colour with cached features"):
-        run(data(folder), None, chosen)
+    options = make_options(folder, tmp_path / "run", weights=tmp_path, decoder={})
+    captioner = make_run_captioner(read_data(folder), options, lines.append)
+    assert calls == [(captioner, tmp_path)] and lines == ["loaded"]
+    assert captioner.tokenizer == make_captioner().tokenizer

@@ -1,4 +1,4 @@
-"""Self-critical batches: one's own samples, weighted so that their loss has the right gradient."""
+"""SCST batches: samples of the captioner, weighted so that their loss has the right gradient."""
 
 from __future__ import annotations
 
@@ -7,169 +7,171 @@ import zlib
 import keras
 import numpy as np
 import pytest
-from helpers.data_maker import make_captioner, make_photos
 
+from effcap.captioner import Captioner
 from effcap.losses import CaptionLoss, cross_entropy
 from effcap.samplers import Greedy
-from effcap.trainers import CaptionBatches, CaptionedPhoto, PhotoFiles
-from effcap.trainers.objectives.scst import CollapsedCaptions, SelfCritic
-from effcap.trainers.options.scst import ScstOptions
+from effcap.trainers import BatchOptions, CaptionBatches, Example, PhotoFiles, ScstOptions
+from effcap.trainers.objectives.scst import CollapsedCaptions, Scst
+from helpers.data_maker import make_captioner, make_photos
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
+def examples(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    return [
-        CaptionedPhoto(folder / name, tuple(captions)) for name, captions in make_photos(folder, 10)
-    ]
+    return [Example(folder / name, tuple(captions)) for name, captions in make_photos(folder, 10)]
+
+
+def make_model(examples) -> Captioner:
+    texts = [text for example in examples for text in example.captions]
+    return make_captioner(texts, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
-def captioner(photos):
-    return make_captioner([text for photo in photos for text in photo.captions], dropout=0.0)
+def captioner(examples):
+    return make_model(examples)
 
 
-def by_hash(captions, finished, references) -> np.ndarray:
-    """A reward that differs from text to text, whatever a captioner without training says."""
+@pytest.fixture(scope="module")
+def batches(examples, captioner):
+    return make_batches(examples, captioner, batch_size=4)
+
+
+def make_batches(examples, captioner, batch_size) -> CaptionBatches:
+    loader = PhotoFiles([example.path for example in examples], captioner.encoder.image_size)
+    options = BatchOptions(batch_size=batch_size)
+    length = captioner.decoder.max_text_length
+    return CaptionBatches(examples, loader, captioner.tokenizer, length, options)
+
+
+def hash_reward(captions, finished, references) -> np.ndarray:
+    """A reward that differs between texts, whatever an untrained captioner writes."""
     return np.array([[zlib.crc32(text.encode()) % 97 / 50 for text in row] for row in captions])
 
 
-def make(photos, captioner, batch_size: int = 4, reward=by_hash, **options) -> SelfCritic:
-    source = PhotoFiles([photo.path for photo in photos], captioner.encoder.image_size)
-    batches = CaptionBatches(
-        photos, source, captioner.tokenizer, captioner.decoder.positions, batch_size=batch_size
-    )
-    return SelfCritic(captioner, batches, reward, ScstOptions(**{"max_tokens": 8, **options}))
+def make_scst(captioner, **options) -> Scst:
+    objective = Scst(hash_reward, ScstOptions(**{"max_new_tokens": 8, **options}))
+    objective.build(captioner)
+    return objective
+
+
+@pytest.fixture(scope="module")
+def scst(captioner) -> Scst:
+    """An objective with 3 samples per photo, compiled once."""
+    return make_scst(captioner, num_samples=3)
 
 
 def numpy(value) -> np.ndarray:
     return keras.ops.convert_to_numpy(value)
 
 
-def test_a_row_holds_the_samples_of_its_photo_and_nothing_else(photos, captioner):
-    critic = make(photos, captioner, samples=3)
-    batch = critic.batches[0]
-    inputs, targets, weights = critic.batch(batch, 0)
+def test_a_row_holds_the_samples_of_its_photo(scst, batches):
+    batch = batches[0]
+    inputs, targets, weights = scst.sample_batch(batches, batch, 0)
     np.testing.assert_array_equal(inputs["images"], batch[0]["images"])
     assert inputs["segments"].max() == 3
     assert targets.shape == weights.shape == inputs["tokens"].shape == inputs["segments"].shape
 
 
-def test_same_step_same_samples_and_another_step_others(photos, captioner):
-    critic = make(photos, captioner, samples=3)
-    batch = critic.batches[0]
-    first, again, other = (critic.batch(batch, step)[1] for step in (5, 5, 6))
+def test_equal_steps_give_equal_samples_and_other_steps_others(scst, batches):
+    first, again, other = (scst.sample_batch(batches, batches[0], step)[1] for step in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or (first != other).any()
 
 
-def advantages(critic, batch, step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(weight of each token (B, T), segments, those scaled back to advantages)."""
-    inputs, _, weights = critic.batch(batch, step)
-    counted = np.count_nonzero(inputs["segments"])
-    return weights, inputs["segments"], weights * counted
-
-
-def test_all_tokens_of_a_sample_have_one_weight_and_those_of_a_photo_cancel(photos, captioner):
-    critic = make(photos, captioner, samples=4, max_tokens=30)
-    weights, segments, scaled = advantages(critic, critic.batches[1], 3)
+def test_tokens_of_a_sample_share_a_weight_and_advantages_sum_to_zero(captioner, batches):
+    objective = make_scst(captioner, num_samples=4, max_new_tokens=30)
+    inputs, _, weights = objective.sample_batch(batches, batches[1], 3)
+    segments = inputs["segments"]
+    scaled = weights * np.count_nonzero(segments)
     for row in range(len(weights)):
-        values = []
+        advantages = []
         for segment in range(1, 5):
-            found = np.unique(scaled[row][segments[row] == segment].round(6))
-            values += found[found != 0].tolist()[:1] or [0.0]
-        # Each is compared with the mean of the others.
-        assert sum(values) == pytest.approx(0, abs=1e-4)
+            values = np.unique(scaled[row][segments[row] == segment].round(6))
+            values = values[values != 0]  # the end of a truncated sample has no weight
+            assert len(values) <= 1
+            advantages += values.tolist() or [0.0]
+        assert sum(advantages) == pytest.approx(0, abs=1e-4)  # baseline: mean of the others
     assert not weights[segments == 0].any()
 
 
-def test_the_loss_is_the_mean_of_advantage_times_negative_log_probability(photos, captioner):
-    critic = make(photos, captioner, samples=3)
-    inputs, targets, weights = critic.batch(critic.batches[0], 1)
-    captioner.compile("sgd", CaptionLoss(reduction="sum"), [], jit_compile=False)
+def test_the_loss_is_the_mean_of_advantage_times_negative_log_probability(captioner, scst, batches):
+    inputs, targets, weights = scst.sample_batch(batches, batches[0], 1)
+    captioner.compile("sgd", scst.loss, [], run_eagerly=True)
     logits = captioner(inputs, training=False)
-    wanted = (numpy(cross_entropy(targets, logits)) * weights).sum()
-    found = captioner.evaluate(inputs, targets, sample_weight=weights, batch_size=4, verbose=0)
-    assert float(np.ravel(found)[0]) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    expected = (numpy(cross_entropy(targets, logits)) * weights).sum()
+    loss = captioner.evaluate(inputs, targets, sample_weight=weights, batch_size=4, verbose=0)
+    assert float(np.ravel(loss)[0]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_training_makes_samples_of_high_reward_likelier(photos, captioner):
-    """One step along the gradient, on the same samples."""
-    critic = make(photos, captioner, samples=4)
-    inputs, targets, weights = critic.batch(critic.batches[0], 2)
-    own = make_captioner([text for photo in photos for text in photo.captions], dropout=0.0)
-    own.set_weights(captioner.get_weights())
-    own.compile(keras.optimizers.SGD(0.5), CaptionLoss(reduction="sum"), [], jit_compile=False)
-    before = numpy(cross_entropy(targets, own(inputs, training=False)))
-    own.train_on_batch(inputs, targets, weights)
-    gained = before - numpy(cross_entropy(targets, own(inputs, training=False)))
-    assert (gained * weights).sum() > 0
-    assert gained[weights > 0].mean() > gained[weights < 0].mean()
+def test_training_makes_samples_of_high_reward_more_likely(examples, captioner, scst, batches):
+    inputs, targets, weights = scst.sample_batch(batches, batches[0], 2)
+    trained = make_model(examples)
+    trained.set_weights(captioner.get_weights())
+    loss = CaptionLoss(reduction="sum")
+    trained.compile(keras.optimizers.SGD(0.5), loss, [], run_eagerly=True)
+    before = numpy(cross_entropy(targets, trained(inputs, training=False)))  # (B,T)
+    trained.train_on_batch(inputs, targets, weights)
+    gain = before - numpy(cross_entropy(targets, trained(inputs, training=False)))  # (B,T)
+    assert (gain * weights).sum() > 0
+    assert gain[weights > 0].mean() > gain[weights < 0].mean()
 
 
-def test_a_sample_that_was_cut_gets_no_credit_for_an_end(photos, captioner):
-    critic = make(photos, captioner, samples=3, max_tokens=2)
-    inputs, targets, weights = critic.batch(critic.batches[0], 4)
-    ends = (targets == captioner.tokenizer.eos_id) & (inputs["segments"] > 0)
-    lengths = [
-        np.count_nonzero(inputs["segments"][row] == segment)
-        for row in range(4)
-        for segment in range(1, 4)
-    ]
-    cut = np.array(lengths) == 3  # two tokens and the place of an end
-    assert cut.any()
-    for (row, segment), was_cut in zip(
-        ((row, segment) for row in range(4) for segment in range(1, 4)), cut, strict=True
-    ):
-        here = ends[row] & (inputs["segments"][row] == segment)
-        if was_cut:
-            assert not weights[row][here].any()
+def test_the_end_of_a_truncated_sample_has_no_weight(captioner, batches):
+    objective = make_scst(captioner, num_samples=3, max_new_tokens=2)
+    inputs, targets, weights = objective.sample_batch(batches, batches[0], 4)
+    num_truncated = 0
+    for row, segments in enumerate(inputs["segments"]):
+        for segment in range(1, 4):
+            positions = segments == segment
+            if np.count_nonzero(positions) == 3:  # two tokens and the position of an end
+                num_truncated += 1
+                ends = positions & (targets[row] == captioner.tokenizer.eos_id)
+                assert not weights[row][ends].any()
+    assert num_truncated
 
 
-def test_the_greedy_baseline_is_the_reward_of_the_most_likely_caption(photos, captioner):
-    critic = make(photos, captioner, samples=1, baseline="greedy")
-    critic.batch(critic.batches[0], 0)
-    found = {metric.name: float(metric.result()) for metric in critic.metrics}
-    batch = critic.batches[0]
-    texts = captioner.generate_batch({"images": batch[0]["images"]}, Greedy(max_tokens=8))
-    finished = np.array([[len(options[0].tokens) < 8] for options in texts])
-    rewards = critic.reward(
-        [[options[0].text] for options in texts], finished, critic.batches.texts(batch)
-    )
-    assert found["baseline"] == pytest.approx(rewards.mean(), abs=1e-5)
+def test_the_greedy_baseline_is_the_reward_of_the_greedy_caption(captioner, batches):
+    objective = make_scst(captioner, num_samples=1, baseline="greedy")
+    batch = batches[0]
+    objective.sample_batch(batches, batch, 0)
+    scores = {metric.name: float(metric.result()) for metric in objective.metrics}
+    captions = captioner.generate_batch({"images": batch[0]["images"]}, Greedy(max_new_tokens=8))
+    finished = np.array([[len(one[0].tokens) < 8] for one in captions])
+    rewards = hash_reward([[one[0].text] for one in captions], finished, batches.texts(batch))
+    assert scores["baseline"] == pytest.approx(rewards.mean(), abs=1e-5)
 
 
-def test_cross_entropy_on_references_can_be_mixed_in(photos, captioner):
-    critic = make(photos, captioner, samples=2, cross_entropy=0.25)
-    batch = critic.batches[0]
-    inputs, _, weights = critic.batch(batch, 0)
+def test_cross_entropy_on_references_can_be_added(captioner, batches):
+    objective = make_scst(captioner, num_samples=2, cross_entropy_weight=0.25)
+    batch = batches[0]
+    inputs, _, weights = objective.sample_batch(batches, batch, 0)
     references = inputs["segments"] > 2
     assert weights[references].sum() == pytest.approx(0.25)
     assert np.count_nonzero(references) == np.count_nonzero(batch[2])
     assert (weights[references] > 0).all()
-    captioner(inputs)  # positions and all
+    captioner(inputs)  # the decoder has enough positions
 
 
-def test_photos_that_fill_up_a_batch_weigh_nothing(photos, captioner):
-    critic = make(photos, captioner, batch_size=8)
-    last = next(b for b in (critic.batches[i] for i in range(2)) if not b[2].any(axis=1).all())
-    real = last[2].any(axis=1)
-    _, _, weights = critic.batch(last, 0)
-    assert not weights[~real].any() and weights[real].any()
+def test_photos_that_fill_up_a_batch_have_no_weight(scst, batches):
+    last = next(one for one in map(batches.__getitem__, range(3)) if not one[2].any(1).all())
+    is_real = last[2].any(axis=1)  # (B,)
+    _, _, weights = scst.sample_batch(batches, last, 0)
+    assert not weights[~is_real].any() and weights[is_real].any()
 
 
-def test_collapsed_captions_end_the_run(photos, captioner, monkeypatch):
+def test_collapsed_captions_end_the_run(scst, batches, monkeypatch):
     monkeypatch.setattr("effcap.trainers.objectives.scst.WINDOW", 6)
-    critic = make(photos, captioner, samples=2, min_distinct=0.5)
-    texts = [["The same.", "Another."]] * 4
-    monkeypatch.setattr(
-        critic, "_texts", lambda samples: (texts, np.ones(samples.lengths.shape, bool))
-    )
-    critic.batch(critic.batches[0], 0)
+    objective = Scst(hash_reward, ScstOptions(num_samples=3, min_distinct=0.5))
+    objective.sampling_model, objective.greedy_model = scst.sampling_model, None
+    objective.metrics = scst.metrics
+    generate, texts = scst._generate, [["The same.", "Another.", "A third."]] * 4
+    monkeypatch.setattr(objective, "_generate", lambda *_: generate(*_)._replace(texts=texts))
+    objective.sample_batch(batches, batches[0], 0)
     with pytest.raises(CollapsedCaptions, match="Received: 16.7%, most often 'The same.'"):
-        critic.batch(critic.batches[1], 1)
+        objective.sample_batch(batches, batches[1], 1)
 
 
-def test_more_tokens_than_positions_are_refused(photos, captioner):
-    with pytest.raises(ValueError, match="max_tokens of at most 64"):
-        make(photos, captioner, max_tokens=65)
+def test_samples_longer_than_the_decoder_are_rejected(captioner):
+    with pytest.raises(ValueError, match="max_new_tokens of at most 64"):
+        make_scst(captioner, max_new_tokens=65)

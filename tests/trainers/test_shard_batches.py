@@ -1,12 +1,18 @@
-"""Batches from shards hold every photo once, in an order that any process finds from any place."""
+"""Tests of batches from shards: every photo once, in the same order whoever reads them."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
+
+from effcap.tokenizers import Tokenizer
+from effcap.trainers import TooManyProblems, read_shards
+from effcap.trainers.data.augmentation import Augmentation
+from effcap.trainers.data.shards.skipped import SkippedSamples
 from helpers.data_maker import make_captioner
 from helpers.shard_maker import (
     make_captions,
@@ -16,10 +22,6 @@ from helpers.shard_maker import (
     write_shard,
     write_shards,
 )
-
-from effcap.tokenizers.tokenizer import Tokenizer
-from effcap.trainers import RunOptions, TooManyProblems, read_shards, shard_dataset
-from effcap.trainers.data.augmentation import Augmentation
 
 COUNTS = (9, 14, 7)
 TOTAL = sum(COUNTS)
@@ -35,14 +37,16 @@ def shards(tmp_path):
     return write_shards(tmp_path / "shards", COUNTS)
 
 
-def make(shards, captioner, **options):
-    options = {"batch_size": 4, "decoder": "pillow", "block": 8, **options}
-    return shard_dataset(shards, captioner, **options)
+def make(shards, captioner, *, index=None, passes=None, shuffle_block=8, **options):
+    """Makes batches of 4 photos with the Pillow decoder."""
+    dataset = read_shards(
+        shards, index, passes, image_decoder="pillow", shuffle_block=shuffle_block
+    )
+    return dataset.batches(captioner, **{"batch_size": 4, **options})
 
 
-def contents(batches, epoch: int | None = None) -> list[tuple]:
-    if epoch is not None:
-        batches.start_epoch(epoch)
+def contents(batches, epoch: int) -> list[tuple]:
+    batches.start_epoch(epoch)
     return [
         (x["images"].tolist(), x["tokens"].tolist(), x["segments"].tolist(), y.tolist(), w.tolist())
         for x, y, w in (batches[i] for i in range(len(batches)))
@@ -50,97 +54,98 @@ def contents(batches, epoch: int | None = None) -> list[tuple]:
 
 
 def photos_in(batches) -> list[int]:
-    """Numbers of the photos with any weight, by their grey values."""
-    found = []
+    """Returns the numbers of the photos with weight, identified by their gray values."""
+    photos = []
     for i in range(len(batches)):
         inputs, _, weights = batches[i]
         for image, weight in zip(inputs["images"], weights, strict=True):
             if weight.any():
-                found.append(round(float(image.mean()) / shade(1)))
-    return found
+                photos.append(round(float(image.mean()) / shade(1)))
+    return photos
 
 
 def texts_in(batches) -> list[tuple[int, str]]:
-    """(photo, caption) of all captions in an epoch."""
-    found = []
+    """Returns (photo, caption) of all captions in an epoch."""
+    texts = []
     for i in range(len(batches)):
         inputs, targets, weights = batches[i]
         for row, image in enumerate(inputs["images"]):
             photo = round(float(image.mean()) / shade(1))
             for segment in range(1, inputs["segments"][row].max() + 1):
-                here = (inputs["segments"][row] == segment) & (weights[row] > 0)
-                tokens = targets[row][here]
+                is_caption = (inputs["segments"][row] == segment) & (weights[row] > 0)  # (T,)
+                tokens = targets[row][is_caption]
                 if len(tokens):
                     assert tokens[-1] == batches.tokenizer.eos_id
-                    found.append((photo, batches.tokenizer.decode(tokens[:-1])))
-    return found
+                    texts.append((photo, batches.tokenizer.decode(tokens[:-1])))
+    return texts
 
 
-def test_every_caption_is_seen_once_an_epoch_beside_its_photo(shards, captioner):
+def test_every_caption_occurs_once_per_epoch_with_its_photo(shards, captioner):
     batches = make(shards, captioner)
     expected = sorted((i, text) for i in range(TOTAL) for text in make_captions(i))
     for epoch in range(2):
         batches.start_epoch(epoch)
         assert sorted(texts_in(batches)) == expected
-    assert batches.captions_left == len(expected) and batches.images == TOTAL
+    assert batches.num_captions == len(expected) and batches.num_images == TOTAL
     assert len(batches) == -(-TOTAL // 4)
 
 
-def test_any_batch_is_the_same_whoever_asks_first_and_in_whatever_order(shards, captioner):
-    whole = contents(make(shards, captioner, mirror=True, crop=0.5, colour=0.3), 3)
-    again = make(shards, captioner, mirror=True, crop=0.5, colour=0.3)
-    again.start_epoch(3)
+def test_batches_do_not_depend_on_the_order_of_access(shards, captioner):
+    augmentation = Augmentation(horizontal_flip=True, random_crop=0.5, color_jitter=0.3)
+    expected = contents(make(shards, captioner, augmentation=augmentation), 3)
+    batches = make(shards, captioner, augmentation=augmentation)
+    batches.start_epoch(3)
     for number in (5, 0, 7, 2, 5):
-        inputs, targets, _ = again[number]
-        assert inputs["images"].tolist() == whole[number][0]
-        assert targets.tolist() == whole[number][3]
+        inputs, targets, _ = batches[number]
+        assert inputs["images"].tolist() == expected[number][0]
+        assert targets.tolist() == expected[number][3]
 
 
-def test_epochs_differ_and_seeds_differ(shards, captioner):
+def test_epochs_and_seeds_have_different_orders(shards, captioner):
     batches = make(shards, captioner)
-    first, second = photos_in(batches), None
+    first = photos_in(batches)
     batches.start_epoch(1)
     second = photos_in(batches)
     assert first != second
     assert photos_in(make(shards, captioner, seed=1)) != first
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_parts_make_their_own_rows_of_the_joint_batches(shards, captioner, parts):
-    joint = make(shards, captioner, parts=parts, mirror=True, crop=0.5)
-    alone = [
-        make(shards, captioner, parts=parts, part=part, mirror=True, crop=0.5)
-        for part in range(parts)
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_processes_make_their_own_rows_of_the_joint_batches(shards, captioner, num_processes):
+    augmentation = Augmentation(horizontal_flip=True, random_crop=0.5)
+    options = {"num_processes": num_processes, "augmentation": augmentation}
+    joint = make(shards, captioner, **options)
+    separate = [
+        make(shards, captioner, process_index=index, **options) for index in range(num_processes)
     ]
-    assert len({len(batches) for batches in (joint, *alone)}) == 1
+    assert len({len(batches) for batches in (joint, *separate)}) == 1
     for epoch, number in itertools.product(range(2), range(len(joint))):
-        for batches in (joint, *alone):
+        for batches in (joint, *separate):
             batches.start_epoch(epoch)
-        wanted = joint[number]
-        found = [batches[number] for batches in alone]
+        expected = joint[number]
+        own = [batches[number] for batches in separate]
         for name in ("images", "tokens", "segments"):
-            rows = np.concatenate([inputs[name] for inputs, _, _ in found])
-            np.testing.assert_array_equal(rows, wanted[0][name])
-        for place in (1, 2):
-            rows = np.concatenate([batch[place] for batch in found])
-            np.testing.assert_array_equal(rows, wanted[place])
+            rows = np.concatenate([inputs[name] for inputs, _, _ in own])
+            np.testing.assert_array_equal(rows, expected[0][name])
+        for i in (1, 2):
+            rows = np.concatenate([batch[i] for batch in own])
+            np.testing.assert_array_equal(rows, expected[i])
 
 
-def test_parts_read_different_photos(shards, captioner):
-    parts = [photos_in(make(shards, captioner, parts=2, part=part)) for part in range(2)]
-    assert sorted(parts[0] + parts[1]) == list(range(TOTAL))
-    assert not set(parts[0]) & set(parts[1])
+def test_processes_read_different_photos(shards, captioner):
+    first, second = (
+        photos_in(make(shards, captioner, num_processes=2, process_index=i)) for i in range(2)
+    )
+    assert sorted(first + second) == list(range(TOTAL)) and not set(first) & set(second)
 
 
 def test_rows_of_similar_length_share_a_batch(tmp_path, captioner):
     shards = write_shards(tmp_path, (25, 25))
-    sorted_, unsorted = (make(shards, captioner, block=block).padding for block in (50, 4))
-    assert sorted_ < unsorted
+    large, small = (make(shards, captioner, shuffle_block=block).padding for block in (50, 4))
+    assert large < small
 
 
-def test_the_last_batch_is_as_large_as_the_others_and_fills_up_with_what_weighs_nothing(
-    shards, captioner
-):
+def test_the_last_batch_is_filled_up_with_rows_of_weight_0(shards, captioner):
     batches = make(shards, captioner, shuffle=False)
     inputs, targets, weights = batches[len(batches) - 1]
     assert len(inputs["images"]) == len(targets) == 4
@@ -152,13 +157,13 @@ def test_captions_per_photo_are_chosen_anew_each_epoch(shards, captioner):
     epochs = []
     for epoch in range(4):
         batches.start_epoch(epoch)
-        found = texts_in(batches)
-        assert sorted(photo for photo, _ in found) == list(range(TOTAL))
-        epochs.append(frozenset(found))
+        texts = texts_in(batches)
+        assert sorted(photo for photo, _ in texts) == list(range(TOTAL))
+        epochs.append(frozenset(texts))
     assert len(set(epochs)) == 4
 
 
-def test_sources_are_mixed_by_their_passes(tmp_path, captioner):
+def test_shards_are_mixed_by_their_passes(tmp_path, captioner):
     first = write_shards(tmp_path / "first", (6,))[0]
     folder = tmp_path / "second"
     folder.mkdir()
@@ -167,96 +172,107 @@ def test_sources_are_mixed_by_their_passes(tmp_path, captioner):
     assert sorted(photos_in(batches)) == sorted([*range(6), *[20, 21, 22, 23] * 3])
 
 
-def test_the_passes_of_a_run_are_over_all_sources(tmp_path, captioner):
+def test_passes_per_epoch_multiply_the_passes_of_shards(tmp_path, captioner):
     files = [write_shards(tmp_path / str(i), (count,))[0] for i, count in enumerate((4, 2))]
-    options = RunOptions(model="lite0-small", out=tmp_path / "run", settings=["training.passes=3"])
-    batches, _ = read_shards(files, passes=[1, 2]).batches("training", captioner, options)
-    assert batches.images == 3 * (4 + 2 * 2)
+    batches = make(files, captioner, passes=[1, 2], passes_per_epoch=3)
+    assert batches.num_images == 3 * (4 + 2 * 2)
 
 
-def test_a_photo_that_cannot_be_decoded_costs_itself_alone_and_is_counted(tmp_path, captioner):
+def test_undecodable_photos_are_skipped_and_counted(tmp_path, captioner):
     path = tmp_path / "0.tar"
     photos = {f"{i:03}": make_jpeg(i) for i in range(10)}
     write_shard(path, photos | {"003": b"not a photo", "007": b""})
     batches = make(path, captioner, max_bad=0.5)
     for _ in range(2):
         assert sorted(photos_in(batches)) == [0, 1, 2, 4, 5, 6, 8, 9]
-    assert batches.losses() == "2 of 10 photos could not be used and were passed over"
+    assert batches.skipped_summary() == "2 of 10 photos could not be used and were skipped"
 
 
-def test_a_lost_photo_leaves_the_others_as_they_were(tmp_path, captioner):
+def test_a_skipped_photo_does_not_change_the_order_of_the_others(tmp_path, captioner):
     path = tmp_path / "0.tar"
     photos = {f"{i:03}": make_jpeg(i) for i in range(10)}
     write_shard(path, photos)
-    whole = photos_in(make(path, captioner))
+    complete = photos_in(make(path, captioner))
     write_shard(path, photos | {"003": b"x" * len(photos["003"])})
-    assert photos_in(make(path, captioner, max_bad=0.5)) == [n for n in whole if n != 3]
+    assert photos_in(make(path, captioner, max_bad=0.5)) == [n for n in complete if n != 3]
 
 
 @pytest.mark.parametrize(
-    ("harm", "lost"), [("deleted", 14), ("cut", 7), ("written anew", 14), ("overwritten", 1)]
+    ("damage", "num_skipped"),
+    [("deleted", 14), ("truncated", 7), ("replaced", 14), ("overwritten", 1)],
 )
-def test_a_shard_harmed_while_training_costs_the_harmed_photos_alone(shards, captioner, harm, lost):
-    batches = make(shards, captioner, max_bad=0.9, shuffle=False, block=4)
+def test_damage_during_training_affects_only_the_damaged_photos(
+    shards, captioner, damage, num_skipped
+):
+    batches = make(shards, captioner, max_bad=0.9, shuffle=False, shuffle_block=4)
     batches[0]
-    index = batches.indexes[1]
-    if harm == "deleted":
+    index = batches.planner.indexes[1]
+    if damage == "deleted":
         shards[1].unlink()
-    elif harm == "cut":
+    elif damage == "truncated":
         with shards[1].open("r+b") as file:
             file.truncate(int(index.offsets[7]) + 100)
-    elif harm == "written anew":
+    elif damage == "replaced":
         write_shard(shards[1], {f"{i:03}": make_jpeg(i) for i in range(40, 50)})
     else:
         with shards[1].open("r+b") as file:
             file.seek(int(index.offsets[4]) + 300)
-            file.write(b"harm")
-    found = photos_in(batches)
-    assert sorted(found) == sorted(set(found)) and len(found) == TOTAL - lost
-    assert {*range(9), *range(23, 30)} <= set(found) <= set(range(30))
-    assert batches.losses().startswith(f"{lost} of 30")
+            file.write(b"bad!")
+    photos = photos_in(batches)
+    assert sorted(photos) == sorted(set(photos)) and len(photos) == TOTAL - num_skipped
+    assert {*range(9), *range(23, 30)} <= set(photos) <= set(range(30))
+    assert batches.skipped_summary().startswith(f"{num_skipped} of 30")
 
 
-def test_a_shard_that_grew_is_read_as_it_was(shards, captioner):
+def test_data_appended_to_a_shard_is_ignored(shards, captioner):
     batches = make(shards, captioner)
     with shards[0].open("ab") as file:
         file.write(b"\0" * 10240)
     assert sorted(photos_in(batches)) == list(range(TOTAL))
-    assert not batches.losses()
+    assert not batches.skipped_summary()
 
 
-def test_too_many_lost_photos_end_the_run_with_a_message(shards, captioner):
+def test_too_many_skipped_photos_raise_an_error(shards, captioner):
     batches = make(shards, captioner, max_bad=0.1, shuffle=False)
     for shard in shards:
         shard.unlink()
-    with pytest.raises(TooManyProblems, match=r"at most 10.00% of 30 photos .*its shard is gone"):
+    with pytest.raises(
+        TooManyProblems, match=r"4 of 30 photos .*max_bad \(10.00%\).*no longer exists"
+    ):
         for number in range(len(batches)):
             batches[number]
     assert isinstance(batches.failure, TooManyProblems)
 
 
-def test_losses_go_on_counting_in_a_run_that_was_stopped(tmp_path, captioner):
-    path = tmp_path / "0.tar"
-    write_shard(path, {f"{i:03}": make_jpeg(i) if i else b"no photo" for i in range(6)})
-    from effcap.trainers.data.shards.skipped import Losses
-
+def test_a_resumed_run_continues_counting(tmp_path):
     for _ in range(2):
-        losses = Losses(6, 0.5, tmp_path / "lost.tsv")
-        losses.add("a.tar: 1", "text\tin a\nphoto")
-        losses.add("a.tar: 2", "nothing")
-        assert len(losses) == 2
-    lines = (tmp_path / "lost.tsv").read_text().splitlines()
+        skipped = SkippedSamples(6, 0.5, tmp_path / "skipped.tsv")
+        skipped.add("a.tar: 1", "text\tin a\nphoto")
+        skipped.add("a.tar: 2", "nothing")
+        assert len(skipped) == 2
+    lines = (tmp_path / "skipped.tsv").read_text().splitlines()
     assert lines == ["a.tar: 1\ttext in a photo", "a.tar: 2\tnothing"]
 
 
-def test_a_caption_too_long_for_the_decoder_is_left_out_and_counted(tmp_path):
-    short = make_captioner(["photo dog"], positions=8)
+def test_the_list_of_skipped_photos_is_kept_only_to_resume(tmp_path, captioner):
+    path = tmp_path / "0.tar"
+    write_shard(path, {f"{i:03}": make_jpeg(i) if i else b"no photo" for i in range(6)})
+    options = {"max_bad": 0.5, "folder": tmp_path / "run"}
+    photos_in(make(path, captioner, **options))
+    listed = (tmp_path / "run" / "skipped_training.tsv").read_text()
+    assert listed.startswith(f"{path}: 000\t")
+    assert make(path, captioner, **options, resume=True).skipped_summary().startswith("1 of 6")
+    assert not make(path, captioner, **options).skipped_summary()
+
+
+def test_photos_without_a_short_enough_caption_are_counted(tmp_path):
+    short = make_captioner(["photo dog"], max_sequence_length=8)
     shards = write_shards(tmp_path, (6,))
     batches = make(shards, short, max_bad=1.0)
-    assert photos_in(batches) == [] and batches.losses().startswith("6 of 6")
+    assert photos_in(batches) == [] and batches.skipped_summary().startswith("6 of 6")
 
 
-def test_what_weighs_nothing_gives_a_loss_of_nought_and_no_gradient(tmp_path, captioner):
+def test_rows_of_weight_0_give_no_loss_and_no_gradient(tmp_path, captioner):
     path = tmp_path / "0.tar"
     write_shard(path, {f"{i:03}": b"no photo" for i in range(4)})
     batches = make(path, captioner, max_bad=1.0)
@@ -267,86 +283,119 @@ def test_what_weighs_nothing_gives_a_loss_of_nought_and_no_gradient(tmp_path, ca
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), value)
 
 
-def test_the_fingerprint_tells_other_data_and_other_options(shards, captioner):
-    same = make(shards, captioner).fingerprint
-    assert make(shards, captioner).fingerprint == same
-    for change in (
-        {"batch_size": 2}, {"seed": 1}, {"block": 12}, {"crop": 0.5}, {"passes": [1, 2, 1]},
-        {"parts": 2}, {"captions_per_photo": 1}, {"shuffle": False}, {"decoder": "dali-cpu"},
-    ):  # fmt: skip
-        if change.get("decoder"):
-            pytest.importorskip("nvidia.dali")
-        assert make(shards, captioner, **change).fingerprint != same, change
-    assert make(shards[:2], captioner).fingerprint != same
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 2},
+        {"seed": 1},
+        {"shuffle_block": 12},
+        {"augmentation": Augmentation(random_crop=0.5)},
+        {"passes": [1, 2, 1]},
+        {"num_processes": 2},
+        {"captions_per_photo": 1},
+        {"shuffle": False},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_fingerprint_depends_on_all_options(shards, captioner, change):
+    fingerprint = make(shards, captioner).fingerprint
+    assert make(shards, captioner).fingerprint == fingerprint
+    assert make(shards, captioner, **change).fingerprint != fingerprint
 
 
-def test_remote_shards_are_streamed_and_give_the_same_batches(tmp_path, shards, captioner):
-    pytest.importorskip("webdataset")
-    folder = tmp_path / "indexes"
+def test_the_fingerprint_depends_on_shards_fraction_and_decoder(shards, captioner):
+    dataset = read_shards(shards, image_decoder="pillow")
+    datasets = [dataset, read_shards(shards[:2], image_decoder="pillow"), dataset.subset(0.5)]
+    batches = [dataset.batches(captioner, batch_size=4) for dataset in datasets]
+    fingerprints = {each.fingerprint for each in batches}
+    batches[0].image_decoder.name = "other"
+    assert len(fingerprints | {batches[0].fingerprint}) == 4
+
+
+def stream(shards, folder, commands=("cat", "cat", "cat")) -> list[str]:
+    """Returns remote shards that commands read, with their indexes in `folder`."""
     names = []
-    for path in shards:
-        name = f"pipe:cat {path}"
-        index = write_index(path)
-        remote = type(index)(**{**vars(index), "shard": name, "tar_bytes": 0, "tar_time_ns": 0})
-        remote.write(folder / f"{path.stem}.npz")
-        names.append(name)
-    local = make(shards, captioner, parts=2, part=1)
-    streamed = make(names, captioner, parts=2, part=1, index=folder)
+    for path, command in zip(shards, commands, strict=True):
+        names.append(f"pipe:{command} {path}")
+        index = replace(write_index(path), shard=names[-1], tar_bytes=0, tar_time_ns=0)
+        index.write(folder / f"{path.stem}.npz")
+    return names
+
+
+def test_remote_shards_give_the_same_batches_as_local_ones(tmp_path, shards, captioner):
+    pytest.importorskip("webdataset")
+    names = stream(shards, tmp_path / "indexes")
+    options = {"num_processes": 2, "process_index": 1}
+    local = make(shards, captioner, **options)
+    streamed = make(names, captioner, index=tmp_path / "indexes", **options)
     assert contents(local, 1) == contents(streamed, 1)
     assert contents(streamed, 2) == contents(local, 2)
 
 
-def test_a_remote_shard_that_fails_costs_its_photos_alone(tmp_path, shards, captioner, monkeypatch):
+def test_previews_are_the_first_readable_photos(tmp_path, shards, captioner):
     pytest.importorskip("webdataset")
-    monkeypatch.setattr("effcap.trainers.data.shards.photo_bytes.PAUSES", (0.0,))
-    folder = tmp_path / "indexes"
-    names = []
-    for path, command in zip(shards, ("cat", "head -c 3000", "cat"), strict=True):
-        index = write_index(path)
-        name = f"pipe:{command} {path}"
-        remote = type(index)(**{**vars(index), "shard": name, "tar_bytes": 0, "tar_time_ns": 0})
-        remote.write(folder / f"{path.stem}.npz")
-        names.append(name)
-    batches = make(names, captioner, index=folder, max_bad=0.9)
-    found = sorted(photos_in(batches))
-    assert found[:9] == list(range(9)) and found[-7:] == list(range(23, 30))
-    assert 9 < len(found[9:-7]) + 9 < 23
-    assert batches.losses().startswith(f"{TOTAL - len(found)} of {TOTAL}")
+    write_shard(shards[0], {f"{i:03}": make_jpeg(i) if i != 1 else b"no photo" for i in range(9)})
+    names = stream(shards, tmp_path / "indexes")
+    for batches in (
+        make(shards, captioner),
+        make(names, captioner, index=tmp_path / "indexes"),
+    ):
+        previews = batches.previews(3)
+        assert [preview.photo for preview in previews] == [make_jpeg(i) for i in (0, 2, 3)]
+        assert {preview.inputs["images"].shape for preview in previews} == {(32, 32, 3)}
 
 
-def test_fit_takes_the_batches(shards, captioner):
-    captioner.compile("adamw", jit_compile=keras.backend.backend() == "jax")
-    history = captioner.fit(make(shards, captioner), epochs=2, verbose=0)
+def test_a_failing_remote_shard_affects_only_its_own_photos(
+    tmp_path, shards, captioner, monkeypatch
+):
+    pytest.importorskip("webdataset")
+    monkeypatch.setattr("effcap.trainers.data.shards.photo_fetcher.PAUSES", (0.0,))
+    names = stream(shards, tmp_path / "indexes", ("cat", "head -c 3000", "cat"))
+    batches = make(names, captioner, index=tmp_path / "indexes", max_bad=0.9)
+    photos = sorted(photos_in(batches))
+    assert photos[:9] == list(range(9)) and photos[-7:] == list(range(23, 30))
+    assert 9 < len(photos[9:-7]) + 9 < 23
+    assert batches.skipped_summary().startswith(f"{TOTAL - len(photos)} of {TOTAL}")
+
+
+def test_fit_accepts_the_batches(shards, captioner):
+    captioner.compile("sgd", jit_compile=keras.backend.backend() == "jax")
+    history = captioner.fit(make(shards, captioner), epochs=2, verbose=0, shuffle=False)
     assert np.isfinite(history.history["loss"]).all()
 
 
-def test_a_tokenizer_can_be_trained_on_the_captions_of_shards(shards):
+def test_a_tokenizer_can_be_trained_on_the_captions(shards):
     captions = read_shards(shards).captions()
     assert sorted(captions) == sorted(text for i in range(TOTAL) for text in make_captions(i))
     assert Tokenizer.train(captions, 300).vocabulary_size <= 300
 
 
-def test_mirrored_photos_are_only_those_whose_captions_allow_it(tmp_path, captioner):
-    batches = make(write_shards(tmp_path, (8,)), captioner, mirror=True)
-    rows = [row for _, rows in batches._block(0) for row in rows if row is not None]
-    assert any(row.mirror for row in rows) and not all(row.mirror for row in rows)
-    plain = make(write_shards(tmp_path, (8,)), captioner)
-    assert plain.augmentation == Augmentation()
-    assert not any(row.mirror for _, rows in plain._block(0) for row in rows if row is not None)
+def test_missing_shards_count_as_problems(shards, captioner):
+    dataset = read_shards(shards, image_decoder="pillow")
+    shards[0].unlink()
+    with pytest.raises(TooManyProblems, match="0.tar: the shard no longer exists"):
+        dataset.batches(captioner, batch_size=4)
+    with pytest.warns(UserWarning, match="no longer exists"):
+        batches = dataset.batches(captioner, batch_size=4, max_bad=0.5)
+    assert [problem.num_captions for problem in batches.problems] == [18]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size"),
-        ({"block": -1}, "block"),
-        ({"parts": 3}, "3 processes can share"),
-        ({"parts": 2, "part": 2}, "part from 0 to 1"),
-        ({"passes": [1, 2]}, "as many passes"),
+        ({"shuffle_block": -1}, "shuffle_block"),
+        ({"num_processes": 3}, "3 processes can share"),
+        ({"num_processes": 2, "process_index": 2}, "process_index from 0 to 1"),
+        ({"passes": [1, 2]}, "Expected 3 passes"),
         ({"passes": [1, -1, 1]}, "passes of at least 0"),
-        ({"decoder": "pil"}, "Expected a decoder out of"),
     ],
 )
-def test_options_out_of_range_are_refused(shards, captioner, options, message):
+def test_invalid_options_raise_an_error(shards, captioner, options, message):
     with pytest.raises(ValueError, match=message):
         make(shards, captioner, **options)
+
+
+def test_unknown_image_decoders_raise_an_error(shards, captioner):
+    with pytest.raises(ValueError, match="Expected an image decoder out of"):
+        read_shards(shards, image_decoder="pil").batches(captioner)

@@ -1,4 +1,4 @@
-"""A tar's members are given with their places, whatever their names, as far as the tar goes."""
+"""Tests of effcap.trainers.data.shards.tar."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from helpers.tar_maker import add_special, sample, write_tar
 
-from effcap.trainers.data.shards.tar import NotATar, TarWalk, open_shard
+from effcap.trainers.data.shards.tar import NotATar, TarReader, open_shard
+from helpers.tar_maker import add_special, sample, write_tar
 
 LONG = "folder/" + "k" * 293
 FILES = [("a.jpg", b"x" * 700), ("b c.txt", b""), (f"{LONG}.txt", b"y" * 512), ("ü.json", b"{}")]
 
 
 class Trickle(io.RawIOBase):
-    """A stream that cannot seek and gives few bytes at a time, like a pipe."""
+    """A stream that cannot seek and returns few bytes at a time, like a pipe."""
 
     def __init__(self, data: bytes):
         self.file = io.BytesIO(data)
@@ -29,95 +29,96 @@ class Trickle(io.RawIOBase):
         return self.file.read(min(size, 100))
 
 
-def walked(data: bytes, stream=io.BytesIO):
-    walk = TarWalk(stream(data))
-    return [(member, walk.read()) for member in walk], walk.note
+def read_tar(data: bytes, stream=io.BytesIO):
+    """Returns ([(member, contents)], damage)."""
+    reader = TarReader(stream(data))
+    return [(member, reader.read()) for member in reader], reader.damage
 
 
 @pytest.mark.parametrize("stream", (io.BytesIO, Trickle))
 @pytest.mark.parametrize("tar_format", (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT), ids=("pax", "gnu"))
-def test_members_are_where_they_are_said_to_be(tmp_path, tar_format, stream):
+def test_members_have_correct_offsets(tmp_path, tar_format, stream):
     path = tmp_path / "0.tar"
     write_tar(path, FILES, tar_format)
     data = path.read_bytes()
-    found, note = walked(data, stream)
-    assert note == "" and [(member.name, read) for member, read in found] == FILES
-    for member, read in found:
-        assert data[member.offset : member.offset + member.size] == read
+    members, damage = read_tar(data, stream)
+    assert damage == "" and [(member.name, content) for member, content in members] == FILES
+    for member, content in members:
+        assert data[member.offset : member.offset + member.size] == content
         assert member.offset % 512 == 0 and member.kind == "file"
 
 
-def test_progress_adds_up_to_the_bytes_of_the_file(tmp_path):
+def test_progress_adds_up_to_the_size_of_the_file(tmp_path):
     path = tmp_path / "0.tar"
     write_tar(path, FILES)
-    done = []
+    steps = []
     with open_shard(str(path)) as file:
-        for _ in TarWalk(file, done.append):
+        for _ in TarReader(file, steps.append):
             pass
-    assert sum(done) == path.stat().st_size
+    assert sum(steps) == path.stat().st_size
 
 
-def test_links_folders_and_pipes_are_told_from_files(tmp_path):
+def test_links_and_folders_are_distinguished_from_files(tmp_path):
     path = tmp_path / "0.tar"
     write_tar(path, FILES[:1])
     kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
     for number, kind in enumerate(kinds):
         add_special(path, kind, f"{number}.jpg", "a.jpg")
-    found, note = walked(path.read_bytes())
-    assert [member.kind for member, _ in found] == ["file", "link", "link", "other", "other"]
-    assert note == ""
+    members, damage = read_tar(path.read_bytes())
+    assert [member.kind for member, _ in members] == ["file", "link", "link", "other", "other"]
+    assert damage == ""
 
 
-def test_a_truncated_tar_gives_the_members_before_the_cut_wherever_it_falls(tmp_path):
+def test_members_before_any_cut_of_a_tar_are_read(tmp_path):
     path = tmp_path / "0.tar"
     write_tar(path, FILES)
     data = path.read_bytes()
-    whole = walked(data)[0]
+    whole = read_tar(data)[0]
     end = whole[-1][0].offset + 512
     for cut in (*range(1, end, 97), *range(512, end, 512), end):
         try:
-            found, note = walked(data[:cut])
+            members, damage = read_tar(data[:cut])
         except NotATar:
             assert cut < 512
             continue
-        read = [(member, content) for member, content in found if content is not None]
-        assert read == whole[: len(read)] and "after" in note
+        read = [(member, content) for member, content in members if content is not None]
+        assert read == whole[: len(read)] and "after" in damage
         assert len(read) == sum(member.offset + member.size <= cut for member, _ in whole) or (
-            not whole[len(read)][0].size  # its header is there, and the cut is behind it
+            not whole[len(read)][0].size  # an empty member whose header is before the cut
         )
 
 
-def test_nothing_is_said_of_a_whole_tar_and_the_missing_end_mark_is(tmp_path):
+def test_a_missing_end_mark_is_reported(tmp_path):
     path = tmp_path / "0.tar"
     write_tar(path, FILES)
     data = path.read_bytes()
-    end = walked(data)[0][-1][0].offset + 512
-    assert walked(data[: end + 512])[1] == "" and walked(data)[1] == ""
-    assert "without an end mark" in walked(data[:end])[1]
+    end = read_tar(data)[0][-1][0].offset + 512
+    assert read_tar(data[: end + 512])[1] == "" and read_tar(data)[1] == ""
+    assert "no end mark" in read_tar(data[:end])[1]
 
 
-def test_a_damaged_header_ends_the_walk_and_is_told(tmp_path):
+def test_a_damaged_header_ends_the_iteration(tmp_path):
     path = tmp_path / "0.tar"
     write_tar(path, FILES)
     data = bytearray(path.read_bytes())
-    place = walked(bytes(data))[0][1][0].offset - 512
+    place = read_tar(bytes(data))[0][1][0].offset - 512
     data[place + 3] ^= 1
-    found, note = walked(bytes(data))
-    assert [member.name for member, _ in found] == ["a.jpg"]
-    assert f"header at byte {place} is damaged" in note
+    members, damage = read_tar(bytes(data))
+    assert [member.name for member, _ in members] == ["a.jpg"]
+    assert f"damaged header at byte {place}" in damage
 
 
-def test_a_second_tar_behind_the_first_is_told(tmp_path):
+def test_a_second_tar_after_the_first_is_reported(tmp_path):
     path = tmp_path / "0.tar"
     write_tar(path, FILES)
     data = path.read_bytes()
-    found, note = walked(data + data)
-    assert len(found) == len(FILES) and "more data follow" in note
+    members, damage = read_tar(data + data)
+    assert len(members) == len(FILES) and "more data after the end mark" in damage
 
 
 def test_an_empty_tar_has_no_members(tmp_path):
     write_tar(tmp_path / "0.tar", [])
-    assert walked((tmp_path / "0.tar").read_bytes()) == ([], "")
+    assert read_tar((tmp_path / "0.tar").read_bytes()) == ([], "")
 
 
 @pytest.mark.parametrize(
@@ -127,27 +128,27 @@ def test_an_empty_tar_has_no_members(tmp_path):
         (bz2.compress, "compressed with bzip2"),
         (lzma.compress, "compressed with xz"),
         (lambda data: b"", "empty"),
-        (lambda data: b"<html>not found</html>" * 40, "no tar"),
-        (lambda data: data[:100], "no tar"),
-        (lambda data: b"\xff" * 2000, "no tar"),
+        (lambda data: b"<html>not found</html>" * 40, "not a tar"),
+        (lambda data: data[:100], "not a tar"),
+        (lambda data: b"\xff" * 2000, "not a tar"),
     ),
 )
-def test_what_is_no_plain_tar_is_refused_with_the_reason(tmp_path, pack, reason):
+def test_other_files_raise_an_error_with_the_reason(tmp_path, pack, reason):
     write_tar(tmp_path / "0.tar", FILES)
     with pytest.raises(NotATar, match=reason):
-        walked(pack((tmp_path / "0.tar").read_bytes()))
+        read_tar(pack((tmp_path / "0.tar").read_bytes()))
 
 
-def test_names_that_are_not_utf8_can_be_told_and_printed(tmp_path):
+def test_names_that_are_not_utf8_can_be_printed(tmp_path):
     with tarfile.TarFile(
         tmp_path / "0.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1"
     ) as tar:
         tar.addfile(tarfile.TarInfo("gr\xfcn.jpg"))
-    ((member, _),) = walked((tmp_path / "0.tar").read_bytes())[0]
+    ((member, _),) = read_tar((tmp_path / "0.tar").read_bytes())[0]
     assert member.name == r"gr\xfcn.jpg"
 
 
-def test_any_flipped_bit_gives_members_or_a_reason(tmp_path):
+def test_no_flipped_bit_causes_another_error(tmp_path):
     path = tmp_path / "0.tar"
     write_tar(path, FILES)
     whole = path.read_bytes()
@@ -155,19 +156,19 @@ def test_any_flipped_bit_gives_members_or_a_reason(tmp_path):
         data = bytearray(whole)
         data[place] ^= 0x41
         try:
-            walked(bytes(data))
+            read_tar(bytes(data))
         except NotATar:
             continue
 
 
-def test_a_remote_shard_is_opened_by_webdataset(tmp_path):
+def test_remote_shards_are_opened_by_webdataset(tmp_path):
     pytest.importorskip("webdataset")
     write_tar(tmp_path / "0.tar", FILES)
     with open_shard(f"pipe:cat '{tmp_path / '0.tar'}'") as file:
-        assert len(list(TarWalk(file))) == len(FILES)
+        assert len(list(TarReader(file))) == len(FILES)
 
 
-def test_a_shard_in_s3_is_read_by_amazons_command(tmp_path, monkeypatch):
+def test_shards_in_s3_are_read_with_the_aws_command(tmp_path, monkeypatch):
     pytest.importorskip("webdataset")
     shard = write_tar(tmp_path / "it's 0.tar", sample("0"))
     command = tmp_path / "bin" / "aws"

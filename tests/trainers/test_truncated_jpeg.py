@@ -1,4 +1,4 @@
-"""A JPEG cut short is told from one whose picture is flat at its end."""
+"""Tests of the detection of truncated JPEGs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ NOISE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
 
 def write(path, image, cut=None, **options):
-    """A JPEG; `cut` is the share of its data kept before an end marker."""
+    """Writes a JPEG and decodes it.
+
+    Args:
+        path: the file.
+        image: the image.
+        cut: fraction of the data kept before an end marker; None for all.
+        **options: options of Pillow's JPEG encoder.
+    """
     file = io.BytesIO()
     image.save(file, "JPEG", **options)
     data = file.getvalue()
@@ -27,39 +34,40 @@ def write(path, image, cut=None, **options):
 
 
 def photo() -> Image.Image:
+    """Returns a photo without flat parts."""
     return Image.fromarray(NOISE).resize((400, 300))
 
 
 @pytest.mark.parametrize("cut", (0.0, 0.2, 0.5, 0.9))
 @pytest.mark.parametrize("orientation", (1, 3, 6, 8))
 @pytest.mark.parametrize("mode", ("RGB", "L", "CMYK"))
-def test_a_photo_cut_short_behind_an_end_marker_is_noticed(tmp_path, cut, orientation, mode):
+def test_a_truncated_photo_with_an_end_marker_is_detected(tmp_path, cut, orientation, mode):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    given = write(tmp_path / "a.jpg", photo().convert(mode), cut, exif=exif, quality=90)
-    assert ends_early(*given)
+    path, pixels = write(tmp_path / "a.jpg", photo().convert(mode), cut, exif=exif, quality=90)
+    assert ends_early(path, pixels)
 
 
-def test_a_cut_wherever_it_falls_is_noticed(tmp_path):
+def test_truncation_is_detected_at_any_byte(tmp_path):
     for i in range(60):
         assert ends_early(*write(tmp_path / "a.jpg", photo(), 0.3 + i / 2000))
 
 
 @pytest.mark.parametrize("options", ({}, {"progressive": True}, {"restart_marker_rows": 1}))
-@pytest.mark.parametrize("colour", ("white", "black", "grey", "red"))
-def test_a_whole_photo_with_flat_parts_is_left_alone(tmp_path, options, colour):
-    framed = Image.new("RGB", (400, 300), colour)
+@pytest.mark.parametrize("color", ("white", "black", "gray", "red"))
+def test_a_complete_photo_with_flat_parts_is_accepted(tmp_path, options, color):
+    framed = Image.new("RGB", (400, 300), color)
     framed.paste(photo().resize((200, 150)), (50, 20))
-    for image in (framed, Image.new("RGB", (400, 300), colour), photo()):
+    for image in (framed, Image.new("RGB", (400, 300), color), photo()):
         assert not ends_early(*write(tmp_path / "a.jpg", image, **options))
 
 
-def test_what_follows_the_picture_does_no_harm(tmp_path):
+def test_data_after_the_image_is_ignored(tmp_path):
     path, pixels = write(tmp_path / "a.jpg", Image.new("RGB", (64, 64)))
     path.write_bytes(path.read_bytes() + b"trailer \xff\xd9 and more")
     assert not ends_early(path, pixels)
 
 
-def test_other_formats_are_left_alone(tmp_path):
+def test_other_formats_are_accepted(tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     assert not ends_early(tmp_path / "a.png", load_photo(tmp_path / "a.png", (32, 32)))

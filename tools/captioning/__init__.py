@@ -1,1 +1,1 @@
-"""Captioning at scale: folders of photos, regions, playlists, shards. Each is one library call."""
+"""Captions photos, region features, playlists and shards. May use all below `tools`."""

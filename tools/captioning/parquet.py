@@ -1,10 +1,11 @@
-"""A folder of Parquet files with the captions of shards: one file per shard, whole or not there.
+"""A folder of Parquet files with the captions of shards, one complete file per shard.
 
-    captions.parquet/00000.parquet    the captions of 00000.tar
+    captions.parquet/00000.parquet    captions of 00000.tar
     captions.parquet/00001.parquet    ...
 
-The folder reads as one table: `pandas.read_parquet(folder)`, `pyarrow.dataset.dataset(folder)`.
-Each file tells in its metadata which model and sampler wrote it, and what it came to.
+The folder can be read as one table, with `pandas.read_parquet(folder)` or
+`pyarrow.dataset.dataset(folder)`. The metadata of each file contain the model, the sampler
+and a summary of the shard.
 """
 
 from __future__ import annotations
@@ -17,26 +18,27 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import effcap
 from effcap.presets import CONFIG, TOKENIZER, WEIGHTS
+from effcap.tools.captioning.results import model_name
 from effcap.trainers.data.shards.shard_index import index_path, is_remote
 from effcap.utils.files import replace_file
 
 if TYPE_CHECKING:
     import pyarrow
 
-MODEL, SAMPLER, VERSION, ABOUT = (
+MODEL, SAMPLER, VERSION, SHARD = (
     f"effcap.{name}".encode() for name in ("model", "sampler", "version", "shard")
 )
 CHUNK = 2**20  # bytes
 
 
 class Row(NamedTuple):
-    """A photo's key with its caption and score, or with the reason why there is none.
+    """A photo's key with its caption and score, or with the error if it has none.
 
-    The key is None for what is wrong with the shard itself.
+    The key is None for damage of the shard itself.
     """
 
     key: str | None
@@ -47,34 +49,44 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardCaptions:
-    """What captioning a shard came to.
+    """The result of captioning a shard.
 
     Attributes:
         shard: absolute path, or URL.
-        photos: number of photos with a caption.
-        unreadable: number of photos without one, since they cannot be read.
-        note: what is wrong with the tar behind what was captioned, such as where it is cut off;
-            empty for a whole tar.
-        problem: why the shard could not be read, so that there is no file; empty where it could.
-        known: whether it was captioned by an earlier run.
+        num_captions: number of photos with a caption.
+        num_unreadable: number of photos that could not be read.
+        damage: what is wrong with the tar after the captioned photos, such as where it is
+            truncated, or "".
+        error: why the shard could not be read, so that it has no file, or "".
+        from_earlier_run: whether an earlier run captioned the shard.
     """
 
     shard: str
-    photos: int = 0
-    unreadable: int = 0
-    note: str = ""
-    problem: str = ""
-    known: bool = False
+    num_captions: int = 0
+    num_unreadable: int = 0
+    damage: str = ""
+    error: str = ""
+    from_earlier_run: bool = False
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether a part of the shard could not be read."""
+        return bool(self.error or self.damage)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the shard is complete and has no photos."""
+        return not self.is_incomplete and self.num_captions + self.num_unreadable == 0
 
 
 @dataclass(frozen=True)
 class CaptionFolder:
-    """The captions of one model and sampler.
+    """A folder of captions by one model and sampler.
 
-    Args:
-        folder: for NAME.parquet of each shard NAME.tar; made by `prepare`.
-        model: what made the captions: a name, with the `fingerprint` of its preset.
-        sampler: how, such as `repr(Beam())`.
+    Attributes:
+        folder: folder of NAME.parquet for each shard NAME.tar; `prepare` creates it.
+        model: name of the model, such as `preset_id` returns.
+        sampler: sampler and its options, such as `repr(Beam())`.
     """
 
     folder: Path
@@ -82,22 +94,21 @@ class CaptionFolder:
     sampler: str
 
     def path(self, shard: str) -> Path:
-        """Where the captions of a shard are."""
+        """Returns the path of a shard's captions."""
         return index_path(shard, self.folder).with_suffix(".parquet")
 
     def prepare(self) -> None:
-        """Makes the folder.
+        """Creates the folder.
 
         Raises:
-            OSError: when files cannot be written there.
-            ValueError: without pyarrow.
+            OSError: files cannot be written to the folder.
+            ImportError: pyarrow is not installed.
         """
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
-            raise ValueError(
-                "Expected the package pyarrow for captions in Parquet files (pip install "
-                f"'effcap[parquet]'). Received: {self.folder} without it"
+            raise ImportError(
+                "Captioning shards requires pyarrow: pip install 'effcap[parquet]'"
             ) from None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -105,45 +116,48 @@ class CaptionFolder:
                 pass
         except OSError as error:
             raise OSError(
-                f"Expected a folder that captions can be written to. Received: {self.folder}: "
-                f"{error.strerror or error}"
+                f"Cannot write to the folder {self.folder}: {error.strerror or error}"
             ) from error
 
     def find(self, shards: Sequence[str]) -> dict[str, ShardCaptions]:
-        """What earlier runs came to, by shard; a shard they did not caption is not in it.
+        """Returns the results of earlier runs by shard.
 
-        A tar that has another size than it had when it was captioned counts as not captioned.
+        A local shard whose size has changed since it was captioned is not in the result.
 
         Args:
-            shards: as `located` gives them.
+            shards: shards as `locate` returns them.
 
         Raises:
-            ValueError: for two shards of one name, a file in the folder that is damaged or of
-                another model, sampler or program, or captions of another shard of the same name.
+            ValueError: two shards have the same name, or the folder holds a damaged file, captions
+                of another model or sampler, or captions of another shard with the same name.
         """
         owners: dict[Path, str] = {}
         for shard in shards:
             other = owners.setdefault(self.path(shard), shard)
             if other != shard:
                 raise ValueError(
-                    "Expected shards with different names, or a folder for each of those with the "
-                    f"same name. Received: {other} and {shard}"
+                    "Expected shards with different names; caption those with the same name to "
+                    f"different folders. Received: {other} and {shard}"
                 )
-        found = {}
+        results = {}
         for path in sorted(self.folder.glob("*.parquet")):
-            about = self._read(path)
-            if path in owners and self._is_of(owners[path], about, path):
-                found[owners[path]] = ShardCaptions(
+            summary = self._read_summary(path)
+            if path in owners and self._matches(owners[path], summary, path):
+                results[owners[path]] = ShardCaptions(
                     owners[path],
-                    about["photos"],
-                    about["unreadable"],
-                    about["note"],
-                    known=True,
+                    summary["photos"],
+                    summary["unreadable"],
+                    summary["note"],
+                    from_earlier_run=True,
                 )
-        return found
+        return results
 
-    def _read(self, path: Path) -> dict:
-        """What a file says of its shard; ValueError unless it is one of this model and sampler."""
+    def _read_summary(self, path: Path) -> dict[str, Any]:
+        """Reads the summary of the shard from the metadata of a file.
+
+        Raises:
+            ValueError: the file is damaged, or not by this model and sampler.
+        """
         import pyarrow
         from pyarrow import parquet
 
@@ -151,12 +165,11 @@ class CaptionFolder:
             metadata = parquet.read_schema(path).metadata or {}
         except (OSError, pyarrow.ArrowException) as error:
             raise ValueError(
-                f"Expected captions in {path}; delete the file, and its shard is captioned anew. "
-                f"Received: {error}"
+                f"{path} is damaged; delete it to caption its shard again: {error}"
             ) from error
-        if ABOUT not in metadata:
+        if SHARD not in metadata:
             raise ValueError(
-                f"Expected a folder for captions alone. Received: {path}, which is something else"
+                f"{path} does not hold captions; choose a folder that holds nothing else"
             )
         made_by = (metadata[MODEL].decode(), metadata[SAMPLER].decode())
         if made_by != (self.model, self.sampler):
@@ -164,64 +177,70 @@ class CaptionFolder:
                 f"Expected captions by {self.model} with {self.sampler} in {self.folder}; choose "
                 f"another folder for these. Received: {path.name} by {' with '.join(made_by)}"
             )
-        return json.loads(metadata[ABOUT])
+        return json.loads(metadata[SHARD])
 
-    def _is_of(self, shard: str, about: dict, path: Path) -> bool:
-        """Whether a file's captions are those of the shard as it is now."""
-        size = about["tar_bytes"] if is_remote(shard) else os.path.getsize(shard)
-        if about["shard"] == shard:
-            return size == about["tar_bytes"]
-        if is_remote(shard) or size != about["tar_bytes"]:  # else it was only moved
+    def _matches(self, shard: str, summary: dict[str, Any], path: Path) -> bool:
+        """Returns whether captions are those of the shard in its present state.
+
+        Raises:
+            ValueError: they are those of another shard.
+        """
+        size = summary["tar_bytes"] if is_remote(shard) else os.path.getsize(shard)
+        if summary["shard"] == shard:
+            return size == summary["tar_bytes"]
+        if is_remote(shard) or size != summary["tar_bytes"]:  # otherwise it was only moved
             raise ValueError(
-                f"Expected the captions of {shard} in {path}; choose another folder. "
-                f"Received: those of {about['shard']}"
+                f"{path} holds the captions of {summary['shard']}, not of {shard}; choose another "
+                "folder"
             )
         return True
 
-    def write(self, shard: str, rows: Sequence[Row], tar_bytes: int, note: str) -> ShardCaptions:
-        """Writes the captions of a whole shard; the file is there whole or not at all.
+    def write(
+        self, shard: str, rows: Sequence[Row], tar_bytes: int, damage: str = ""
+    ) -> ShardCaptions:
+        """Writes the captions of a complete shard atomically.
 
         Args:
-            shard: as `located` gives it.
-            rows: in the order of the tar.
-            tar_bytes: its size.
-            note: what is wrong with it; becomes a row without a key.
+            shard: shard as `locate` returns it.
+            rows: rows in the order of the tar.
+            tar_bytes: size of the tar.
+            damage: what is wrong with the tar; becomes a row without a key.
 
         Raises:
-            OSError: when there is no room, or no permission.
+            OSError: the file cannot be written.
         """
         from pyarrow import parquet
 
-        photos = sum(row.caption is not None for row in rows)
-        about = {
+        num_captions = sum(row.caption is not None for row in rows)
+        summary = {
             "shard": shard,
             "tar_bytes": tar_bytes,
-            "photos": photos,
-            "unreadable": len(rows) - photos,
-            "note": note,
+            "photos": num_captions,
+            "unreadable": len(rows) - num_captions,
+            "note": damage,
         }
-        table = _table(shard, [*rows, Row(None, error=note)] if note else rows)
+        table = _table(shard, [*rows, Row(None, error=damage)] if damage else rows)
         table = table.replace_schema_metadata(
             {
                 MODEL: self.model,
                 SAMPLER: self.sampler,
                 VERSION: effcap.__version__,
-                ABOUT: json.dumps(about),
+                SHARD: json.dumps(summary),
             }
         )
         path = self.path(shard)
-        new = self.folder / f".new-{path.stem}-{uuid.uuid4().hex}"  # of this process alone
+        new = self.folder / f".new-{path.stem}-{uuid.uuid4().hex}"  # unique to this process
         try:
             parquet.write_table(table, new)
             replace_file(new, path)
         except OSError as error:
             raise OSError(
-                f"Expected room and permission to write {path}; with them, the same command goes "
-                f"on. Received: {error}"
+                f"Cannot write {path}; free space or set permissions, then repeat the command to "
+                f"continue: {error}"
             ) from error
         finally:
             new.unlink(missing_ok=True)
-        return ShardCaptions(shard, photos, about["unreadable"], note)
+        return ShardCaptions(shard, num_captions, len(rows) - num_captions, damage)
 
 
 def _table(shard: str, rows: Sequence[Row]) -> pyarrow.Table:
@@ -234,13 +253,18 @@ def _table(shard: str, rows: Sequence[Row]) -> pyarrow.Table:
     return pyarrow.table(arrays, names=["shard", *Row._fields])
 
 
-def located(shard: str) -> str:
-    """A shard by its absolute path; a URL or command as it is."""
+def locate(shard: str) -> str:
+    """Returns the absolute path of a local shard; a URL or command unchanged."""
     return shard if is_remote(shard) else os.path.abspath(shard)
 
 
-def fingerprint(preset: Path) -> str:
-    """A hash of a preset's files, for the name of the model that its captions are by."""
+def preset_id(preset: Path) -> str:
+    """Returns the name of a preset with a hash of its files."""
+    return f"{model_name(preset.resolve())} {preset_hash(preset)}"
+
+
+def preset_hash(preset: Path) -> str:
+    """Returns a hash of the files that determine the captions of a preset."""
     digest = hashlib.blake2b(digest_size=6)
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if (preset / name).is_file():

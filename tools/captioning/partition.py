@@ -1,4 +1,4 @@
-"""Shards shared out among processes that know nothing of each other."""
+"""Divides shards among processes that do not communicate."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from collections.abc import Sequence
 from effcap.trainers.data.shards.shard_index import is_remote
 
 
-def take_part(shards: Sequence[str], part: int, parts: int) -> list[str]:
-    """The shards of one process out of several, about as many bytes for each.
+def partition(shards: Sequence[str], index: int, num_partitions: int) -> list[str]:
+    """Returns the shards of one process, with about the same number of bytes for each process.
 
-    Every shard is in one part, as long as all processes are given the same shards in the same
-    order, and none changes its size.
+    Every shard belongs to one process, if all processes get the same shards in the same order and
+    no shard changes its size.
 
     Args:
-        shards: paths and URLs. One of unknown size counts as one of average size.
-        part: number of the process, from 1.
-        parts: how many processes there are.
+        shards: paths and URLs. A shard of unknown size counts as one of average size.
+        index: index of the process, from 0.
+        num_partitions: number of processes.
 
     Returns:
-        Its shards, in their order; none where there are more processes than shards.
+        The shards of the process in their order; none if there are more processes than shards.
 
     Raises:
-        ValueError: for a number that is out of range.
+        ValueError: `index` is out of range.
     """
-    if not 1 <= part <= parts:
-        raise ValueError(f"Expected a part from 1 to {parts}. Received: {part}/{parts}")
-    known = [None if is_remote(shard) else os.path.getsize(shard) for shard in shards]
-    local = [size for size in known if size is not None]
-    average = sum(local) / len(local) if local else 1
-    sizes = [average if size is None else size for size in known]
-    loads = [0.0] * parts
-    mine = []
-    for i in sorted(range(len(shards)), key=lambda i: -sizes[i]):  # the largest first
+    if not 0 <= index < num_partitions:
+        raise ValueError(
+            f"Expected an index from 0 to {num_partitions - 1}. Received: index={index}"
+        )
+    sizes = [None if is_remote(shard) else os.path.getsize(shard) for shard in shards]
+    known = [size for size in sizes if size is not None]
+    average = sum(known) / len(known) if known else 1
+    weights = [average if size is None else size for size in sizes]
+    loads = [0.0] * num_partitions
+    own = []
+    for i in sorted(range(len(shards)), key=lambda i: -weights[i]):  # the largest first
         lightest = loads.index(min(loads))
-        loads[lightest] += sizes[i]
-        if lightest == part - 1:
-            mine.append(i)
-    return [shards[i] for i in sorted(mine)]
+        loads[lightest] += weights[i]
+        if lightest == index:
+            own.append(i)
+    return [shards[i] for i in sorted(own)]

@@ -1,75 +1,89 @@
-"""What a captioner of playlists looked at as it wrote."""
+"""Attention of a playlist captioner to the tracks, tags and artists of a playlist."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-SHOWN = 10  # rows of a modality
+MAX_ROWS = 10  # rows of a modality in a printed list
 
 
-def row_attention(
-    attention: Sequence[Sequence[np.ndarray]], playlist: int, tokens: int
+@dataclass(frozen=True)
+class RowAttention:
+    """Attention to one row of features.
+
+    Attributes:
+        row: label of the row, such as a track or a tag.
+        weight: attention weight, averaged over the caption's tokens.
+        word: token with the highest attention weight on the row.
+    """
+
+    row: str
+    weight: float
+    word: str
+
+
+def mean_attention(
+    attention: Sequence[Sequence[np.ndarray]], index: int, num_tokens: int
 ) -> list[np.ndarray]:
-    """How much attention each row of each memory gets, token by token.
+    """Averages attention weights over layers and heads.
 
     Args:
-        attention: of every layer, weights (B, H, T, S) on each memory, as `Captioner.attention`
-            gives them.
-        playlist: which of the B.
-        tokens: number of the first tokens that count; the rest is padding.
+        attention: for each layer and each memory, weights (B, H, T, S), as `Captioner.attention`
+            returns them.
+        index: index of a playlist in the batch.
+        num_tokens: number of tokens before the padding.
 
     Returns:
-        For each memory (T, S): the mean over layers and heads. It sums to 1 over the rows that are
-        no padding, or to 0 where there are none.
+        For each memory, weights (T, S). A row sums to 1 over the positions that are not padding, or
+        to 0 if all are.
     """
     memories = zip(*attention, strict=True)
     return [
-        np.mean([layer[playlist, :, :tokens].mean(axis=0) for layer in layers], axis=0)  # (T,S)
+        np.mean(
+            [layer[index, :, :num_tokens].mean(axis=0) for layer in layers], axis=0
+        )  # (B, H, T, S) -> (T, S)
         for layers in memories
     ]
 
 
-def looked_at(
+def rank_rows(
     weights: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[str]], words: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """For each modality its rows, those looked at most first: `{"row", "share", "word"}`, the share
-    a mean over all words, the word that for which the row was looked at most.
+) -> dict[str, list[RowAttention]]:
+    """Ranks the rows of each modality by attention, highest first.
 
     Args:
-        weights: (T, S) by modality, see `row_attention`.
-        rows: what each row stands for; those beyond are padding.
+        weights: weights (T, S) by modality, see `mean_attention`.
+        rows: labels of the rows by modality; further rows are padding.
         words: T tokens as text.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    ranked: dict[str, list[RowAttention]] = {}
     for modality, array in weights.items():
-        names = rows[modality]
-        array = np.asarray(array)[:, : len(names)]  # (T,n)
-        share = array.mean(axis=0)  # (n,)
-        found[modality] = [
-            {
-                "row": names[row],
-                "share": round(float(share[row]), 4),
-                "word": words[int(array[:, row].argmax())].strip(),
-            }
-            for row in np.argsort(-share, kind="stable")
+        labels = rows[modality]
+        array = np.asarray(array)[:, : len(labels)]  # (T, n)
+        means = array.mean(axis=0)  # (n,)
+        ranked[modality] = [
+            RowAttention(
+                labels[row],
+                round(float(means[row]), 4),
+                words[int(array[:, row].argmax())].strip(),
+            )
+            for row in np.argsort(-means, kind="stable")
         ]
-    return found
+    return ranked
 
 
 def attention_lines(
-    looked: Mapping[str, Sequence[Mapping[str, Any]]], shown: int = SHOWN
+    ranked: Mapping[str, Sequence[RowAttention]], max_rows: int = MAX_ROWS
 ) -> list[str]:
-    """What `looked_at` found, for people; of each modality so many rows at most."""
+    """Formats the result of `rank_rows` as lines of text, with at most `max_rows` per modality."""
     lines = []
-    for modality, rows in looked.items():
-        lines.append(f"{modality}:" if rows else f"{modality}: nothing to look at")
-        lines += [
-            f"  {row['share']:6.1%}  {row['row']}, at {row['word']!r}" for row in rows[:shown]
-        ]
-        if len(rows) > shown:
-            rest = sum(row["share"] for row in rows[shown:])
-            lines.append(f"  {rest:6.1%}  {len(rows) - shown} others")
+    for modality, rows in ranked.items():
+        lines.append(f"{modality}:" if rows else f"{modality}: no features")
+        lines += [f"  {row.weight:6.1%}  {row.row}, at {row.word!r}" for row in rows[:max_rows]]
+        if len(rows) > max_rows:
+            rest = sum(row.weight for row in rows[max_rows:])
+            lines.append(f"  {rest:6.1%}  {len(rows) - max_rows} others")
     return lines

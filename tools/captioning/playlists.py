@@ -1,33 +1,44 @@
-"""Playlists into captions."""
+"""Captions playlists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effcap.tools.captioning.playlist_attention import looked_at, row_attention
+from effcap.presets import preset_folder, read_config, read_record
+from effcap.tools.captioning.playlist_attention import RowAttention, mean_attention, rank_rows
+from effcap.tools.captioning.results import check_batch_size, load_captioner
+from effcap.tools.features.playlists import (
+    FeatureSources,
+    FeaturizedPlaylists,
+    compute_playlist_features,
+)
 from effcap.trainers.data.playlists.artists import unmask_artists
 from effcap.trainers.data.playlists.caption_formats import (
+    CAPTION_FORMATS,
     CaptionFormat,
+    check_caption_format,
     restore_caption,
     split_caption,
 )
 from effcap.trainers.data.playlists.playlist import Playlist
 from effcap.trainers.data.playlists.playlist_features import (
     PlaylistFeatures,
-    batch_features,
-    longest_rows,
+    max_rows,
+    stack_features,
 )
+from effcap.utils.progress import track
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
     from effcap.captioner import Captioner
-    from effcap.samplers.base import Sampler
+    from effcap.samplers import Sampler
 
-Featured = tuple[Playlist, PlaylistFeatures]
+Ranking = dict[str, list[RowAttention]]  # rows by modality, see `rank_rows`
 
 
 @dataclass(frozen=True)
@@ -35,75 +46,170 @@ class PlaylistCaption:
     """The caption of a playlist.
 
     Attributes:
-        id: of the playlist.
-        text: the caption, with the names of artists, as the data have captions.
-        score: the sampler's.
-        attention: what was looked at, as of `looked_at`; empty where that was not asked for.
+        id: id of the playlist.
+        text: caption in the data's format, with artist names.
+        score: score of the caption by the sampler.
+        attention: attention to the rows of each modality, see `rank_rows`; empty unless requested.
     """
 
     id: str
     text: str
     score: float
-    attention: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    attention: Ranking = field(default_factory=dict)
 
     @property
     def title(self) -> str:
-        """Of a caption with a title; otherwise empty."""
+        """Title in the caption; empty if it has none."""
         return split_caption(self.text)[0]
 
     @property
     def description(self) -> str:
-        """Of a caption with a description; otherwise empty."""
+        """Description in the caption; empty if it has none."""
         return split_caption(self.text)[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the caption as a JSON object, without empty fields."""
+        optional = {
+            "title": self.title,
+            "description": self.description,
+            "attention": {
+                modality: [asdict(row) for row in rows] for modality, rows in self.attention.items()
+            },
+        }
+        present = {name: value for name, value in optional.items() if value}
+        return {"id": self.id, "caption": self.text, "score": self.score, **present}
+
+
+@dataclass(frozen=True)
+class CaptionedPlaylists:
+    """Captions of playlists.
+
+    Attributes:
+        captions: captions of the playlists that have features.
+        skipped: ids of the other playlists, with the reason.
+        notes: lines about missing features of the captioned playlists.
+    """
+
+    captions: list[PlaylistCaption]
+    skipped: list[tuple[str, str]]
+    notes: list[str]
 
 
 def caption_playlists(
-    captioner: Captioner,
-    playlists: Sequence[Featured],
-    sampler: Sampler | None = None,
-    form: CaptionFormat = "as-is",
+    playlists: str | PathLike[str] | Iterable[str | PathLike[str] | Playlist],
+    captioner: Captioner | str | PathLike[str],
+    sampler: str | Sampler = "beam",
+    *,
+    sources: FeatureSources | None = None,
+    caption_format: CaptionFormat | None = None,
     batch_size: int = 8,
     attention: bool = False,
-) -> Iterator[PlaylistCaption]:
-    """Captions playlists, one after the other.
+) -> CaptionedPlaylists:
+    """Captions playlists.
 
     Args:
-        captioner: one of playlists.
-        playlists: with their features, as of `features_of`.
-        sampler: of `effcap.samplers`; `Beam()` by default.
-        form: that the captioner was trained on.
-        batch_size: playlists captioned at once.
-        attention: also tell what was looked at.
+        playlists: JSON files (see `effcap.trainers.data.playlists.read_playlists`) or playlists.
+        captioner: captioner of playlists, or the name or folder of a preset.
+        sampler: sampler, or its name.
+        sources: sources of the features. Modalities without a source are reported in the `notes`
+            of the result.
+        caption_format: format that the captioner was trained on. None takes the one recorded in the
+            preset, or "as-is".
+        batch_size: playlists per batch.
+        attention: also return the attention to tracks, tags and artists.
+
+    Returns:
+        Captions of playlists with features, and ids of skipped playlists with the reason.
+
+    Raises:
+        FileNotFoundError: a file or the preset is missing.
+        ValueError: a file has another structure, the captioner does not take playlists, or no
+            playlist has features.
 
     Example:
-        >>> playlist = read_playlists("playlist.json")[0]
-        >>> tags = TagEmbeddings.from_file("discogs_tags_embeddings.npy")
-        >>> found = features_of(playlist, captioner.encoder.modalities, tags=tags)
-        >>> next(caption_playlists(captioner, [(playlist, found)])).text
+        >>> sources = FeatureSources(tags="discogs_tags_embeddings.npy")
+        >>> captioned = caption_playlists("playlist.json", "runs/playntell", sources=sources)
+        >>> captioned.captions[0].text
+        '<title> Rainy days <description> slow folk songs'
     """
-    rows = longest_rows([features for _, features in playlists])
-    for start in range(0, len(playlists), batch_size):
-        group = playlists[start : start + batch_size]
-        inputs = batch_features([features for _, features in group], rows)
-        best = [options[0] for options in captioner.generate_batch(inputs, sampler, batch_size)]
-        looked = _attention(captioner, inputs, group, best) if attention else [{}] * len(group)
-        for (playlist, _), caption, attended in zip(group, best, looked, strict=True):
-            text = unmask_artists(caption.text, list(playlist.artists))
-            yield PlaylistCaption(playlist.id, restore_caption(text, form), caption.score, attended)
+    check_batch_size(batch_size)
+    caption_format = caption_format or trained_caption_format(captioner)
+    check_caption_format(caption_format)
+    featurized = compute_playlist_features(playlists, playlist_modalities(captioner), sources)
+    results = CaptionedPlaylists([], featurized.skipped, featurized.notes)
+    captioned = _generate(load_captioner(captioner), featurized, sampler, batch_size, attention)
+    for playlist, caption, rows in track(captioned, len(featurized.playlists), "captioning"):
+        text = restore_caption(unmask_artists(caption.text, list(playlist.artists)), caption_format)
+        results.captions.append(PlaylistCaption(playlist.id, text, caption.score, rows))
+    return results
 
 
-def _attention(
+def _generate(
+    captioner: Captioner,
+    featurized: FeaturizedPlaylists,
+    sampler: str | Sampler,
+    batch_size: int,
+    attention: bool,
+) -> Iterator[tuple[Playlist, Caption, Ranking]]:
+    """Yields each playlist with its best caption and the attention to its rows."""
+    num_rows = max_rows(featurized.features)
+    for start in range(0, len(featurized.playlists), batch_size):
+        playlists = featurized.playlists[start : start + batch_size]
+        features = featurized.features[start : start + batch_size]
+        inputs = stack_features(features, num_rows)
+        best = [captions[0] for captions in captioner.generate_batch(inputs, sampler, batch_size)]
+        rankings: list[Ranking] = [{} for _ in playlists]
+        if attention:
+            rankings = _rank_rows(captioner, inputs, features, best)
+        yield from zip(playlists, best, rankings, strict=True)
+
+
+def _rank_rows(
     captioner: Captioner,
     inputs: dict[str, np.ndarray],
-    group: Sequence[Featured],
+    features: Sequence[PlaylistFeatures],
     captions: Sequence[Caption],
-) -> list[dict[str, list[dict[str, Any]]]]:
-    """For each playlist of a batch, what was looked at."""
+) -> list[Ranking]:
+    """Ranks the rows of each playlist of a batch by attention."""
     tokens, layers = captioner.attention(inputs, [caption.tokens for caption in captions])
-    found = []
-    for row, ((_, features), caption) in enumerate(zip(group, captions, strict=True)):
-        written = tokens[row, : len(caption.tokens) + 1]  # with the end of text
-        words = [captioner.tokenizer.decode([token]) or "(end)" for token in written]
-        weights = dict(zip(inputs, row_attention(layers, row, len(words)), strict=True))
-        found.append(looked_at(weights, features.rows, words))
-    return found
+    tokenizer = captioner.tokenizer
+    assert tokenizer is not None  # `attention` requires it
+    rankings = []
+    for index, (playlist, caption) in enumerate(zip(features, captions, strict=True)):
+        ids = tokens[index, : len(caption.tokens) + 1]  # (T,) with the end-of-text token
+        words = [tokenizer.decode([token]) or "(end)" for token in ids]
+        arrays = mean_attention(layers, index, len(words))  # (T, S) for each modality
+        weights = dict(zip(inputs, arrays, strict=True))
+        rankings.append(rank_rows(weights, playlist.rows, words))
+    return rankings
+
+
+def playlist_modalities(captioner: Captioner | str | PathLike[str]) -> dict[str, int]:
+    """Returns the feature dimension by modality of a captioner's inputs, without loading presets.
+
+    Raises:
+        FileNotFoundError: there is no such preset.
+        ValueError: the captioner does not take playlists.
+    """
+    if isinstance(captioner, str | PathLike):
+        encoder = read_config(preset_folder(captioner))["encoder"]
+        modalities, kind = encoder.get("modalities"), encoder.get("kind")
+    else:
+        modalities = getattr(captioner.encoder, "modalities", None)
+        kind = " and ".join(captioner.encoder.input_keys)
+    if not modalities:
+        raise ValueError(
+            "Expected a captioner of playlists, such as one trained by effcap train playlists. "
+            f"Received: {captioner}, a captioner of {kind}"
+        )
+    return dict(modalities)
+
+
+def trained_caption_format(captioner: Captioner | str | PathLike[str]) -> CaptionFormat:
+    """Returns the caption format recorded in a preset; "as-is" if none is."""
+    if isinstance(captioner, str | PathLike):
+        config = read_record(preset_folder(captioner)).get("config") or {}
+        for caption_format in CAPTION_FORMATS:
+            if config.get("format") == caption_format:
+                return caption_format
+    return "as-is"

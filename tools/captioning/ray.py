@@ -1,4 +1,4 @@
-"""Shards captioned by the workers of a Ray cluster, which Ray Data starts, feeds and restarts."""
+"""Captions shards with workers of a Ray cluster, through Ray Data."""
 
 from __future__ import annotations
 
@@ -7,16 +7,54 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from effcap.tools.captioning.parquet import CaptionFolder, ShardCaptions
+from effcap.tools.captioning.shard_captions import caption_each
 
 if TYPE_CHECKING:
-    from effcap.samplers.base import Sampler
+    from effcap.samplers import Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """Options of a Ray cluster.
+
+    Attributes:
+        address: address of the cluster, such as auto or ray://HOST:10001. None takes RAY_ADDRESS,
+            or else starts Ray on this machine.
+        workers: number of Ray workers, each with the model in its memory.
+        gpus_per_worker: GPUs per Ray worker, such as 0.5 for two workers per GPU (default: 1 if the
+            cluster has GPUs).
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    address: str | None = None
+    workers: int = 1
+    gpus_per_worker: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"Expected workers of at least 1. Received: workers={self.workers}")
+        if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
+            raise ValueError(
+                "Expected gpus_per_worker of at least 0. "
+                f"Received: gpus_per_worker={self.gpus_per_worker}"
+            )
 
 
 class ShardCaptioner:
-    """A worker: loads the preset once, then captions whole shards."""
+    """A Ray worker, which loads the preset once and captions whole shards.
+
+    Args:
+        preset: folder of the preset.
+        folder: folder of the captions.
+        sampler: sampler.
+        batch_size: photos per batch.
+    """
 
     def __init__(self, preset: str, folder: CaptionFolder, sampler: Sampler, batch_size: int):
         self.preset, self.folder = preset, folder
@@ -24,7 +62,12 @@ class ShardCaptioner:
         self.captioner: Any = None
 
     def __call__(self, row: dict[str, str]) -> dict[str, Any]:
-        """A shard to what captioning it came to, or under "error" to what all must stop for."""
+        """Captions the shard of a row.
+
+        Returns:
+            The fields of `ShardCaptions`, and under "failure" an error that stops all workers, or
+            "".
+        """
         try:
             if self.captioner is None:
                 # Several workers may share a GPU.
@@ -32,93 +75,82 @@ class ShardCaptioner:
                 from effcap.captioner import Captioner
 
                 self.captioner = Captioner.from_preset(self.preset)
-            from effcap.tools.captioning.shards import caption_into
-
-            work = (self.captioner, [row["shard"]], self.sampler, self.batch_size)
-            (done,) = caption_into(self.folder, *work)
-        except (OSError, ValueError) as error:
-            return {**dataclasses.asdict(ShardCaptions(row["shard"])), "error": str(error)}
-        return {**dataclasses.asdict(done), "error": ""}
+            (result,) = caption_each(
+                [row["shard"]], self.folder, self.captioner, self.sampler, self.batch_size
+            )
+        except (ImportError, OSError, ValueError) as error:
+            return {**dataclasses.asdict(ShardCaptions(row["shard"])), "failure": str(error)}
+        return {**dataclasses.asdict(result), "failure": ""}
 
 
 def caption_on_ray(
-    preset: str | os.PathLike,
     shards: Sequence[str],
     folder: CaptionFolder,
+    preset: str | os.PathLike,
     sampler: Sampler,
-    batch_size: int = 8,
-    address: str | None = None,
-    workers: int = 1,
-    gpus_per_worker: float | None = None,
+    batch_size: int,
+    options: RayOptions,
 ) -> Iterator[ShardCaptions]:
-    """Captions shards as `effcap.tools.caption_shards` does, by the workers of a Ray cluster.
+    """Captions shards with the workers of a Ray cluster.
 
-    Each worker takes a shard when it has done the one before. Where one dies, Ray starts another,
-    which does the shard again from its beginning; what is written stays.
+    Each worker takes the next shard when it has finished one. If a worker dies, Ray starts another,
+    which repeats its shard from the beginning.
 
     Args:
-        preset: folder that every worker can read; so must be the shards.
-        shards: absolute paths and URLs; those not captioned yet, see `CaptionFolder.find`.
-        folder: prepared; every worker can write to it.
-        sampler: of `effcap.samplers`.
-        batch_size: photos captioned at once.
-        address: of the cluster, as `ray.init` takes it; by default that in RAY_ADDRESS, or else
-            this machine alone.
-        workers: how many there are, each with the model in its memory.
-        gpus_per_worker: a part such as 0.5 lets workers share one; by default 1 where the cluster
-            has any, else 0.
+        shards: absolute paths and URLs that every worker can read.
+        folder: folder of the captions, prepared; every worker can write to it.
+        preset: folder of the preset, which every worker can read.
+        sampler: sampler.
+        batch_size: photos per batch.
+        options: options of the cluster.
 
-    Returns:
-        What it came to for each shard, as they are done, in any order.
+    Yields:
+        The result of each shard as soon as it is finished, in any order.
 
     Raises:
-        ValueError: without Ray, or for a preset or captions that cannot be used.
-        OSError: when the cluster cannot be reached, or captions cannot be written.
+        ImportError: Ray is not installed.
+        ValueError: the preset or the captions cannot be used.
+        OSError: the cluster cannot be reached, or captions cannot be written.
     """
-    if workers < 1:
-        raise ValueError(f"Expected at least 1 worker. Received: workers={workers}")
-    if gpus_per_worker is not None and gpus_per_worker < 0:
-        raise ValueError(
-            f"Expected 0 or more GPUs per worker. Received: gpus_per_worker={gpus_per_worker}"
-        )
     try:
         import ray.data
         import ray.exceptions
     except ImportError:
-        raise ValueError(
-            "Expected the package ray[data] (pip install 'effcap[ray]'). Received: none"
+        raise ImportError(
+            "Captioning on a Ray cluster requires Ray: pip install 'effcap[ray]'"
         ) from None
     with ExitStack() as stack:
         if not ray.is_initialized():
             try:
-                ray.init(address, log_to_driver=False, logging_level="error")
+                ray.init(options.address, log_to_driver=False, logging_level="error")
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise OSError(
-                    f"Expected a Ray cluster at {address or 'this machine'}. Received: {error}"
+                    f"Cannot connect to Ray at {options.address or 'this machine'}: {error}"
                 ) from error
             stack.callback(ray.shutdown)
-        if gpus_per_worker is None:
-            gpus_per_worker = 1 if ray.cluster_resources().get("GPU") else 0
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells what it does, at length
+        num_gpus = options.gpus_per_worker
+        if num_gpus is None:
+            num_gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # hides lengthy progress messages
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # the caller draws one
+        context.enable_progress_bars = False  # the caller shows one
         rows = ray.data.from_items(
             [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
         ).map(
             ShardCaptioner,
             fn_constructor_args=(os.path.abspath(preset), folder, sampler, batch_size),
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(shards))),
-            num_gpus=gpus_per_worker,
+            compute=ray.data.ActorPoolStrategy(size=min(options.workers, len(shards))),
+            num_gpus=num_gpus,
         )
         try:
-            # Read ahead, a result would be held back until the next one is there.
+            # Prefetching would delay each result until the next one is finished.
             for table in rows.iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
             ):
                 for row in table.to_pylist():
-                    error = row.pop("error")
-                    if error:
-                        raise ValueError(error)
+                    failure = row.pop("failure")
+                    if failure:
+                        raise ValueError(failure)
                     yield ShardCaptions(**row)
         except ray.exceptions.RayError as error:
-            raise OSError(f"Expected Ray's workers to do their work. Received: {error}") from error
+            raise OSError(f"Ray stopped with an error: {error}") from error

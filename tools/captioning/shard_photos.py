@@ -1,11 +1,11 @@
-"""The photos of shards as batches of pixels, read and decoded in threads ahead of their use."""
+"""Reads the photos of shards in batches, decoded and prefetched in threads."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -14,15 +14,15 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from effcap.images import IMAGE_SUFFIXES, LARGEST_FILE, Fit, UnreadablePhoto, load_photo
-from effcap.trainers.data.shards.tar import Member, TarWalk, open_shard
-from effcap.trainers.data.truncated_jpeg import ends_early
+from effcap.trainers.data.shards.tar import TarMember, TarReader, open_shard
+from effcap.trainers.data.truncated_jpeg import TRUNCATED, ends_early
 
-BATCHES_AHEAD = 2
+PREFETCHED_BATCHES = 2
 Item = TypeVar("Item")
 
 
 class ShardPhoto(NamedTuple):
-    """A photo of a shard: the bytes of its file, or the reason why there are none."""
+    """A photo of a shard: the bytes of its file, or the error if it cannot be read."""
 
     key: str
     data: bytes
@@ -31,13 +31,13 @@ class ShardPhoto(NamedTuple):
 
 @dataclass(frozen=True)
 class PhotoBatch:
-    """Photos that follow each other in a shard.
+    """Consecutive photos of a shard, N of which can be read.
 
     Attributes:
-        keys: of all photos, N of which can be read.
-        errors: why a photo cannot be read, for each key; empty where it can.
-        images: (N,h,w,3) uint8, those that can be read.
-        position: bytes of the tar up to the end of the last photo.
+        keys: keys of all photos.
+        errors: for each key, why the photo cannot be read, or "".
+        images: (N, h, w, 3) uint8, the photos that can be read.
+        position: number of bytes of the tar read so far.
     """
 
     keys: list[str]
@@ -48,50 +48,49 @@ class PhotoBatch:
 
 @dataclass(frozen=True)
 class ShardEnd:
-    """All photos of a shard were given.
+    """The end of a shard, after all its batches.
 
     Attributes:
         shard: path or URL.
-        tar_bytes: its size.
-        note: what is wrong with the tar behind the photos; empty for a whole one.
-        problem: why it could not be read to its end, so that the photos given are not all.
+        tar_bytes: size of the tar.
+        damage: what is wrong with the tar after the last photo, or "".
+        error: why the shard could not be read to its end, or "".
     """
 
     shard: str
     tar_bytes: int = 0
-    note: str = ""
-    problem: str = ""
+    damage: str = ""
+    error: str = ""
 
 
 def read_batches(
     shards: Sequence[str], image_size: tuple[int, int], fit: Fit, batch_size: int
 ) -> Iterator[PhotoBatch | ShardEnd]:
-    """The photos of one shard after the other.
+    """Yields the batches of each shard, followed by its `ShardEnd`.
 
     Args:
         shards: paths and URLs.
         image_size: (height, width) in pixels.
-        fit: as in `load_photo`.
-        batch_size: N, the photos in a batch that can be read; fewer only in a shard's last.
-
-    Returns:
-        The batches of a shard, then its `ShardEnd`.
+        fit: see `effcap.images.load_photo`.
+        batch_size: number N of readable photos in a batch; only the last one of a shard has fewer.
     """
 
     def decode(photo: ShardPhoto) -> np.ndarray | str:
         if photo.error:
             return photo.error
         try:
-            pixels = load_photo(photo.data, image_size, fit)  # (h,w,3)
+            pixels = load_photo(photo.data, image_size, fit)  # (h, w, 3)
         except UnreadablePhoto as error:
             return error.reason
         if ends_early(photo.data, pixels):
-            return "truncated: its data end before the picture does"
+            return TRUNCATED
         return pixels
 
-    def batches(photos: Iterator[ShardPhoto], walk: TarWalk) -> Iterator[PhotoBatch]:
+    def batches(photos: Iterator[ShardPhoto], reader: TarReader) -> Iterator[PhotoBatch]:
         while True:
-            keys, errors, images = [], [], []
+            keys: list[str] = []
+            errors: list[str] = []
+            images: list[np.ndarray] = []
             while group := list(islice(photos, batch_size - len(images))):
                 for photo, decoded in zip(group, pool.map(decode, group), strict=True):
                     keys.append(photo.key)
@@ -101,74 +100,74 @@ def read_batches(
             if not keys:
                 return
             stacked = np.stack(images) if images else np.empty((0, *image_size, 3), np.uint8)
-            yield PhotoBatch(keys, errors, stacked, walk.size)  # images (N,h,w,3)
+            yield PhotoBatch(keys, errors, stacked, reader.size)  # images (N, h, w, 3)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for shard in shards:
             try:
                 with open_shard(shard) as file:
-                    walk = TarWalk(file)
-                    yield from batches(read_photos(walk), walk)
-                yield ShardEnd(shard, walk.size, walk.note)
+                    reader = TarReader(file)
+                    yield from batches(read_photos(reader), reader)
+                yield ShardEnd(shard, reader.size, reader.damage)
             except (OSError, ValueError) as error:
-                yield ShardEnd(shard, problem=str(error))
+                yield ShardEnd(shard, error=str(error))
 
 
-def read_photos(walk: TarWalk) -> Iterator[ShardPhoto]:
-    """The photo of each sample of a tar, in their order; samples without a photo are passed over.
+def read_photos(reader: TarReader) -> Iterator[ShardPhoto]:
+    """Yields the photo of each sample of a tar in order; samples without a photo are skipped.
 
-    A sample is the members whose names differ in the last suffix alone. Of several photos side by
-    side, that with the first suffix in IMAGE_SUFFIXES counts. A name that comes again is an error.
+    A sample is the members whose names differ only in the last suffix. Of several adjacent photos,
+    the one whose suffix is first in IMAGE_SUFFIXES is used. A repeated name is an error.
     """
-    seen: dict[str, list[str]] = {}  # suffixes by key
+    suffixes_by_key: dict[str, list[str]] = {}
     photo, suffix = None, ""
-    for member in walk:
+    for member in reader:
         path = PurePosixPath(member.name)
-        other = path.suffix.lower()
-        if other not in IMAGE_SUFFIXES or member.kind == "other":
+        new_suffix = path.suffix.lower()
+        if new_suffix not in IMAGE_SUFFIXES or member.kind == "other":
             continue
         key = member.name.removesuffix(path.suffix)
-        suffixes = seen.setdefault(key, [])
-        again = other in suffixes
-        if photo is not None and (again or photo.key != key):
+        suffixes = suffixes_by_key.setdefault(key, [])
+        is_repeated = new_suffix in suffixes
+        if photo is not None and (is_repeated or photo.key != key):
             yield photo
             photo = None
-        if again:
-            yield ShardPhoto(key, b"", f"{path.name} is there more than once")
+        if is_repeated:
+            yield ShardPhoto(key, b"", f"{path.name} occurs more than once")
             continue
-        suffixes.append(other)
+        suffixes.append(new_suffix)
         is_first = len(suffixes) == 1
-        if is_first or (photo is not None and _before(other, suffix)):
-            photo, suffix = _read(walk, member, key), other
+        if is_first or (photo is not None and _precedes(new_suffix, suffix)):
+            photo, suffix = _read(reader, member, key), new_suffix
     if photo is not None:
         yield photo
 
 
-def _before(suffix: str, other: str) -> bool:
+def _precedes(suffix: str, other: str) -> bool:
     return IMAGE_SUFFIXES.index(suffix) < IMAGE_SUFFIXES.index(other)
 
 
-def _read(walk: TarWalk, member: Member, key: str) -> ShardPhoto:
+def _read(reader: TarReader, member: TarMember, key: str) -> ShardPhoto:
     if member.kind != "file":
-        return ShardPhoto(key, b"", f"{member.name} is a {member.kind}, no file of its own")
+        return ShardPhoto(key, b"", f"{member.name} is a {member.kind}, not a regular file")
     if member.size > LARGEST_FILE:
         return ShardPhoto(key, b"", f"{member.name} is too large: {member.size} bytes")
-    data = walk.read()
+    data = reader.read()
     if data is None:
         return ShardPhoto(key, b"", f"the shard ends within {member.name}")
     return ShardPhoto(key, data)
 
 
-def ahead(items: Iterable[Item], count: int = BATCHES_AHEAD) -> Iterator[Item]:
-    """`items`, up to `count` of them made in a thread while an earlier one is used."""
+def prefetch(items: Iterable[Item], count: int = PREFETCHED_BATCHES) -> Iterator[Item]:
+    """Yields `items`, up to `count` of them made in a thread while an earlier one is used."""
     items = iter(items)
     thread = ThreadPoolExecutor(1)
-    waiting: deque = deque()
+    pending: deque[Future[Item | None]] = deque()
     try:
         while True:
-            while len(waiting) < count:
-                waiting.append(thread.submit(next, items, None))
-            item = waiting.popleft().result()
+            while len(pending) < count:
+                pending.append(thread.submit(next, items, None))
+            item = pending.popleft().result()
             if item is None:
                 return
             yield item

@@ -1,133 +1,129 @@
-"""Shards captioned into a folder of Parquet files, in pieces that need not be done at once."""
+"""Captions the photos of webdataset shards to a folder of Parquet files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effcap.generation import pad_rows
-from effcap.samplers import Beam
-from effcap.tools.captioning.parquet import CaptionFolder, Row, ShardCaptions, located
-from effcap.tools.captioning.shard_photos import PhotoBatch, ahead, read_batches
-from effcap.trainers.data.shards.check import steps
-from effcap.trainers.data.shards.shard_index import is_remote
+from effcap.presets import preset_folder
+from effcap.tools.captioning.parquet import CaptionFolder, ShardCaptions, locate, preset_id
+from effcap.tools.captioning.ray import RayOptions, caption_on_ray
+from effcap.tools.captioning.results import DEFAULT_PRESET, check_batch_size, load_captioner
+from effcap.tools.captioning.shard_captions import caption_each
+from effcap.tools.shards.shard_progress import ShardProgress
+from effcap.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-    from effcap.samplers.base import Sampler
-
-Advance = Callable[[int, int], None]
+    from effcap.samplers import Sampler
 
 
 def caption_shards(
-    captioner: Captioner,
     shards: Sequence[str],
     out: str | PathLike,
-    model: str,
-    sampler: Sampler | None = None,
+    captioner: Captioner | str | PathLike = DEFAULT_PRESET,
+    sampler: str | Sampler = "beam",
+    *,
     batch_size: int = 8,
-    advance: Advance | None = None,
+    model: str | None = None,
+    ray: RayOptions | None = None,
 ) -> list[ShardCaptions]:
-    """Captions every photo in webdataset shards, whatever captions it has.
+    """Captions every photo in webdataset shards, with a progress bar.
 
-    The captions of NAME.tar are written to NAME.parquet in `out`, whole or not at all, with the
-    columns shard (absolute path or URL), key (the photo's name in the tar without its suffix),
-    caption, score, and error: why a photo has no caption, or, without a key, what is wrong with the
-    shard. Shards captioned earlier are passed over, so that a run that was broken off goes on, and
-    any number of processes can write into one folder, each its own shards.
+    The captions of NAME.tar are written to NAME.parquet in `out`, atomically, with the columns
+    shard (absolute path or URL), key (the photo's name in the tar without suffix), caption, score
+    and error (why a photo has no caption; without a key, damage of the shard). Shards captioned
+    earlier are skipped, so that an interrupted call can be repeated, and several processes can
+    write different shards to the same folder.
 
     Args:
-        captioner: takes photos.
-        shards: paths and URLs, as `effcap.trainers.data.shards.find_shards` gives them.
-        out: folder; made if missing.
-        model: the captioner's name in the results. A folder has captions of one model and sampler.
-        sampler: `Beam()` by default. A `Nucleus` without a seed writes other captions each time.
-        batch_size: photos captioned at once.
-        advance: called after every batch with how much was done since, out of the `steps` of all
-            shards not captioned earlier, and how many photos that was.
+        shards: paths and URLs, such as `find_shards` returns.
+        out: folder of the captions, created if missing. It holds captions of one model and sampler.
+        captioner: captioner of photos, or the name or folder of a preset.
+        sampler: sampler, or its name. A `Nucleus` without a seed gives other captions each time.
+        batch_size: photos per batch.
+        model: name of the captioner in the results. By default the name of the preset with a hash
+            of its files; required if `captioner` is a `Captioner`.
+        ray: options of a Ray cluster that captions the shards; None captions them in this process.
 
     Returns:
-        What it came to, for each shard. A shard that cannot be read, of which nothing is written,
-        is told there, too.
+        The result of each shard, in their order. A shard that cannot be read has an `error` and no
+        file.
 
     Raises:
-        ValueError: for a captioner that takes something else than photos, or a folder with captions
-            of another model, sampler or shard of the same name.
-        OSError: when captions cannot be written.
+        FileNotFoundError: there is no such preset.
+        ValueError: the captioner takes other inputs, an option is out of range, or the folder holds
+            captions of another model, sampler or shard with the same name.
+        OSError: captions cannot be written, or the Ray cluster cannot be reached.
+        ImportError: pyarrow, or webdataset for remote shards, or Ray is not installed.
 
     Example:
-        >>> captioner = effcap.Captioner.from_preset("flickr8k-lite0")
-        >>> effcap.tools.caption_shards(captioner, ["00000.tar"], "captions.parquet", "lite0")
+        >>> shards = find_shards("cc12m/{00000..01242}.tar")
+        >>> results = effcap.tools.caption_shards(shards, "captions.parquet", "flickr8k-lite0")
     """
-    sampler = sampler or Beam()
-    folder = CaptionFolder(Path(out), model, repr(sampler))
+    from effcap import samplers
+
+    check_batch_size(batch_size)
+    sampler = samplers.get(sampler)
+    preset = preset_folder(captioner) if isinstance(captioner, str | PathLike) else None
+    if ray is not None and preset is None:
+        raise ValueError("A Ray cluster requires a preset as captioner, which each worker loads")
+    if model is None:
+        if preset is None:
+            raise ValueError("A Captioner requires model, its name in the results")
+        model = preset_id(preset)
+    folder = CaptionFolder(Path(out).absolute(), model, repr(sampler))
     folder.prepare()
-    shards = [located(shard) for shard in shards]
-    found = folder.find(shards)
-    pending = [shard for shard in shards if shard not in found]
-    for done in caption_into(folder, captioner, pending, sampler, batch_size, advance):
-        found[done.shard] = done
-    return [found[shard] for shard in shards]
+    locations = [locate(shard) for shard in shards]
+    results = folder.find(locations)
+    pending = [shard for shard in locations if shard not in results]
+    if pending and ray is not None and preset is not None:
+        new = caption_on_ray(pending, folder, preset, sampler, batch_size, ray)
+        results |= _track_shards(new, len(pending))
+    elif pending:
+        captioner = load_captioner(captioner)
+        results |= _caption_here(pending, folder, captioner, sampler, batch_size)
+    return [results[shard] for shard in locations]
 
 
-def caption_into(
+def _caption_here(
+    shards: Sequence[str],
     folder: CaptionFolder,
     captioner: Captioner,
-    shards: Sequence[str],
     sampler: Sampler,
     batch_size: int,
-    advance: Advance | None = None,
-) -> Iterator[ShardCaptions]:
-    """As `caption_shards`, one by one, into a folder prepared for that model and sampler.
+) -> dict[str, ShardCaptions]:
+    """Captions shards in this process and returns the results by shard."""
+    speed = _Speed()
+    with ShardProgress("captioning shards", shards) as progress:
 
-    Captions there of these shards are replaced.
-    """
-    encoder = captioner.encoder
-    if "images" not in encoder.input_keys:
-        raise ValueError(
-            f"Expected a captioner of photos. Received: one of {', '.join(encoder.input_keys)}"
-        )
-    if batch_size < 1:
-        raise ValueError(f"Expected batch_size of at least 1. Received: batch_size={batch_size}")
-    advance = advance or (lambda count, photos: None)
-    rows: list[Row] = []
-    done = 0  # steps of this shard
-    waiting = iter(shards)
-    shard = next(waiting, "")
-    for item in ahead(read_batches(shards, encoder.image_size, encoder.fit, batch_size)):
-        if isinstance(item, PhotoBatch):
-            rows += caption_batch(captioner, item, sampler, batch_size)
-            before, done = done, 0 if is_remote(shard) else min(item.position, steps(shard))
-            advance(done - before, len(item.keys))
-            continue
-        if item.problem:
-            yield ShardCaptions(shard, problem=item.problem)
-        else:
-            yield folder.write(shard, rows, item.tar_bytes, item.note)
-        advance(steps(shard) - done, 0)
-        rows, done, shard = [], 0, next(waiting, "")
+        def advance(steps: int, num_photos: int) -> None:
+            progress.advance(steps, speed.update(num_photos))
+
+        results = caption_each(shards, folder, captioner, sampler, batch_size, advance)
+        return {result.shard: result for result in results}
 
 
-def caption_batch(
-    captioner: Captioner, batch: PhotoBatch, sampler: Sampler, batch_size: int
-) -> list[Row]:
-    """The rows of a batch, in the order of its keys.
+def _track_shards(results: Iterator[ShardCaptions], total: int) -> dict[str, ShardCaptions]:
+    """Collects results by shard, with a progress bar over shards."""
+    results_by_shard, speed = {}, _Speed()
+    with ProgressBar("captioning shards", total) as bar:
+        for result in results:
+            results_by_shard[result.shard] = result
+            bar.advance(speed.update(result.num_captions + result.num_unreadable))
+    return results_by_shard
 
-    Every batch is brought to one size, so that captions do not depend on what came before.
-    """
-    images = batch.images  # (N,h,w,3)
-    best = []
-    if len(images):
-        inputs = {"images": pad_rows(images, batch_size)}  # (B,h,w,3)
-        best = [options[0] for options in captioner.generate_batch(inputs, sampler)[: len(images)]]
-    captions = iter(best)
-    rows = []
-    for key, error in zip(batch.keys, batch.errors, strict=True):
-        if error:
-            rows.append(Row(key, error=error))
-        else:
-            caption = next(captions)
-            rows.append(Row(key, caption.text, caption.score))
-    return rows
+
+class _Speed:
+    """Photos per second since the start."""
+
+    def __init__(self) -> None:
+        self.num_photos, self.start = 0, time.monotonic()
+
+    def update(self, num_photos: int) -> str:
+        """Adds photos and returns the speed as text."""
+        self.num_photos += num_photos
+        return f"{self.num_photos / (time.monotonic() - self.start):.1f} photos/s"

@@ -1,6 +1,6 @@
-"""The command line `effcap`.
+"""The command line `effcap`, one module per command. May use all packages.
 
-Parsing needs nothing heavy: TensorFlow is imported by a command only when it starts its work.
+Arguments are parsed without importing Keras or TensorFlow, which take seconds to import.
 """
 
 from effcap.tools.cli.main import main

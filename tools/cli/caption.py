@@ -1,12 +1,15 @@
-"""`effcap caption`: photos into captions."""
+"""`effcap caption`: captions photos, shards, region features or playlists."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from effcap.tools.captioning.results import DEFAULT_PRESET, model_name
 from effcap.tools.cli.caption_playlists import (
     add_playlists,
     check_playlist_options,
@@ -18,48 +21,38 @@ from effcap.tools.cli.caption_regions import (
     run_regions,
 )
 from effcap.tools.cli.caption_shards import add_shards, check_options, run_shards
-from effcap.tools.cli.captioning import (
-    DEFAULT_PRESET,
-    add_sampling,
-    caption_photos,
-    model_name,
-    sampler_fields,
-    write_captions,
-)
+from effcap.tools.cli.outputs import check_file, print_skipped, write_captions
 from effcap.tools.cli.parsing import add_config
+from effcap.tools.cli.sampling import add_sampling, make_sampler, sampler_fields
 from effcap.tools.cli.terminal import start_keras
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds `caption`."""
-    parser = commands.add_parser(
-        "caption",
-        help="caption photos, or playlists",
-        description="Captions photos, all photos in webdataset shards, or playlists. Captions of "
-        "photos and playlists go to stdout, or with --out into a file; those of shards into a "
-        "folder of Parquet files.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `effcap caption`."""
+    parser.description = (
+        "Captions photos, webdataset shards, region features or playlists. Captions are printed, "
+        "or written to --out; those of shards are Parquet files in a folder."
     )
-    parser.set_defaults(run=run, parser=parser)
     parser.add_argument(
         "photos", nargs="*", metavar="PHOTO", help="file, folder, or pattern in quotes"
     )
     parser.add_argument(
-        "--model", default=DEFAULT_PRESET, metavar="PRESET", help="folder or name of a preset"
+        "--model", default=DEFAULT_PRESET, metavar="PRESET", help="name or folder of a preset"
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="write photos, captions and scores as JSON; with --shards, a folder",
+        help="JSON file of captions and scores to write; with --shards, a folder",
     )
     parser.add_argument(
-        "--page", type=Path, metavar="FILE", help="write photos and captions as HTML"
+        "--page", type=Path, metavar="FILE", help="HTML page of photos and captions to write"
     )
     parser.add_argument(
         "--beside",
         type=Path,
         metavar="FILE",
-        help="captions written earlier by --out, shown beside these on the page",
+        help="file of an earlier --out, whose captions the page shows for comparison",
     )
     add_config(parser)
     add_shards(parser)
@@ -75,13 +68,16 @@ def run(arguments: argparse.Namespace) -> None:
     check_playlist_options(arguments)
     if arguments.shards:
         run_shards(arguments)
-        return
-    if arguments.features:
+    elif arguments.features:
         run_regions(arguments)
-        return
-    if arguments.playlist:
+    elif arguments.playlist:
         run_playlists(arguments)
-        return
+    else:
+        run_photos(arguments)
+
+
+def run_photos(arguments: argparse.Namespace) -> None:
+    """Runs `effcap caption PHOTO ...`."""
     if not arguments.photos:
         arguments.parser.error(
             "the following arguments are required: PHOTO, --shards, --features or --playlist"
@@ -89,66 +85,76 @@ def run(arguments: argparse.Namespace) -> None:
     from effcap.presets import preset_folder
     from effcap.utils.find_files import find_photos
 
-    for path in (arguments.out, arguments.page):
-        if path is not None and path.is_dir():
-            raise IsADirectoryError(f"Expected a file to write. Received: {path}, a folder")
+    check_file(arguments.out, "--out")
+    check_file(arguments.page, "--page")
     if arguments.beside and not arguments.page:
-        raise ValueError("Expected --page FILE with --beside. Received: --beside alone")
-    fields = sampler_fields(arguments)
+        raise ValueError("--beside requires --page")
+    sampler_fields(arguments)  # reports errors before Keras is imported
     preset = preset_folder(arguments.model)
     paths = find_photos(arguments.photos)
-    earlier = read_captions(arguments.beside) if arguments.beside else None
+    earlier = read_earlier_captions(arguments.beside) if arguments.beside else None
     start_keras()
-    from effcap import samplers
-    from effcap.captioner import Captioner
+    from effcap.tools.captioning.photos import caption_folder
 
-    sampler = samplers.get(arguments.sampler, **fields)
-    captioner = Captioner.from_preset(preset)
-    results = [
-        {"image": str(path), "caption": options[0].text, "score": options[0].score}
-        for path, options in caption_photos(captioner, paths, sampler, arguments.batch_size)
+    results = caption_folder(
+        paths, preset, make_sampler(arguments), batch_size=arguments.batch_size
+    )
+    entries = [
+        {"image": str(path), "caption": captions[0].text, "score": captions[0].score}
+        for path, captions in results.captions
     ]
-    write(arguments, results, earlier)
+    write(arguments, entries, earlier)
+    print_skipped(results.skipped, len(paths), "cannot be read")
 
 
-def write(arguments: argparse.Namespace, results: list[dict], earlier: dict | None) -> None:
-    """Writes what was asked for; captions go to stdout where no JSON was asked for."""
-    from effcap.utils.progress import say
+def write(
+    arguments: argparse.Namespace,
+    entries: Sequence[dict[str, Any]],
+    earlier: Mapping[str, tuple[str, float]] | None,
+) -> None:
+    """Writes captions to --out or prints them, and writes the page."""
+    from effcap.utils.progress import print_line
 
     if arguments.out:
-        write_captions(arguments.out, results)
+        write_captions(arguments.out, entries)
     else:
-        for result in results:
-            print(f"{result['image']}\t{result['caption']}")
+        for entry in entries:
+            print(f"{entry['image']}\t{entry['caption']}")
     if arguments.page:
         from effcap.tools.reports.page import write_page
 
-        columns = page_columns(arguments, results, earlier)
-        write_page(arguments.page, [result["image"] for result in results], columns)
-        say(f"page: {arguments.page}")
+        columns = page_columns(arguments, entries, earlier)
+        write_page(arguments.page, [entry["image"] for entry in entries], columns)
+        print_line(f"page: {arguments.page}")
 
 
 def page_columns(
-    arguments: argparse.Namespace, results: list[dict], earlier: dict | None
-) -> dict[str, list]:
-    """The page's columns: the earlier captions by their file's name, then the new ones."""
-    scored = [(result["caption"], result["score"]) for result in results]
+    arguments: argparse.Namespace,
+    entries: Sequence[dict[str, Any]],
+    earlier: Mapping[str, tuple[str, float]] | None,
+) -> dict[str, list[Any]]:
+    """Returns the columns of the page: earlier captions, named after their file, and new ones."""
+    scored = [(entry["caption"], entry["score"]) for entry in entries]
     if earlier is None:
         return {model_name(arguments.model): scored}
-    before = [earlier.get(os.path.abspath(result["image"])) for result in results]
+    before = [earlier.get(os.path.abspath(entry["image"])) for entry in entries]
     if not any(before):
         raise ValueError(
-            f"Expected captions of these photos in {arguments.beside}. Received: of others, such "
-            f"as {next(iter(earlier), 'none')}"
+            f"Expected captions of these photos in {arguments.beside}. Received: captions of "
+            f"others, such as {next(iter(earlier), 'none')}"
         )
     names = [arguments.beside.stem, arguments.out.stem if arguments.out else "now"]
     if names[0] == names[1]:
-        names = [str(arguments.beside), str(arguments.out or "these")]
+        names = [str(arguments.beside), str(arguments.out or "now")]
     return dict(zip(names, (before, scored), strict=True))
 
 
-def read_captions(path: Path) -> dict[str, tuple[str, float]]:
-    """(caption, score) by photo from a file that `--out` wrote."""
+def read_earlier_captions(path: Path) -> dict[str, tuple[str, float]]:
+    """Reads (caption, score) by absolute path of the photo from a file written by --out.
+
+    Raises:
+        ValueError: the file has another format.
+    """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return {

@@ -1,4 +1,4 @@
-"""`effcap convert`: published weights into a preset."""
+"""`effcap convert`: converts published weights to a preset."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effcap.tools.cli.parsing import add_config
+from effcap.config import SECTIONS
+from effcap.tools.cli.options import option_flag
+from effcap.tools.cli.parsing import add_config, add_settings, parse_sections
 from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds `convert`."""
-    parser = commands.add_parser(
-        "convert",
-        help="make a preset of published weights",
-        description="Makes a captioner's preset of a GPT-2: OpenAI's TensorFlow checkpoint, or "
-        "Hugging Face's folder with model.safetensors, pytorch_model.bin or tf_model.h5. It "
-        "writes what the GPT-2 writes, until it is trained: effcap train csv --model PRESET. "
-        "Or of VisualGPT's or PlayNTell's weights, a .pth file: a whole captioner of regions or "
-        "playlists.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `effcap convert`."""
+    parser.description = (
+        "Converts published weights to a preset: the folder of a GPT-2, as OpenAI's TensorFlow "
+        "checkpoint or Hugging Face's model.safetensors, pytorch_model.bin or tf_model.h5; or a "
+        ".pth file of VisualGPT or PlayNTell, which is a whole captioner. A converted GPT-2 "
+        "generates the same text as before until it is trained: effcap train csv --model PRESET."
     )
-    parser.set_defaults(run=run, parser=parser)
     parser.add_argument(
         "weights", type=Path, metavar="FOLDER|FILE", help="folder of a GPT-2, or a .pth file"
     )
@@ -32,85 +30,80 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--model",
         metavar="VARIANT",
-        help="variant that everything but the decoder's sizes is taken from (the one of the "
-        "GPT-2's size if not given); only with a folder",
+        help="variant for everything but the decoder's sizes; only with a folder (default: the "
+        "variant of the GPT-2's size)",
     )
-    parser.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a hyperparameter, such as decoder.fusion.tau=0.2, which no .pth file tells",
+    add_settings(
+        parser, "decoder.fusion.tau=0.2", note=", for values that a .pth file does not record"
     )
     parser.add_argument(
         "--tokenizer",
         type=Path,
         metavar="DIR",
-        help="folder of the tokenizer (FOLDER if not given); a .pth file has none, and without "
-        "one the preset has none",
+        help="folder of the tokenizer (default: FOLDER; none with a .pth file)",
     )
     parser.add_argument(
         "--backbone-weights",
         metavar="imagenet|none|FILE",
-        help="weights of the backbone (imagenet if not given); only with a folder",
+        help="weights of the backbone; only with a folder (default: imagenet)",
     )
     parser.add_argument(
         "--dtype",
         choices=("float32", "float16"),
         default="float32",
-        help="how the preset stores weights",
+        help="type of the stored weights",
     )
     add_config(parser)
+    parser.epilog = "`effcap list VARIANT` lists the settings of encoder and decoder for --set."
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap convert`."""
     preset = arguments.preset
     if preset.exists() and not (preset.is_dir() and next(preset.iterdir(), None) is None):
-        raise FileExistsError(f"Expected a new folder for the preset. Received: {preset}")
+        raise FileExistsError(f"The folder {preset} exists and is not empty; choose another folder")
     convert = convert_published if arguments.weights.is_file() else convert_gpt2
-    captioner, loaded = convert(arguments)
-    from effcap.utils.progress import say
+    captioner, message = convert(arguments)
+    from effcap.utils.progress import print_line
 
     captioner.save_to_preset(preset, arguments.dtype)
-    say(f"{loaded}, in a captioner of {captioner.count_params() / 1e6:.1f} M")
-    say(f"preset: {preset} ({arguments.dtype})")
+    print_line(f"{message}, in a captioner of {captioner.count_params() / 1e6:.1f} M")
+    print_line(f"preset: {preset} ({arguments.dtype})")
 
 
 def convert_gpt2(arguments: argparse.Namespace) -> tuple[Captioner, str]:
-    """A captioner with the GPT-2 of a folder, and a line about it."""
-    from effcap.tokenizers.tokenizer import Tokenizer
+    """Returns a captioner with the GPT-2 of a folder, and a message."""
+    from effcap.tokenizers import Tokenizer
     from effcap.weights.backbone_weights import check_backbone_weights
-    from effcap.weights.gpt2.assemble import captioner_hparams, gpt2_captioner
+    from effcap.weights.gpt2 import captioner_hparams, gpt2_captioner
     from effcap.weights.gpt2.formats import find_format
 
     folder = arguments.weights
     find_format(folder)
     check_backbone_weights(arguments.backbone_weights)
     tokenizer = Tokenizer.from_folder(arguments.tokenizer or folder)
-    hparams = captioner_hparams(folder, tokenizer, arguments.model, arguments.set)
+    overrides = parse_sections(arguments.set, SECTIONS)
+    hparams = captioner_hparams(folder, tokenizer, arguments.model, overrides)
     start_keras()
     return gpt2_captioner(folder, hparams, tokenizer, arguments.backbone_weights)
 
 
 def convert_published(arguments: argparse.Namespace) -> tuple[Captioner, str]:
-    """The captioner of a .pth file, and a line about it."""
-    from effcap.tokenizers.tokenizer import Tokenizer
+    """Returns the captioner of a .pth file, and a message."""
+    from effcap.tokenizers import Tokenizer
     from effcap.weights.published import load_published, open_published, published_hparams
 
     for name in ("model", "backbone_weights"):
         if getattr(arguments, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"Expected no {option} with a .pth file. Received: {option}")
-    variant, file = open_published(arguments.weights)
+            raise ValueError(f"{option_flag(name)} cannot be used with a .pth file")
+    system, file = open_published(arguments.weights)
     tokenizer = Tokenizer.from_folder(arguments.tokenizer) if arguments.tokenizer else None
-    hparams = published_hparams(variant, file, arguments.set)
+    hparams = published_hparams(system, file, parse_sections(arguments.set, SECTIONS))
     start_keras()
     from effcap.captioner import Captioner
 
     try:
         captioner = Captioner.from_hparams(hparams, tokenizer)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"Cannot make {variant} of {arguments.weights}: {error}") from error
+        raise ValueError(f"Cannot create {system} of {arguments.weights}: {error}") from error
     return captioner, load_published(captioner, file)

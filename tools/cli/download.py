@@ -1,4 +1,4 @@
-"""`effcap download`: published weights onto this computer."""
+"""`effcap download`: downloads published weights."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ from pathlib import Path
 
 from effcap.tools.cli.terminal import quiet
 
-NAMES = ("gpt2-124M", "gpt2-355M", "gpt2-774M", "gpt2-1558M")
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `effcap download`."""
+    from effcap.weights.download import SIZES
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds `download`."""
-    parser = commands.add_parser(
-        "download",
-        help="download GPT-2 from OpenAI",
-        description="Downloads a GPT-2 as OpenAI published it (0.5, 1.4, 3.1 or 6.2 GB). Called "
-        "again, it goes on where it was broken off.",
+    parser.description = (
+        "Downloads a GPT-2 as published by OpenAI (0.5, 1.4, 3.1 or 6.2 GB). Repeat the command to "
+        "resume an interrupted download."
     )
-    parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("name", choices=NAMES, help="which, by its parameters")
+    names = [f"gpt2-{size}" for size in SIZES]
+    parser.add_argument("name", choices=names, help="model, by its number of parameters")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap download`."""
-    from effcap.utils.progress import say
+    from effcap.utils.progress import print_line
     from effcap.weights.download import check_checkpoint, download_gpt2
 
     folder = download_gpt2(arguments.name.removeprefix("gpt2-"), arguments.to)
     with quiet():
         import tensorflow  # noqa: F401  reads the checkpoint
-    say(f"{check_checkpoint(folder) / 1e6:.1f} M parameters, all of them read and right: {folder}")
-    say(f"next: effcap convert {folder} PRESET, or effcap train csv --weights {folder} ...")
+    num_parameters = check_checkpoint(folder)
+    print_line(f"{num_parameters / 1e6:.1f} M parameters, all readable: {folder}")
+    print_line(f"next: effcap convert {folder} PRESET, or effcap train csv --weights {folder} ...")

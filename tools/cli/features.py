@@ -1,86 +1,85 @@
-"""`effcap features`: what a vision network sees of photos, into a file of region features."""
+"""`effcap features`: writes features of photos or playlists to train on."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, get_args
 
-from effcap.tools.cli.captioning import readable
-from effcap.tools.cli.parsing import add_config
-from effcap.tools.cli.playlist_features import (
+from effcap.images import Fit
+from effcap.tools.cli.data_options import add_columns, add_images, columns
+from effcap.tools.cli.features_playlists import (
     add_playlists,
     run_playlists,
     takes_playlists,
 )
+from effcap.tools.cli.options import option_flag
+from effcap.tools.cli.outputs import check_file, print_skipped
+from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from effcap.backbones.backbone import Backbone
-    from effcap.images import UnreadablePhoto
 
 DTYPES = ("float32", "float16")
-FITS = ("squash", "crop", "pad")
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds `features`."""
-    parser = commands.add_parser(
-        "features",
-        help="write features of photos or of playlists, to train on",
-        description="Writes what a vision network sees of photos: of each photo a grid of places "
-        "as regions, in the form of VisualGPT's detections.hdf5, for effcap train regions. Called "
-        "again, it goes on where it was broken off, and adds photos to a file it wrote. Or writes "
-        "features of the tracks of playlists.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `effcap features`."""
+    parser.description = (
+        "Writes a vision network's feature map of each photo, in the format of VisualGPT's "
+        "detections.hdf5, for `effcap train regions`; or features of playlists. Features that are "
+        "already in the file are not computed again, also after an interruption."
     )
-    parser.set_defaults(run=run, parser=parser)
     data = parser.add_argument_group("photos")
     data.add_argument("photos", nargs="*", metavar="PHOTO", help="file, folder, or pattern")
     data.add_argument(
-        "--csv", nargs="+", type=Path, metavar="FILE", help="the photos of CSV files with captions"
+        "--csv", nargs="+", type=Path, metavar="FILE", help="CSV files of photos with captions"
     )
     data.add_argument(
         "--annotations",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="the photos of COCO's captions_*.json, or of other JSON with captions",
+        help="COCO's captions_*.json, or other JSON of photos with captions",
     )
-    data.add_argument(
-        "--images", type=Path, metavar="DIR", help="folder of the photos (that of the file)"
-    )
-    data.add_argument("--image-column", default="image", metavar="NAME", help="column of the photo")
-    data.add_argument(
-        "--caption-column", default="caption", metavar="NAME", help="column of the caption"
-    )
+    add_images(data)
+    add_columns(data)
     network = parser.add_argument_group("network")
     network.add_argument(
-        "--backbone", metavar="NETWORK", help="by name, such as efficientnet_lite0 (see README)"
+        "--backbone", metavar="NETWORK", help="name of a network, such as efficientnet_lite0"
     )
     network.add_argument(
-        "--model", metavar="PRESET", help="in place of --backbone: that of a trained captioner"
+        "--model", metavar="PRESET", help="preset whose backbone to use, in place of --backbone"
     )
     network.add_argument(
         "--backbone-weights",
         metavar="imagenet|none|FILE",
-        help="weights of --backbone (imagenet if not given)",
+        help="weights of --backbone (default: imagenet)",
     )
     network.add_argument(
         "--image-size",
         nargs=2,
         type=int,
         metavar=("HEIGHT", "WIDTH"),
-        help="in pixels (the network's own if not given); smaller photos make smaller grids",
+        help="size of photos in pixels (default: the network's own)",
     )
-    network.add_argument("--fit", choices=FITS, help="of photos of another shape (squash)")
+    network.add_argument(
+        "--fit",
+        choices=get_args(Fit),
+        help="how photos of another aspect ratio are resized (default: squash)",
+    )
     add_playlists(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="HDF5 file to write or to add to")
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the features")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="photos at once")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="HDF5 file to write or to add to; with --playlist, a folder",
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default=DTYPES[0], help="type of the stored features"
+    )
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="photos per batch")
     add_config(parser)
 
 
@@ -90,174 +89,90 @@ def run(arguments: argparse.Namespace) -> None:
         run_playlists(arguments)
         return
     check(arguments)
-    photos = find_keys(arguments)
+    photos = find_photo_keys(arguments)
     if arguments.model:
         from effcap.presets import preset_folder
 
         preset_folder(arguments.model)
     start_keras()
-    from effcap.trainers.data.regions.region_file import MOST_REGIONS
-    from effcap.trainers.data.regions.region_writer import RegionParts
-    from effcap.utils.progress import say, track
+    from effcap.tools.features.photos import write_features
+    from effcap.trainers.data.regions.region_file import MAX_REGIONS
+    from effcap.utils.progress import print_line
 
-    backbone = make_backbone(arguments)
-    grid, channels = backbone.feature_shape
-    skipped: list[UnreadablePhoto] = []
-    with RegionParts(arguments.out, describe(backbone, arguments.dtype)) as parts:
-        missing = {path: key for key, path in photos.items() if key not in parts.keys}
-        if len(missing) < len(photos):
-            say(f"{len(photos) - len(missing)} of {len(photos)} photos are there already")
-        try:
-            for path, features in features_of(backbone, missing, arguments, skipped):
-                parts.add(missing[path], features)
-        except KeyboardInterrupt:
-            kept = f"stopped with features of {len(parts.keys)} photos"
-            raise KeyboardInterrupt(f"{kept}; the same command goes on") from None
-        parts.finish(lambda keys, total: track(keys, total, f"writing {arguments.out.name}"))
-    for error in skipped:
-        say(f"skipped: {error}")
-    if skipped:
-        say(f"{len(skipped)} of {len(photos)} photos could not be read")
-    if len(skipped) == len(photos):
-        raise ValueError(f"Expected at least one readable photo. Received: {len(photos)} others")
-    say(f"features of {grid} places, each of width {channels}: {arguments.out}")
-    limit = f" --max-regions {grid}" if grid > MOST_REGIONS else ""
-    say(
-        f"next: effcap train regions --features {arguments.out}{limit} "
-        f"--set encoder.channels={channels} ..."
+    written = write_features(
+        photos,
+        arguments.model or make_backbone(arguments),
+        arguments.out,
+        dtype=arguments.dtype,
+        batch_size=arguments.batch_size,
+    )
+    if written.num_existing:
+        print_line(f"{written.num_existing} of {len(photos)} photos were in the file already")
+    print_skipped(written.skipped, len(photos), "cannot be read")
+    print_line(
+        f"features of {written.num_positions} positions and width {written.feature_dim}: "
+        f"{written.path}"
+    )
+    num_positions = written.num_positions
+    regions = f" --max-regions {num_positions}" if num_positions > MAX_REGIONS else ""
+    print_line(
+        f"next: effcap train regions --features {written.path}{regions} "
+        f"--set encoder.feature_dim={written.feature_dim} ..."
     )
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raises a ValueError for options that do not agree."""
-    sources = [bool(arguments.photos), bool(arguments.csv), bool(arguments.annotations)]
-    if sum(sources) != 1:
-        raise ValueError(
-            "Expected one of PHOTO ..., --csv and --annotations. "
-            f"Received: {'several' if any(sources) else 'none'}"
-        )
+    """Raises a `ValueError` for options in conflict or missing ones."""
+    sources = [name for name in ("photos", "csv", "annotations") if getattr(arguments, name)]
+    if len(sources) != 1:
+        received = " and ".join(sources) or "none"
+        raise ValueError(f"Give one of PHOTO ..., --csv and --annotations. Received: {received}")
     if bool(arguments.backbone) == bool(arguments.model):
-        given = "both" if arguments.model else "neither"
-        raise ValueError(f"Expected --backbone or --model. Received: {given}")
+        received = "both" if arguments.model else "neither"
+        raise ValueError(f"Give either --backbone or --model. Received: {received}")
     if arguments.model:
         for name in ("backbone_weights", "image_size", "fit"):
-            if vars(arguments)[name] is not None:
-                raise ValueError(f"Expected no --{name.replace('_', '-')}: the model has its own")
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"{option_flag(name)} cannot be used with --model")
     if arguments.out is None:
-        raise ValueError("Expected --out FILE. Received: nothing to write to")
-    if arguments.out.is_dir():
-        raise IsADirectoryError(f"Expected a file to write. Received: {arguments.out}, a folder")
+        raise ValueError("--out FILE is required")
+    check_file(arguments.out, "--out")
     if arguments.batch_size < 1:
         raise ValueError(f"Expected --batch-size of at least 1. Received: {arguments.batch_size}")
 
 
-def find_keys(arguments: argparse.Namespace) -> dict[str, Path]:
-    """The photos by the keys of their features.
+def find_photo_keys(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Returns the photos by the keys of their features, and prints problems of caption files."""
+    from effcap.tools.features.photo_keys import dataset_keys, find_keys
 
-    Raises:
-        ValueError: when two photos would have the same key.
-    """
-    from effcap.trainers.data.regions.region_file import key_to_write
-
-    photos: dict[str, Path] = {}
-    for path, name, number in name_photos(arguments):
-        key = key_to_write(name, number)
-        if photos.setdefault(key, path) != path:
-            raise ValueError(
-                "Expected photos whose names differ, as their features are called by them. "
-                f"Received: {photos[key]} and {path}; name them with their folders, in a CSV file"
-            )
-    return photos
-
-
-def name_photos(arguments: argparse.Namespace) -> Iterable[tuple[Path, str, str | None]]:
-    """(file, name, COCO's id or None) of each photo; says what is wrong with others."""
     if arguments.photos:
-        from effcap.utils.find_files import find_photos
-
-        return ((path, path.name, None) for path in find_photos(arguments.photos))
-    from effcap.trainers import photo_ids, read_csvs, read_jsons
-    from effcap.trainers.data.example import check_share
-    from effcap.utils.progress import say
+        return find_keys(arguments.photos)
+    from effcap.trainers.data.csv_reader import read_csv
+    from effcap.trainers.data.example import check_problems
+    from effcap.trainers.data.json_reader import read_json
+    from effcap.trainers.data.regions.dataset import read_coco_ids
+    from effcap.utils.progress import print_line
 
     ids: dict[str, str] = {}
     if arguments.csv:
-        columns = (arguments.image_column, arguments.caption_column)
-        photos, problems = read_csvs(arguments.csv, arguments.images, *columns)
+        dataset = read_csv(arguments.csv, arguments.images, **columns(arguments))
     else:
-        photos, problems = read_jsons(arguments.annotations, arguments.images)
-        ids = photo_ids(arguments.annotations, arguments.images)
-    total = sum(len(photo.captions) for photo in photos) + sum(p.captions for p in problems)
-    if not photos:
-        raise ValueError("Expected photos with captions. Received: none")
-    summary = check_share("photo", problems, total, 1.0)
+        dataset = read_json(arguments.annotations, arguments.images)
+        ids = read_coco_ids(arguments.annotations, arguments.images)
+    keys = dataset_keys(dataset, ids)
+    summary = check_problems("photo", dataset.problems, dataset.num_captions, max_bad=1.0)
     if summary:
-        say(summary)
-    return ((photo.path, photo.name, ids.get(os.path.abspath(photo.path))) for photo in photos)
+        print_line(summary)
+    return keys
 
 
 def make_backbone(arguments: argparse.Namespace) -> Backbone:
-    """The network asked for, with its weights."""
+    """Returns the network of --backbone with its weights."""
     from effcap.backbones.backbone import Backbone
-    from effcap.captioner import Captioner
     from effcap.weights.backbone_weights import check_backbone_weights, load_backbone_weights
 
-    if arguments.model:
-        encoder = Captioner.from_preset(arguments.model).encoder
-        backbone = getattr(encoder, "backbone", None)
-        if backbone is None:
-            raise ValueError(
-                f"Expected a captioner of photos. Received: {arguments.model}, one of "
-                f"{' and '.join(encoder.input_keys)}"
-            )
-        return backbone
     check_backbone_weights(arguments.backbone_weights)
-    backbone = Backbone(arguments.backbone, arguments.image_size, fit=arguments.fit or FITS[0])
+    fit: Fit = arguments.fit or "squash"
+    backbone = Backbone(arguments.backbone, arguments.image_size, fit=fit)
     load_backbone_weights(backbone, arguments.backbone_weights)
     return backbone
-
-
-def describe(backbone: Backbone, dtype: str) -> dict[str, Any]:
-    """What the file says of how its features were made."""
-    from effcap.trainers.data.feature_cache import fingerprint
-    from effcap.trainers.data.regions.region_file import GRID
-
-    named = isinstance(backbone.network, str)
-    return {
-        "network": backbone.network if named else "a Keras model",
-        "image_size": list(backbone.image_size),
-        "fit": backbone.fit,
-        GRID: backbone.feature_shape[0],
-        "channels": backbone.feature_shape[1],
-        "dtype": dtype,
-        "fingerprint": fingerprint(backbone),
-    }
-
-
-def features_of(
-    backbone: Backbone, paths: Iterable[Path], arguments: argparse.Namespace, skipped: list
-) -> Iterable[tuple[Path, np.ndarray]]:
-    """Photos that can be read, and their features (S, C), under a progress bar."""
-    import numpy as np
-
-    from effcap.generation import pad_rows
-    from effcap.trainers.data.feature_cache import FeatureProgram
-    from effcap.utils.progress import Bar
-
-    paths = list(paths)
-    if not paths:
-        return
-    program = FeatureProgram(backbone)
-    with Bar("features", len(paths)) as bar:
-        for batch in readable(paths, backbone, arguments.batch_size, skipped):
-            images = np.stack([image for _, image in batch])  # (B,h,w,3)
-            outputs = program.predict_on_batch(pad_rows(images, arguments.batch_size))  # (B,S,C)
-            with np.errstate(over="ignore"):
-                outputs = outputs.astype(arguments.dtype)
-            if not np.isfinite(outputs).all():
-                raise ValueError(
-                    f"Expected features that {arguments.dtype} can hold. Received: infinite ones "
-                    f"from {backbone.net.name}; use --dtype float32, or other weights"
-                )
-            yield from zip([path for path, _ in batch], outputs[: len(batch)], strict=True)
-            bar.advance(steps=len(batch))

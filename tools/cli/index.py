@@ -1,4 +1,4 @@
-"""`effcap index`: shards checked, and indexes of what is good in them."""
+"""`effcap index`: checks webdataset shards and indexes the usable samples."""
 
 from __future__ import annotations
 
@@ -7,36 +7,33 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effcap.tools.cli.data_options import add_tidy, caption_edit
+from effcap.tools.cli.options import add_options, given_options
 from effcap.tools.cli.parsing import add_config
+from effcap.trainers.data.shards import Filters
 
 if TYPE_CHECKING:
-    from effcap.trainers.data.shards.indexing import IndexSummary
+    from effcap.tools.shards import IndexSummary
 
-MEGABYTE = 10**6
-SHOWN = 10  # shards with problems told one by one
-# Options that are fields of `Filters`: flag, type, metavar, help.
+MAX_SHOWN = 10  # unreadable shards printed
 FILTERS = (
-    ("min-side", int, "N", "leave out photos with a side of fewer pixels"),
-    ("min-words", int, "N", "leave out captions of fewer words"),
-    ("max-words", int, "N", "leave out captions of more words"),
-    ("max-duplicates", int, "N", "keep a caption so often over all shards, the first in order"),
-    ("match", str, "REGEX", "leave out captions without a match of this regular expression"),
-    ("reject", str, "REGEX", "leave out captions with a match of this regular expression"),
-    ("persons", str, "keep|drop|WORD", "cc12m's <PERSON>: keep it, leave such captions out, or "
-     "put a word such as person in its place (keep if not given)"),
+    "caption", "min_side", "min_words", "max_words", "max_duplicates", "match", "reject", "persons",
 )  # fmt: skip
+METAVARS = {
+    "caption": "auto|txt|FIELD",
+    "match": "REGEX",
+    "reject": "REGEX",
+    "persons": "keep|drop|WORD",
+}
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds `index`."""
-    parser = commands.add_parser(
-        "index",
-        help="check webdataset shards and index them",
-        description="Decodes every photo in webdataset shards, finds its captions, and writes the "
-        "index of what is good beside each shard: NAME.npz for effcap train, NAME.idx for NVIDIA "
-        "DALI. A shard with an index made by the same options is not read again.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `effcap index`."""
+    parser.description = (
+        "Decodes every photo in webdataset shards, reads its captions, and writes an index of the "
+        "usable samples beside each shard: NAME.npz for `effcap train`, NAME.idx for NVIDIA DALI. "
+        "Shards with an up-to-date index of the same options are not read again."
     )
-    parser.set_defaults(run=run, parser=parser)
     parser.add_argument(
         "shards",
         nargs="+",
@@ -45,99 +42,72 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "'pipe:COMMAND'",
     )
     parser.add_argument(
-        "--index", type=Path, metavar="DIR", help="folder for the indexes; needed for URLs"
+        "--index", type=Path, metavar="DIR", help="folder of the indexes; required for URLs"
     )
     parser.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
-        help="write all that was left out, with its reason, as .csv or .parquet",
+        help="table of everything left out with the reason, .csv or .parquet",
     )
     parser.add_argument(
-        "--processes", type=int, metavar="N", help="shards at once (one per core if not given)"
+        "--processes",
+        type=int,
+        metavar="N",
+        help="shards checked at the same time (default: one per core)",
     )
-    keep = parser.add_argument_group("what to keep")
-    keep.add_argument(
-        "--caption",
-        default="auto",
-        metavar="auto|txt|FIELD",
-        help="where captions are: txt, a field of json, or auto: json's list captions, else txt, "
-        "else json's caption",
-    )
-    for flag, kind, metavar, text in FILTERS:
-        keep.add_argument(f"--{flag}", type=kind, metavar=metavar, help=text)
-    keep.add_argument(
-        "--tidy",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="tidy captions: single spaces, a capital first letter, a full stop",
-    )
+    group = parser.add_argument_group("filters")
+    add_options(group, Filters, FILTERS, metavars=METAVARS)
+    add_tidy(group)
     add_config(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap index`."""
-    from effcap.trainers import tidy
-    from effcap.trainers.data.shards import Filters, find_shards, index_shards
-    from effcap.trainers.data.shards.index_report import check_report, write_report
-    from effcap.trainers.data.shards.indexing import total_steps
-    from effcap.utils.progress import Bar, say
+    from effcap.tools.shards import index_shards, write_index_report
+    from effcap.tools.shards.index_report import check_report
+    from effcap.trainers.data.shards import find_shards
+    from effcap.utils.progress import print_line
 
     if arguments.report:
         check_report(arguments.report)
-    names = [flag.replace("-", "_") for flag, *_ in FILTERS]
-    given = {name: value for name in names if (value := vars(arguments)[name]) is not None}
-    edit = tidy if arguments.tidy else None
-    filters = Filters(caption=arguments.caption, edit=edit, **given)
+    filters = Filters(edit=caption_edit(arguments), **given_options(arguments, FILTERS))
     shards = find_shards(arguments.shards)
-    total = total_steps(shards, filters)
     processes = arguments.processes if arguments.processes is not None else os.cpu_count() or 1
-    unit = MEGABYTE if total >= 10 * MEGABYTE else 1  # only remote shards are fewer
-    title = f"checking {len(shards)} shards{', MB' if unit > 1 else ''}"
-    done = 0
-    with Bar(title, -(-total // unit)) as bar:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            before, done = done, done + count
-            if steps := done // unit - before // unit:
-                bar.advance(steps=steps)
-
-        summary = index_shards(shards, filters, arguments.index, processes, advance)
-    if summary.known:
-        say(f"{summary.known} of {len(shards)} shards were up to date, and not read again")
-    show(summary)
+    summary = index_shards(shards, filters, arguments.index, num_processes=processes)
+    if summary.num_up_to_date:
+        print_line(f"{summary.num_up_to_date} of {len(shards)} indexes were up to date")
+    print_summary(summary)
     if arguments.report:
-        write_report(arguments.report, summary)
-        say(f"report: {arguments.report}")
-    if not summary.samples:
-        raise ValueError(
-            f"Expected at least one good sample. Received: {len(shards)} shards without"
-        )
+        write_index_report(arguments.report, summary)
+        print_line(f"report: {arguments.report}")
+    if not summary.num_samples:
+        raise ValueError(f"There is no usable sample in {len(shards)} shards")
 
 
-def show(summary: IndexSummary) -> None:
-    """Prints what was kept and why the rest was not, and what is wrong with whole shards."""
+def print_summary(summary: IndexSummary) -> None:
+    """Prints a table of the samples kept and left out, and the unreadable shards."""
     from rich.console import Console
     from rich.table import Table
 
+    from effcap.tools.shards.check_result import CAPTION, SAMPLE, SHARD
     from effcap.trainers.data.example import one_line
-    from effcap.trainers.data.shards.check_result import CAPTION, SAMPLE, SHARD
-    from effcap.utils.progress import say
+    from effcap.utils.progress import print_line
 
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for heading in ("samples", "captions", "shards"):
         table.add_column(heading, justify="right")
-    whole = sum(not shard.problem for shard in summary.shards)
-    table.add_row("kept", *(f"{n:,}" for n in (summary.samples, summary.captions, whole)))
+    num_readable = sum(not shard.error for shard in summary.shards)
+    kept = (summary.num_samples, summary.num_captions, num_readable)
+    table.add_row("kept", *(f"{number:,}" for number in kept))
     counts = summary.counts
     for reason in sorted({reason for _, reason in counts}):
-        row = [counts[what, reason] for what in (SAMPLE, CAPTION, SHARD)]
-        table.add_row(reason, *(f"{n:,}" if n else "" for n in row))
+        row = [counts[kind, reason] for kind in (SAMPLE, CAPTION, SHARD)]
+        table.add_row(reason, *(f"{number:,}" if number else "" for number in row))
     Console(highlight=False).print(table)
-    bad = [shard for shard in summary.shards if shard.problem]
-    for shard in bad[:SHOWN]:
-        say(f"  {one_line(shard.shard)}: {one_line(shard.problem)}")
-    if len(bad) > SHOWN:
-        say(f"  and {len(bad) - SHOWN} more shards that cannot be read")
+    unreadable = [shard for shard in summary.shards if shard.error]
+    for shard in unreadable[:MAX_SHOWN]:
+        print_line(f"  {one_line(shard.shard)}: {one_line(shard.error)}")
+    if len(unreadable) > MAX_SHOWN:
+        print_line(f"  and {len(unreadable) - MAX_SHOWN} more unreadable shards")

@@ -1,4 +1,4 @@
-"""Keras and its backend without their chatter."""
+"""Starts Keras without the messages of its backend."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back what native libraries print to stderr as they start; shown only on failure."""
+    """Suppresses the stderr of native libraries; prints it if an error is raised."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         except BaseException:
             sys.stderr.flush()
-            held.seek(0)
-            os.write(kept, held.read())
+            buffer.seek(0)
+            os.write(stderr, buffer.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def start_keras() -> None:
-    """Imports Keras and its backend, and lets the backend wake up, all quietly."""
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of what is meant so
+    """Imports Keras and initializes its backend without their messages."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # hides warnings on intended retracing
     with quiet():
         import keras
 
         if keras.backend.backend() == "tensorflow":
-            # It updates slices through XLA, whose first use is announced, too.
-            woken = keras.ops.slice_update(keras.ops.zeros(2), (0,), keras.ops.ones(1))
-            keras.ops.convert_to_numpy(woken)
+            # TensorFlow compiles slice updates by XLA, which prints a message at the first use.
+            updated = keras.ops.slice_update(keras.ops.zeros(2), (0,), keras.ops.ones(1))
+            keras.ops.convert_to_numpy(updated)

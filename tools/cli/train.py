@@ -1,144 +1,89 @@
-"""`effcap train`: photos with captions into a trained captioner."""
+"""`effcap train`: trains a captioner."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from effcap.tools.cli.data_arguments import (
-    CSV,
-    JSON,
-    KINDS,
-    PLAYLISTS,
-    SHARDS,
-    add_data_arguments,
-    missing_data,
-    read_data,
-)
-from effcap.tools.cli.run_arguments import add_run_arguments, run_options
+from effcap.tools.cli.parsing import Parser
 from effcap.tools.cli.terminal import start_keras
+from effcap.tools.cli.train_data import add_data, missing_data, read_data
+from effcap.tools.cli.train_options import add_run_options, run_options
 
-if TYPE_CHECKING:
-    from effcap.trainers.options.scst import ScstOptions
-
-# Commands: name, kinds of data, what they are for.
-COMMANDS = (
-    ("csv", (CSV,), "from CSV files: a photo and a caption per line"),
-    ("json", (JSON,), "from JSON files: COCO's captions, or a list of photos with captions"),
-    ("dali", (SHARDS,), "from webdataset shards, decoded by NVIDIA DALI or by Pillow"),
-    ("regions", (CSV, JSON), "from region features, such as VisualGPT's detections.hdf5"),
-    ("playlists", (PLAYLISTS,), "from playlists: captions, and features of tracks, tags, artists"),
-    ("scst", KINDS, "go on with a trained captioner, rewarding the captions it samples (SCST)"),
-)
-# Options of `train scst`: flag, type, metavar, help.
-SCST = (
-    ("samples", int, "N", "captions sampled per photo (5)"),
-    ("temperature", float, "X", "of the sampling (1)"),
-    ("p", float, "X", "share of probability to sample from (1)"),
-    ("max-tokens", int, "N", "of a sample (30)"),
-    ("baseline", str, "others|greedy", "what a reward is compared with (others)"),
-    ("cross-entropy", float, "SHARE", "of the loss that is cross-entropy on references (0)"),
-    ("min-distinct", float, "SHARE", "stop when captions collapse to fewer distinct ones (0.1)"),
-)
-REWARD = (
-    ("bleu", float, "X", "weight of BLEU-4, added to CIDEr-D (0)"),
-    ("length", float, "X", "taken off per word more or fewer than references have (0)"),
-)
+# Sources of data, one command each.
+COMMANDS = {
+    "csv": "on photos in CSV files, one caption per line",
+    "json": "on photos in JSON files: COCO's captions, or a list of photos with captions",
+    "dali": "on webdataset shards, decoded by NVIDIA DALI or Pillow",
+    "regions": "on region features, such as VisualGPT's detections.hdf5",
+    "playlists": "on playlists, with features of tracks, tags and artists",
+}
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds `train` with its sources of data."""
-    train = commands.add_parser(
-        "train", help="train a captioner", description="Trains a captioner."
-    )
-    sources = train.add_subparsers(title="data", dest="source", metavar="DATA", required=True)
-    for name, kinds, text in COMMANDS:
-        parser = sources.add_parser(name, help=text, description=f"Trains a captioner {text}.")
-        parser.set_defaults(run=run, parser=parser)
-        add_data_arguments(parser, *kinds, regions=name in ("regions", "scst"))
-        if name == "scst":
-            group = parser.add_argument_group("self-critical training")
-            for flag, kind, metavar, text in SCST + REWARD:
-                group.add_argument(f"--{flag}", type=kind, metavar=metavar, help=text)
-        add_run_arguments(parser)
-        if name in ("regions", "playlists"):
-            add_gates(parser, name)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the commands of `effcap train`."""
+    parser.description = "Trains a captioner by cross-entropy, or by SCST (--objective scst)."
+    sources = parser.add_subparsers(title="data", dest="source", metavar="DATA", required=True)
+    for source, text in COMMANDS.items():
+        sources.add_parser(
+            source,
+            help=text,
+            description=f"Trains a captioner {text}.",
+            add_arguments=lazy_source(source),
+        )
 
 
-def add_gates(parser: argparse.ArgumentParser, source: str) -> None:
-    """Adds the options of a gated fusion."""
-    group = parser.add_argument_group("gated fusion")
-    group.add_argument(
-        "--tau",
-        dest="set",
-        action="append",
-        type=tau_setting,
-        metavar="X",
-        help="threshold of the gates, as --set decoder.fusion.tau=X",
-    )
-    if source == "playlists":
-        for flag, value in (("--gate", "true"), ("--no-gate", "false")):
-            setting = f"decoder.fusion.gate={value}"
-            group.add_argument(
-                flag, dest="set", action="append_const", const=setting, help=f"as --set {setting}"
-            )
+def lazy_source(source: str) -> Callable[[Parser], None]:
+    """Returns a function that adds the options of a data source to its parser."""
 
+    def add_source_options(parser: Parser) -> None:
+        parser.set_defaults(parser=parser)
+        add_data(parser, source)
+        add_run_options(parser, photos=source in ("csv", "json", "dali"))
 
-def tau_setting(text: str) -> str:
-    """The value of --tau as a setting."""
-    return f"decoder.fusion.tau={float(text)}"
+    return add_source_options
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap train`."""
-    missing = [] if arguments.smoke else [missing_data(arguments)]
-    needed = ("model",) if arguments.smoke else ("model", "out")
-    if arguments.source == "regions" and not arguments.smoke:
-        needed = ("features", *needed)
-    missing += [f"--{name}" for name in needed if not vars(arguments)[name]]
-    if any(missing):
-        names = ", ".join(filter(None, missing))
-        arguments.parser.error(f"the following arguments are required: {names}")
+    check_required(arguments)
     if arguments.smoke:
         run_smoke(arguments)
         return
-    options = replace(run_options(arguments), scst=scst_options(arguments))
+    options = run_options(arguments)
     training, validation = read_data(arguments)
     start_keras()
-    from effcap.trainers import run
-    from effcap.utils.progress import say
+    from effcap import trainers
+    from effcap.utils.progress import print_line
 
-    run(training, validation, options)
-    say(f"best: {arguments.out / 'best'}, last: {arguments.out / 'last'}")
+    trainers.run(training, validation, options)
+    print_line(f"presets: {arguments.out}/best and {arguments.out}/last")
 
 
-def scst_options(arguments: argparse.Namespace) -> ScstOptions | None:
-    """What `train scst` was told of sampling and rewards; None for the other commands."""
-    if arguments.source != "scst":
-        return None
-    from effcap.trainers.options.scst import RewardOptions, ScstOptions
-
-    how, reward = (
-        {
-            flag.replace("-", "_"): vars(arguments)[flag.replace("-", "_")]
-            for flag, *_ in options
-            if vars(arguments)[flag.replace("-", "_")] is not None
-        }
-        for options in (SCST, REWARD)
-    )
-    return ScstOptions(**how, reward=RewardOptions(**reward))
+def check_required(arguments: argparse.Namespace) -> None:
+    """Ends with an error if required options are missing; a smoke run needs only --model."""
+    required = ["model"]
+    missing = []
+    if not arguments.smoke:
+        missing.append(missing_data(arguments))
+        required = ["features"] * (arguments.source == "regions") + ["model", "out"]
+    missing += [f"--{name}" for name in required if not getattr(arguments, name)]
+    if any(missing):
+        names = ", ".join(filter(None, missing))
+        arguments.parser.error(f"the following arguments are required: {names}")
 
 
 def run_smoke(arguments: argparse.Namespace) -> None:
-    """Tries the configuration, in a folder that is gone afterwards."""
-    import tempfile
+    """Tries the configuration on one device, in a temporary folder."""
+    from effcap.trainers.options import DeviceOptions
 
     with tempfile.TemporaryDirectory(prefix="effcap-smoke-") as folder:
-        arguments.out = arguments.out or Path(folder) / "run"
-        options = replace(run_options(arguments), scst=scst_options(arguments))
+        options = run_options(
+            arguments, out=Path(folder, "run"), resume=False, devices=DeviceOptions()
+        )
         start_keras()
         from effcap.trainers.engine.smoke import smoke
 
-        smoke(replace(options, out=Path(folder) / "run", resume=False), Path(folder))
+        smoke(options, Path(folder))

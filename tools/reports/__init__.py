@@ -1,1 +1,1 @@
-"""HTML pages for people to look at. Knows captions and scores, no models."""
+"""Reports: HTML pages, JSON files and listings of settings. May use all below `tools`."""

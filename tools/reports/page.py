@@ -1,4 +1,4 @@
-"""Photos with their captions on one HTML page that needs nothing else."""
+"""Writes photos and captions as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from string import Template
+from typing import TypeGuard
 
 import numpy as np
 
 from effcap.images import Photo, UnreadablePhoto, load_thumbnail
 
+THUMBNAIL_SIDE = 360  # pixels
+
 Scored = tuple[str, float]
+Line = tuple[str, float | None]  # caption, score
 Captions = str | Scored | Sequence[str | Scored] | None
 
 
@@ -23,36 +27,33 @@ def write_page(
     columns: Mapping[str, Sequence[Captions]],
     title: str = "Captions",
     note: str = "",
+    *,
     names: Sequence[str] | None = None,
-    width: int = 360,
-    headings: Mapping[int, str] | None = None,
+    sections: Mapping[int, str] | None = None,
 ) -> Path:
-    """Write photos and the captions under them as one HTML file.
+    """Writes photos with captions below them as one HTML file.
 
-    Thumbnails are embedded as JPEG, so the file can be mailed or opened anywhere; it holds no
-    script and fetches nothing. It follows the reader's light or dark scheme and prints well.
+    Thumbnails of at most 360 x 360 pixels are embedded as JPEG; the file contains no scripts and
+    loads nothing. It follows the reader's light or dark color scheme and can be printed.
 
     Args:
-        path: the file to write, by custom `.html`; missing folders are made.
-        photos: as `load_photo` takes them. One that cannot be read is shown as a placeholder with
-            the reason.
-        columns: a heading, such as "before", "after" or "reference", and for each photo what
-            stands under it: a caption, a (caption, score) pair, several of either, or None.
-        title: stands above the photos and in the browser's tab.
-        note: a line under the title, such as the model and the data.
-        names: what to call each photo; by default its file name.
-        width: of the thumbnails in pixels, and their height, at most.
-        headings: what stands above the photo of that number, which begins a section.
+        path: HTML file to write; missing folders are created.
+        photos: photos as `effcap.load_photo` takes them. A photo that cannot be read is shown as a
+            placeholder with the reason.
+        columns: captions by heading, such as "before", "after" or "references". Each column has an
+            entry for each photo: a caption, a (caption, score) pair, a sequence of either, or None.
+        title: title of the page.
+        note: line below the title, such as the model and the data.
+        names: names of the photos; by default the file names.
+        sections: headings by index of the photo that starts the section.
 
     Returns:
         The path of the file.
 
     Raises:
-        ValueError: a column, or `names`, has not one entry per photo, or `width` is below 16.
+        ValueError: a column or `names` has more or fewer entries than there are photos.
         TypeError: an entry is not a caption.
     """
-    if width < 16:
-        raise ValueError(f"width must be at least 16 pixels. Received: width={width}")
     for heading, captions in columns.items():
         if isinstance(captions, str) or len(captions) != len(photos):
             raise ValueError(
@@ -65,31 +66,31 @@ def write_page(
     for i, photo in enumerate(photos):
         rows = {heading: _lines(captions[i]) for heading, captions in columns.items()}
         name = _file_name(photo, i) if names is None else str(names[i])
-        if headings and i in headings:
-            cards.append(f"<h2>{html.escape(headings[i])}</h2>")
-        cards.append(_card(photo, name, rows, width))
+        if sections and i in sections:
+            cards.append(f"<h2>{html.escape(sections[i])}</h2>")
+        cards.append(_card(photo, name, rows))
     count = f"{len(photos)} photo" + ("" if len(photos) == 1 else "s")
     text = PAGE.substitute(
         title=html.escape(title),
-        note=html.escape(" · ".join(part for part in (note, count) if part)),
+        note=html.escape(" · ".join(text for text in (note, count) if text)),
         cards="\n".join(cards) or '<p class="none">No photos.</p>',
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that is not UTF-8 on disk, or a stray surrogate in a caption, must not cost the page.
+    # Replaces surrogates, which come from file names that are not UTF-8.
     path.write_bytes(text.encode("utf-8", errors="replace"))
     return path
 
 
-def _lines(captions: Captions) -> list[tuple[str, float | None]]:
-    """Captions of one photo as (caption, score or None)."""
+def _lines(captions: Captions) -> list[Line]:
+    """Returns the captions of one photo as (caption, score or None) pairs."""
     if captions is None:
         return []
     if isinstance(captions, str) or _is_scored(captions):
         captions = [captions]
     if not isinstance(captions, Sequence):
         raise TypeError(f"A caption must be a str or a (str, score) pair. Received: {captions!r}")
-    lines: list[tuple[str, float | None]] = []
+    lines: list[Line] = []
     for caption in captions:
         if _is_scored(caption):
             lines.append((caption[0], float(caption[1])))
@@ -102,7 +103,8 @@ def _lines(captions: Captions) -> list[tuple[str, float | None]]:
     return lines
 
 
-def _is_scored(caption: object) -> bool:
+def _is_scored(caption: object) -> TypeGuard[Scored]:
+    """Returns whether an object is a (caption, score) pair."""
     return (
         isinstance(caption, tuple)
         and len(caption) == 2
@@ -112,18 +114,18 @@ def _is_scored(caption: object) -> bool:
 
 
 def _file_name(photo: Photo, i: int) -> str:
+    """Returns the file name of a photo, or "photo N" without one."""
     if isinstance(photo, str | Path):
         return Path(photo).name
-    given = getattr(photo, "filename", None) or getattr(photo, "name", None)
-    return Path(given).name if isinstance(given, str | Path) and str(given) else f"photo {i + 1}"
+    path = getattr(photo, "filename", None) or getattr(photo, "name", None)
+    return Path(path).name if isinstance(path, str | Path) and str(path) else f"photo {i + 1}"
 
 
-def _card(
-    photo: Photo, name: str, rows: dict[str, list[tuple[str, float | None]]], width: int
-) -> str:
+def _card(photo: Photo, name: str, rows: Mapping[str, list[Line]]) -> str:
+    """Returns the HTML of a photo with its captions."""
     first = next((lines[0][0] for lines in rows.values() if lines), name)
     try:
-        address, size = _thumbnail(photo, width)
+        address, size = _thumbnail(photo)
         picture = (
             f'<img src="{address}" width="{size[0]}" height="{size[1]}" alt="{html.escape(first)}">'
         )
@@ -139,7 +141,8 @@ def _card(
     )
 
 
-def _row(heading: str, lines: list[tuple[str, float | None]]) -> str:
+def _row(heading: str, lines: list[Line]) -> str:
+    """Returns the HTML of a heading with its captions."""
     cells = []
     for caption, score in lines:
         words = html.escape(caption) if caption.strip() else '<em class="none">empty</em>'
@@ -150,9 +153,9 @@ def _row(heading: str, lines: list[tuple[str, float | None]]) -> str:
     return f"<div><dt>{html.escape(str(heading))}</dt>{body}</div>"
 
 
-def _thumbnail(photo: Photo, width: int) -> tuple[str, tuple[int, int]]:
-    """A JPEG as a data address, at most `width` wide and no taller, and its (width, height)."""
-    image = load_thumbnail(photo, (width, width))
+def _thumbnail(photo: Photo) -> tuple[str, tuple[int, int]]:
+    """Returns a JPEG thumbnail as a data URL, and its (width, height) in pixels."""
+    image = load_thumbnail(photo, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     file = BytesIO()
     image.save(file, "JPEG", quality=85, optimize=True, progressive=True)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}", image.size

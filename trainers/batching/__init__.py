@@ -1,1 +1,1 @@
-"""Batches of packed captions, and their prefetching into `fit`. Knows no files."""
+"""Batches of packed captions, and prefetching. May use `effcap`, `options` and `data.example`."""

@@ -1,4 +1,4 @@
-"""Image-major batches: each row is one photo with all its captions, packed one after the other."""
+"""Batches of examples whose captions are all in memory."""
 
 from __future__ import annotations
 
@@ -6,110 +6,126 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from effcap.images import UnreadablePhoto
-from effcap.tokenizers.tokenizer import Tokenizer
+from effcap.tokenizers import Tokenizer
 from effcap.trainers.batching.buckets import ROUNDING, row_lengths
-from effcap.trainers.batching.packed import Batch, PackedBatches, Sample, show_that_lengths_vary
-from effcap.trainers.data.example import CaptionedPhoto
+from effcap.trainers.batching.packed import (
+    Batch,
+    PackedBatches,
+    Preview,
+    choose_captions,
+    show_varying_lengths,
+    token_dtype,
+)
+from effcap.trainers.data.example import Example
+from effcap.trainers.options.batches import BatchOptions
 
 
-class Source(Protocol):
-    """Where the encoder's inputs come from, photo by photo."""
+class InputLoader(Protocol):
+    """Loads encoder inputs by index.
 
-    mirrored: bool
-    fingerprint: str
+    Attributes:
+        can_flip: whether photos may be flipped horizontally.
+        fingerprint: a hash of everything that the inputs depend on.
+    """
+
+    @property
+    def can_flip(self) -> bool: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def load(
-        self, photos: np.ndarray, mirror: np.ndarray, draws: np.ndarray | None = None
+        self, indices: np.ndarray, flip: np.ndarray, draws: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """Inputs (B, ...) of the photos numbered `photos` (B,), mirrored where `mirror` (B,).
+        """Loads the inputs of some examples.
 
-        What else is random about them comes from `draws` (B,) uint64 alone; None for nothing.
+        Args:
+            indices: indices of the examples, (B,).
+            flip: which of them to flip horizontally, (B,) bool.
+            draws: random numbers (B,) uint64 that determine all other augmentation; None for no
+                augmentation.
+
+        Returns:
+            The encoder inputs by name, each (B, ...).
         """
+        ...
 
 
 class CaptionBatches(PackedBatches):
-    """Batches of photos whose captions are all in memory; see `PackedBatches` for their form.
+    """Batches of examples whose captions are in memory; see `PackedBatches` for the format.
 
-    Rows of similar length share a batch. The last batch is filled up with photos of weight 0.
+    Rows of similar length share a batch. The last batch is padded with examples of weight 0.
+    Captions that are too long for the decoder are left out and listed in `problems`.
 
     Args:
-        photos: the photos with their captions.
-        source: where the encoder's inputs come from.
-        tokenizer, positions: as in `PackedBatches`; captions too long for the decoder are left out,
-            and named in `problems`.
-        buckets: number of row lengths.
-        passes: how often an epoch sees each photo, each time with captions and a view of its own.
-        options: of `PackedBatches`: batch_size, captions_per_photo, shuffle, seed, threads, parts,
-            part.
+        examples: photos with captions.
+        loader: loader of the encoder inputs of these examples.
+        tokenizer: tokenizer of the captions.
+        max_text_length: tokens of one caption, including the start token.
+        options: options of the batches.
 
     Raises:
-        ValueError: for options out of range, or when there is nothing to train on.
+        ValueError: there are no usable captions.
     """
 
     def __init__(
         self,
-        photos: Sequence[CaptionedPhoto],
-        source: Source,
+        examples: Sequence[Example],
+        loader: InputLoader,
         tokenizer: Tokenizer,
-        positions: int,
-        *,
-        buckets: int = 8,
-        passes: int = 1,
-        **options: Any,
+        max_text_length: int,
+        options: BatchOptions,
     ):
-        super().__init__(tokenizer, positions, **options)
-        for name, value in (("buckets", buckets), ("passes", passes)):
-            if value < 1:
-                raise ValueError(f"Expected {name} of at least 1. Received: {name}={value}")
-        self.source, self.passes = source, passes
-        self._encode(photos)
-        if not self.rows:
+        super().__init__(tokenizer, max_text_length, options)
+        self.loader = loader
+        self._encode(examples)
+        if not self.indices:
             raise ValueError(
                 "Expected photos with captions. Received: none that can be used"
                 + "".join(f"; {problem}" for problem in self.problems[:1])
             )
-        self._make_row_lengths(buckets)
+        self._fit_row_lengths()
         self.start_epoch(0)
 
-    def _encode(self, photos: Sequence[CaptionedPhoto]) -> None:
+    def _encode(self, examples: Sequence[Example]) -> None:
         """Tokenizes all captions at once."""
         state = hashlib.sha256()
-        flat = self.tokenizer.encode_batch([text for photo in photos for text in photo.captions])
-        encoded = iter(flat)
-        self.rows: list[int] = []  # number of the photo in the source
+        texts = [text for example in examples for text in example.captions]
+        encoded, dtype = iter(self.tokenizer.encode_batch(texts)), token_dtype(self.tokenizer)
+        self.indices: list[int] = []  # for each row, the example's index in the loader
         self.paths: list[Path] = []
         self.names: list[str] = []
         self.captions: list[list[np.ndarray]] = []
-        self.mirrors: list[bool] = []
-        for number, photo in enumerate(photos):
-            kept = []
-            for text in photo.captions:
-                tokens = np.asarray(next(encoded), self.token_type)
-                if len(tokens) < self.positions:
-                    kept.append(tokens)
+        self.can_flip: list[bool] = []
+        for index, example in enumerate(examples):
+            usable = []
+            for text in example.captions:
+                tokens: np.ndarray = np.asarray(next(encoded), dtype)
+                if len(tokens) < self.max_text_length:
+                    usable.append(tokens)
                 else:
-                    self.problems.append(self.too_long(str(photo.path), text, len(tokens)))
-            if kept:
-                self.rows.append(number)
-                self.paths.append(photo.path)
-                self.names.append(photo.name)
-                self.captions.append(kept)
-                self.mirrors.append(photo.mirrors)
-                lengths = [len(tokens) for tokens in kept]
-                state.update(repr((number, photo.name, photo.mirrors, lengths)).encode())
-                state.update(np.concatenate(kept).tobytes())
+                    self.problems.append(self.too_long(str(example.path), text, len(tokens)))
+            if usable:
+                self.indices.append(index)
+                self.paths.append(example.path)
+                self.names.append(example.name)
+                self.captions.append(usable)
+                self.can_flip.append(example.can_flip)
+                lengths = [len(tokens) for tokens in usable]
+                state.update(repr((index, example.name, example.can_flip, lengths)).encode())
+                state.update(np.concatenate(usable).tobytes())
         self._contents = state.hexdigest()
-        self.rows, self.paths = self.rows * self.passes, self.paths * self.passes
-        self.captions, self.mirrors = self.captions * self.passes, self.mirrors * self.passes
+        passes = self.options.passes_per_epoch
+        self.indices, self.paths = self.indices * passes, self.paths * passes
+        self.captions, self.can_flip = self.captions * passes, self.can_flip * passes
 
     def _lengths(self, chosen: Sequence[np.ndarray]) -> np.ndarray:
-        """Tokens in each row with those captions of each photo; one more per caption than it has
-        tokens, for the start token."""
+        """Returns the tokens per row (N,), with a start token for each chosen caption."""
         return np.array(
             [
                 sum(len(captions[i]) + 1 for i in choice)
@@ -117,12 +133,12 @@ class CaptionBatches(PackedBatches):
             ]
         )
 
-    def _make_row_lengths(self, buckets: int) -> None:
-        """Fits the row lengths to the first epoch; the longest row there can be has its own."""
-        self.row_lengths = row_lengths(self._lengths(self._choices(0)), buckets)
-        most = self.captions_per_photo
+    def _fit_row_lengths(self) -> None:
+        """Fits the row lengths to the first epoch; the longest possible row can have its own."""
+        self.row_lengths = row_lengths(self._lengths(self._choices(0)), self.options.num_buckets)
+        limit = self.options.captions_per_photo
         longest = max(
-            sum(sorted((len(caption) + 1 for caption in row), reverse=True)[:most])
+            sum(sorted((len(caption) + 1 for caption in row), reverse=True)[:limit])
             for row in self.captions
         )
         if longest > self.row_lengths[-1]:
@@ -130,79 +146,79 @@ class CaptionBatches(PackedBatches):
             self.row_lengths = np.append(self.row_lengths, longest)
 
     def start_epoch(self, epoch: int) -> None:
-        """Lays out an epoch, see `PackedBatches.start_epoch`."""
+        """Selects the rows, captions and augmentation of each batch of an epoch."""
         if epoch == self.epoch:
             return
         self.epoch = epoch
-        order_rng = np.random.default_rng([self.seed, epoch, 0])
-        count = len(self.rows)
-        order = order_rng.permutation(count) if self.shuffle else np.arange(count)
+        seed, shuffle, batch_size = self.options.seed, self.options.shuffle, self.batch_size
+        order_rng = np.random.default_rng([seed, epoch, 0])
+        count = len(self.indices)
+        order = order_rng.permutation(count) if shuffle else np.arange(count)  # (N,)
         self._chosen = self._choices(epoch)
-        mirror = np.random.default_rng([self.seed, epoch, 2]).random(count) < 0.5
-        self._mirror = mirror & np.array(self.mirrors) & self.source.mirrored & self.shuffle
-        draws = np.random.default_rng([self.seed, epoch, 3])
-        self._draws = draws.integers(2**64, size=count, dtype=np.uint64) if self.shuffle else None
-        bucket = np.searchsorted(self.row_lengths, self._lengths(self._chosen)[order])
-        # Only the last batch is not full; some hold rows of two buckets.
+        flip = np.random.default_rng([seed, epoch, 2]).random(count) < 0.5  # (N,)
+        self._flip = flip & np.array(self.can_flip) & self.loader.can_flip & shuffle
+        draw_rng = np.random.default_rng([seed, epoch, 3])
+        self._draws = draw_rng.integers(2**64, size=count, dtype=np.uint64) if shuffle else None
+        bucket = np.searchsorted(self.row_lengths, self._lengths(self._chosen)[order])  # (N,)
+        # Only the last batch is not full, so some batches hold rows of two buckets.
         rank = np.argsort(bucket, kind="stable")
         order, bucket = order[rank], bucket[rank]
         batches = []
-        for start in range(0, count, self.batch_size):
-            end = start + self.batch_size
+        for start in range(0, count, batch_size):
+            end = start + batch_size
             batches.append((int(self.row_lengths[bucket[start:end].max()]), order[start:end]))
-        if self.shuffle:
+        if shuffle:
             batches = [batches[i] for i in order_rng.permutation(len(batches))]
-        self._batches = show_that_lengths_vary(batches, self.row_lengths)
+        self._batches = show_varying_lengths(batches, self.row_lengths)
 
     def _choices(self, epoch: int) -> list[np.ndarray]:
-        """Numbers of the captions of each row in an epoch."""
-        rng = np.random.default_rng([self.seed, epoch, 1])
-        return [self.choose(len(row), rng) for row in self.captions]
+        """Returns the indices of the captions of each row in an epoch."""
+        rng = np.random.default_rng([self.options.seed, epoch, 1])
+        return [choose_captions(len(row), self.options, rng) for row in self.captions]
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __getitem__(self, index: int) -> Batch:
         length, members = self._batches[index]
-        filled = np.resize(members, self.batch_size)  # (B,) a photo of the batch fills a gap
+        filled = np.resize(members, self.batch_size)  # (B,) repeats members to fill the batch
         real = np.arange(self.batch_size) < len(members)  # (B,)
-        filled, real = filled[self.own_rows()], real[self.own_rows()]  # (B / parts,)
-        photos = np.array([self.rows[member] for member in filled])
+        filled, real = filled[self.own_rows()], real[self.own_rows()]  # (B / num_processes,)
+        indices = np.array([self.indices[member] for member in filled])
+        draws = None if self._draws is None else self._draws[filled]
         try:
-            draws = None if self._draws is None else self._draws[filled]
-            encoder_inputs = self.source.load(photos, self._mirror[filled], draws)
+            inputs = self.loader.load(indices, self._flip[filled], draws)
         except UnreadablePhoto as error:
-            self.failure = error  # what Keras makes of it is hard to read
+            self.failure = error  # Keras hides it in a long traceback
             raise
         chosen = [[self.captions[i][choice] for choice in self._chosen[i]] for i in filled]
-        tokens, targets, segments = self.pack(chosen, length)
+        tokens, targets, segments = self.pack(chosen, length)  # each (B,T)
         weights = ((segments > 0) & real[:, None]).astype(np.float32)  # (B,T)
-        inputs = {**encoder_inputs, "tokens": tokens, "segments": segments}
-        return inputs, targets, weights
+        return {**inputs, "tokens": tokens, "segments": segments}, targets, weights
 
     @property
     def padding(self) -> float:
-        """Share of this epoch's token places that hold padding."""
-        places = sum(length * self.batch_size for length, _ in self._batches)
-        return 1 - self._lengths(self._chosen).sum() / places
+        """Fraction of this epoch's token positions that hold padding."""
+        positions = sum(length * self.batch_size for length, _ in self._batches)
+        return 1 - self._lengths(self._chosen).sum() / positions
 
     @property
-    def images(self) -> int:
+    def num_images(self) -> int:
         """Number of photos in an epoch."""
-        return len(self.rows)
+        return len(self.indices)
 
     @property
-    def captions_left(self) -> int:
-        """Number of captions that can be used."""
-        return sum(map(len, self.captions)) // self.passes
+    def num_captions(self) -> int:
+        """Number of usable captions."""
+        return sum(map(len, self.captions)) // self.options.passes_per_epoch
 
-    def samples(self, count: int) -> list[Sample]:
-        """See `PackedBatches.samples`."""
+    def previews(self, count: int) -> list[Preview]:
+        """Returns the first `count` examples, without augmentation."""
         count = min(count, len(self.names))
-        first = np.array(self.rows[:count])
-        inputs = self.source.load(first, np.zeros(len(first), bool))
+        indices = np.array(self.indices[:count])
+        inputs = self.loader.load(indices, np.zeros(count, bool))
         return [
-            Sample(
+            Preview(
                 {name: array[row] for name, array in inputs.items()},
                 path if path.is_file() else None,
             )
@@ -211,16 +227,16 @@ class CaptionBatches(PackedBatches):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that the batches of every epoch depend on: equal ones are the same."""
-        parts = {
+        """A hash of everything that the batches of all epochs depend on."""
+        state = {
             "contents": self._contents,
             "tokenizer": self.tokenizer.fingerprint,
-            "source": self.source.fingerprint,
-            "passes": self.passes,
+            "loader": self.loader.fingerprint,
+            "passes_per_epoch": self.options.passes_per_epoch,
             "row_lengths": self.row_lengths.tolist(),
             "batch_size": self.batch_size,
-            "captions_per_photo": self.captions_per_photo,
-            "shuffle": self.shuffle,
-            "seed": self.seed,
+            "captions_per_photo": self.options.captions_per_photo,
+            "shuffle": self.options.shuffle,
+            "seed": self.options.seed,
         }
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()

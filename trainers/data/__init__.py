@@ -1,1 +1,1 @@
-"""Readers and datasets of captioned photos, regions, playlists and shards."""
+"""Datasets, readers and loaders: photos here, other sources in packages. May use `options`."""

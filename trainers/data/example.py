@@ -1,4 +1,4 @@
-"""Photos with their captions, and what was wrong with those that had to be left out."""
+"""Photos with captions, and problems found in the data."""
 
 from __future__ import annotations
 
@@ -8,87 +8,105 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SHOWN = 10  # problems told one by one; the rest is in the file
+MAX_SHOWN = 10  # problems listed in a summary; the file lists all
 SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
-LONGEST_LINE = 500  # characters of a problem's place, and of its reason
+MAX_LINE = 500  # characters of a problem's place, and of its reason
 
 
 @dataclass(frozen=True)
-class CaptionedPhoto:
-    """A photo's file, all its captions, and what the data call it (the file's name by default)."""
+class Example:
+    """A photo with its captions.
+
+    Attributes:
+        path: file of the photo.
+        captions: all captions of the photo.
+        name: name of the photo in the data; the file name by default.
+    """
 
     path: Path
     captions: tuple[str, ...]
     name: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.path.name)
 
     @property
-    def mirrors(self) -> bool:
-        """Whether the captions stay true of the mirrored photo."""
-        return stay_true_mirrored(self.captions)
+    def can_flip(self) -> bool:
+        """Whether the captions remain true when the photo is flipped horizontally."""
+        return can_flip(self.captions)
 
 
-def stay_true_mirrored(captions: Iterable[str]) -> bool:
-    """Whether captions stay true of the mirrored photo: none speaks of left or right."""
+def can_flip(captions: Iterable[str]) -> bool:
+    """Returns whether captions remain true of the flipped photo: they mention no left or right."""
     return not any(SIDES.search(text) for text in captions)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something left out of training: where it stood, why, and how many captions it cost."""
+    """A photo or caption that cannot be used.
+
+    Attributes:
+        where: file and line, or path of the photo.
+        reason: why it cannot be used.
+        num_captions: captions that are left out because of it.
+    """
 
     where: str
     reason: str
-    captions: int = 1
+    num_captions: int = 1
 
     def __str__(self) -> str:
         return f"{one_line(self.where)}: {one_line(self.reason)}"
 
 
 class TooManyProblems(ValueError):
-    """More of the data is unusable than was allowed."""
+    """More of the data is unusable than `max_bad` allows."""
 
 
-def check_share(
-    name: str, problems: Sequence[Problem], total: int, max_bad: float, log: Path | None = None
+def check_problems(
+    name: str,
+    problems: Sequence[Problem],
+    num_captions: int,
+    max_bad: float,
+    path: Path | None = None,
 ) -> str:
-    """Reports what is left out: the first ten in the text returned, all of it in the file `log`.
+    """Summarizes problems, and writes the complete list to a file.
 
-    The unit is the caption: a photo that cannot be read is one problem, and costs all its captions.
+    The summary lists the first ten problems. A photo that cannot be read is one problem and counts
+    with all its captions.
 
     Args:
-        name: of the data, such as "training".
-        problems: what was left out.
-        total: number of captions there were, good and bad.
-        max_bad: the share of captions that may be left out, from 0 to 1.
-        log: file to list every problem in, one per line; None for no file.
+        name: name of the data, such as "training".
+        problems: photos and captions that are left out.
+        num_captions: number of captions, usable or not.
+        max_bad: largest fraction of the captions that may be left out.
+        path: file that lists all problems, one per line. It is removed if there are none. None
+            writes no file.
 
     Returns:
-        A summary to print; empty without problems.
+        The summary; "" without problems.
 
     Raises:
-        TooManyProblems: if more than `max_bad` are left out, or all.
+        TooManyProblems: more than `max_bad` of the captions, or all, are left out.
     """
-    if log is not None:
-        log.unlink(missing_ok=True)
+    if path is not None:
+        path.unlink(missing_ok=True)
     if not problems:
         return ""
-    lost = sum(problem.captions for problem in problems)
-    share = f"{lost} of {total} captions ({lost / max(total, 1):.2%})"
-    places = "1 place" if len(problems) == 1 else f"{len(problems)} places"
-    lines = [f"{name} data: {share} left out, for what is wrong in {places}:"]
-    lines += [f"  {problem}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  and {len(problems) - SHOWN} more")
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
-        lines.append(f"  all of them in {log}")
+    num_bad = sum(problem.num_captions for problem in problems)
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    fraction = f"{num_bad} of {num_captions} captions ({num_bad / max(num_captions, 1):.2%})"
+    lines = [f"{name} data: {fraction} left out because of {count}:"]
+    lines += [f"  {problem}" for problem in problems[:MAX_SHOWN]]
+    if len(problems) > MAX_SHOWN:
+        lines.append(f"  and {len(problems) - MAX_SHOWN} more")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
+        lines.append(f"  complete list: {path}")
     summary = "\n".join(lines)
-    if lost > max_bad * total or lost >= total:
+    if num_bad > max_bad * num_captions or num_bad >= num_captions:
         raise TooManyProblems(
             f"Expected at most {max_bad:.2%} of the {name} data to be unusable (max_bad). "
             f"Received:\n{summary}"
@@ -97,47 +115,63 @@ def check_share(
 
 
 def one_line(text: str) -> str:
-    """Text from a file as it can be printed: on one line, of bearable length, nothing hidden."""
-    text = " ".join(text[: 10 * LONGEST_LINE].split())
-    if len(text) > LONGEST_LINE:
-        text = f"{text[:LONGEST_LINE]}..."
+    """Returns text from a file on one line of limited length, with control characters escaped."""
+    text = " ".join(text[: 10 * MAX_LINE].split())
+    if len(text) > MAX_LINE:
+        text = f"{text[:MAX_LINE]}..."
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def subset(
-    photos: Sequence[CaptionedPhoto], problems: Sequence[Problem], share: float, seed: int = 0
-) -> tuple[list[CaptionedPhoto], list[Problem]]:
-    """That share of the photos, rounded, at least one, each with all its captions; and about that
-    share of the problems, so that the others do not count against so few photos.
+def first_names(names: Sequence[str], limit: int = 5) -> str:
+    """Returns the first names of a list, and the number of the others, for messages."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
 
-    Which ones depends on their names and the seed, not on their order. A smaller share of the same
-    seed is part of a larger one.
+
+def subset(
+    examples: Sequence[Example], problems: Sequence[Problem], fraction: float, seed: int = 0
+) -> tuple[list[Example], list[Problem]]:
+    """Selects a random fraction of the examples, and about that fraction of the problems.
+
+    The selection depends on names and seed, not on order. With the same seed, a smaller fraction is
+    part of a larger one. Problems are reduced too, so that their fraction
+    stays the same.
+
+    Args:
+        examples: examples to select from.
+        problems: problems of the whole data.
+        fraction: fraction of the examples, rounded to at least one example.
+        seed: seed of the selection.
+
+    Returns:
+        (examples, problems), in their original order.
 
     Raises:
-        ValueError: unless `share` is above 0 and at most 1.
+        ValueError: `fraction` is not above 0 and at most 1.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"Expected a share above 0 and at most 1. Received: share={share}")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"Expected fraction above 0 and at most 1. Received: fraction={fraction}")
 
-    def place(name: str) -> float:
-        """From 0 to 1, at random but for ever."""
+    def rank(name: str) -> float:
+        """Maps a name to a number from 0 to 1."""
         key = f"{seed} {name}".encode(errors="surrogateescape")
         return int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "big") / 2**128
 
-    count = max(1, round(share * len(photos)))
-    places = [place(photo.name) for photo in photos]
-    chosen = sorted(range(len(photos)), key=places.__getitem__)[:count]
+    count = max(1, round(fraction * len(examples)))
+    ranks = [rank(example.name) for example in examples]
+    selected = sorted(range(len(examples)), key=ranks.__getitem__)[:count]
     return (
-        [photos[number] for number in sorted(chosen)],
-        [problem for problem in problems if share == 1 or place(problem.where) < share],
+        [examples[i] for i in sorted(selected)],
+        [problem for problem in problems if fraction == 1 or rank(problem.where) < fraction],
     )
 
 
 def tidy(caption: str) -> str:
-    """A caption as one would print it: single spaces, none before punctuation, a capital first
-    letter, a full stop.
+    """Cleans the spacing and punctuation of a caption.
+
+    The result has single spaces, none before punctuation, a capital first letter and a full stop.
 
     >>> tidy("a dog ,  with a ball .")
     'A dog, with a ball.'

@@ -1,213 +1,242 @@
-"""A frozen backbone's features, computed once and kept on disk."""
+"""Cache of the features of a frozen backbone on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from effcap.backbones.backbone import Backbone
 from effcap.trainers.data.augmentation import Augmentation
-from effcap.trainers.data.photos import PhotoFiles
-from effcap.trainers.data.preparation import DataSource, PhotoData
-from effcap.utils.progress import say, track
+from effcap.trainers.data.dataset import CaptionDataset
+from effcap.trainers.data.photos import PhotoDataset, PhotoFiles
+from effcap.utils.files import check_free_space
+from effcap.utils.progress import print_line, track
+
+if TYPE_CHECKING:
+    from effcap.captioner import Captioner
 
 FEATURES, INDEX = "features.npy", "index.json"
 
 
 class CachedFeatures:
-    """Features of photos from a file on disk, in place of the photos.
+    """Backbone features in a file on disk, in place of the photos; an `InputLoader`.
 
     Args:
-        features: (V, N, S, C) float16: N photos, as they are (V = 1) and mirrored (V = 2).
+        features: features (V, N, S, C) float16 of N photos: unflipped, and flipped if V is 2.
         fingerprint: a hash of what they were computed from.
-        rows: (P,) where among the N each photo lies; None for all of them in their order.
+        rows: indices of the photos among the N, (P,); None for all in their order.
     """
 
     def __init__(self, features: np.ndarray, fingerprint: str, rows: np.ndarray | None = None):
         self.features, self.fingerprint = features, fingerprint
         self.rows = np.arange(features.shape[1]) if rows is None else rows
-        self.mirrored = len(features) > 1
+        self.can_flip = len(features) > 1
 
     def load(
-        self, photos: np.ndarray, mirror: np.ndarray, draws: np.ndarray | None = None
+        self, indices: np.ndarray, flip: np.ndarray, draws: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """`{"features"}`: (B, S, C) of photos (B,), mirrored where `mirror` (B,); `draws` do
-        nothing."""
-        found = self.features[mirror.astype(int), self.rows[photos]]  # (B,S,C)
-        return {"features": np.asarray(found)}
+        """Loads features.
+
+        Args:
+            indices: indices of the photos, (B,).
+            flip: which photos to take the flipped features of, (B,) bool.
+            draws: ignored.
+
+        Returns:
+            {"features": (B, S, C) float16}.
+        """
+        features = self.features[flip.astype(int), self.rows[indices]]  # (B,S,C)
+        return {"features": np.asarray(features)}
 
 
-class FeatureProgram(keras.Model):
-    """The backbone alone, compiled."""
+class FeatureExtractor(keras.Model):
+    """A compiled model of the backbone only."""
 
     def __init__(self, backbone: Backbone):
-        super().__init__(name="feature_program")
+        super().__init__(name="feature_extractor")
         self.backbone = backbone
         self.built = True
         self.compile(jit_compile=keras.backend.backend() == "jax")
 
-    def call(self, images):
+    def call(self, images: Any) -> Any:
+        """Returns features (B, S, C) of images (B, h, w, 3)."""
         return self.backbone(images, training=False)  # (B,S,C)
 
 
 def cache_features(
     backbone: Backbone,
     paths: Sequence[Path],
-    folder: str | PathLike,
-    mirrored: bool = False,
+    folder: str | PathLike[str],
+    flipped: bool = False,
     batch_size: int = 32,
     title: str | None = None,
 ) -> CachedFeatures:
-    """Features of photos, from `folder` where they are there already, else computed and kept.
+    """Reads the features of photos from a folder, or computes and writes them.
 
-    They are computed again when a file or the backbone, its weights included, has changed. Some of
-    the photos that `folder` has features of, or those without the mirrored, are taken from there.
+    Features are computed again if a photo file, the backbone or its weights have changed. A folder
+    with features of more photos, or of flipped photos too, is reused.
 
     Args:
-        backbone: a frozen one.
-        paths: the photos' files, all of them readable.
-        folder: where to keep them; 2*S*C bytes per photo and view.
-        mirrored: keep those of the mirrored photos, too.
+        backbone: a frozen backbone.
+        paths: files of the photos, all of them readable.
+        folder: folder of the features, which take 2 * S * C bytes per photo and view.
+        flipped: whether features of the flipped photos are needed too.
         batch_size: photos per step.
-        title: of a progress bar; None for no bar.
+        title: title of a progress bar; None for no bar.
 
     Raises:
-        ValueError: for a backbone that is being trained.
-        OSError: when there is no room for the features.
+        ValueError: the backbone is not frozen, or a feature exceeds the range of float16.
+        OSError: there is not enough disk space.
     """
     check_frozen(backbone)
     folder = Path(folder)
-    index = {
-        "backbone": fingerprint(backbone),
-        "mirrored": mirrored,
-        "photos": [file_key(path) for path in paths],
+    index: dict[str, Any] = {
+        "backbone": backbone_fingerprint(backbone),
+        "flipped": flipped,
+        "photos": [_file_key(path) for path in paths],
     }
-    rows, reason = kept_rows(folder, index)
+    rows, reason = _find_rows(folder, index)
     if rows is None:
         if title is not None:
-            say(f"{title}: {reason} in {folder}; computing them")
-        compute_features(backbone, paths, folder, mirrored, batch_size, title)
+            print_line(f"{title}: {reason} in {folder}; computing them")
+        compute_features(backbone, paths, folder, flipped, batch_size, title)
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    # Not where the files lie and when they were written: copies give the same features.
-    parts = [index["backbone"], mirrored, [size for _, size, _ in index["photos"]]]
-    state = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    features = np.load(folder / FEATURES, mmap_mode="r")[: 2 if mirrored else 1]  # (V,N,S,C)
+    # Without paths and modification times: copies of the photos have the same features.
+    content = [index["backbone"], flipped, [size for _, size, _ in index["photos"]]]
+    state = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    features = np.load(folder / FEATURES, mmap_mode="r")[: 2 if flipped else 1]  # (V,N,S,C)
     return CachedFeatures(features, state, rows)
 
 
+def check_cacheable(
+    captioner: Captioner, augmentation: Augmentation, datasets: Iterable[CaptionDataset | None]
+) -> None:
+    """Checks that training can use cached features.
+
+    Args:
+        captioner: captioner to train.
+        augmentation: augmentation of the photos.
+        datasets: training and validation data; None is ignored.
+
+    Raises:
+        ValueError: the captioner has no frozen backbone, photos are cropped or their colors
+            changed, or a dataset does not consist of photo files.
+    """
+    check_frozen(getattr(captioner.encoder, "backbone", None))
+    if augmentation.random_crop < 1 or augmentation.color_jitter > 0:
+        raise ValueError(
+            "Cached features are those of whole photos, without random_crop and color_jitter. "
+            f"Received: random_crop={augmentation.random_crop}, "
+            f"color_jitter={augmentation.color_jitter}; use random_crop=1 and color_jitter=0, or "
+            "no feature cache"
+        )
+    for dataset in datasets:
+        if dataset is not None and not isinstance(dataset, PhotoDataset):
+            raise ValueError(
+                "Expected photo files to cache features of. Received: "
+                f"{type(dataset).__name__}; train without --feature-cache"
+            )
+
+
 def check_frozen(backbone: Backbone | None) -> None:
-    """Raises a ValueError for a backbone whose features change as it trains, or none."""
+    """Checks that a backbone is frozen.
+
+    Raises:
+        ValueError: the backbone is trainable, or None.
+    """
     if backbone is None:
         raise ValueError(
-            "Expected a captioner of photos to cache features of. Received: one without a "
-            "backbone; train without --cache-features"
+            "Expected a captioner of photos to cache features of. Received: a captioner without a "
+            "backbone; train without --feature-cache"
         )
     if backbone.trainable_weights:
         raise ValueError(
-            "Expected a frozen backbone to cache features of: those of one in training change "
-            f"with every step. Received: trainable_blocks={backbone.trainable_blocks!r}"
+            "Expected a frozen backbone to cache features of. "
+            f"Received: trainable_blocks={backbone.trainable_blocks!r}"
         )
-
-
-def check_mirrored_only(augmentation: Augmentation) -> None:
-    """Raises a ValueError where photos are to be varied in ways no features are kept of."""
-    if augmentation.crop < 1 or augmentation.colour > 0:
-        raise ValueError(
-            "Expected no crop and no colour with cached features: they are kept of whole photos, "
-            f"plain and mirrored. Received: crop={augmentation.crop}, "
-            f"colour={augmentation.colour}; use crop=1 and colour=0, or no cache"
-        )
-
-
-def check_files(*sources: DataSource | None) -> None:
-    """Raises a ValueError for data that are not files of photos."""
-    for source in sources:
-        if source is not None and not isinstance(source, PhotoData):
-            raise ValueError(
-                "Expected photo files to cache features of. Received: "
-                f"{type(source).__name__.lower()}; train without --cache-features"
-            )
 
 
 def compute_features(
     backbone: Backbone,
     paths: Sequence[Path],
     folder: Path,
-    mirrored: bool,
+    flipped: bool,
     batch_size: int,
     title: str | None,
 ) -> None:
-    """Writes the features; without the index, which says that they are whole."""
+    """Computes and writes features; the caller writes the index, which marks them as complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
     (folder / FEATURES).unlink(missing_ok=True)
-    views = 2 if mirrored else 1
-    shape = (views, len(paths), *backbone.feature_shape)
-    needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            f"Expected room for {needed / 1e9:.1f} GB of features in {folder}. "
-            f"Received: {free / 1e9:.1f} GB free"
-        )
-    features = np.lib.format.open_memmap(folder / FEATURES, "w+", np.float16, shape)
-    program = FeatureProgram(backbone)
-    source = PhotoFiles(paths, backbone.image_size, backbone.fit)
-    steps = [(view, start) for view in range(views) for start in range(0, len(paths), batch_size)]
+    num_views = 2 if flipped else 1
+    shape = (num_views, len(paths), *backbone.feature_shape)
+    check_free_space(folder, 2 * int(np.prod(shape)))
+    features = np.lib.format.open_memmap(folder / FEATURES, "w+", np.float16, shape)  # (V,N,S,C)
+    extractor = FeatureExtractor(backbone)
+    loader = PhotoFiles(paths, backbone.image_size, backbone.fit)
+    starts = range(0, len(paths), batch_size)
+    steps = [(view, start) for view in range(num_views) for start in starts]
     for view, start in track(steps, len(steps), title):
-        photos = np.arange(start, min(start + batch_size, len(paths)))
-        filled = np.resize(photos, batch_size)
-        images = source.load(filled, np.full(batch_size, view, bool))["images"]  # (B,h,w,3)
+        indices = np.arange(start, min(start + batch_size, len(paths)))
+        filled = np.resize(indices, batch_size)  # (B,) repeats photos to fill the batch
+        images = loader.load(filled, np.full(batch_size, view, bool))["images"]  # (B,h,w,3)
         with np.errstate(over="ignore"):
-            outputs = program.predict_on_batch(images).astype(np.float16)  # (B,S,C)
+            outputs = extractor.predict_on_batch(images).astype(np.float16)  # (B,S,C)
         if not np.isfinite(outputs).all():
             raise ValueError(
-                f"Expected features below {np.finfo(np.float16).max:.0f}, the most that float16 "
-                f"holds. Received: larger ones from {backbone.net.name}; train without a cache"
+                f"Expected features below {np.finfo(np.float16).max:.0f}, the maximum of float16. "
+                f"Received: larger ones from {backbone.net.name}; train without --feature-cache"
             )
-        features[view, photos] = outputs[: len(photos)]
+        features[view, indices] = outputs[: len(indices)]
     features.flush()
 
 
-def kept_rows(folder: Path, index: dict) -> tuple[np.ndarray | None, str]:
-    """Where in the features in `folder` those of `index` lie, (P,); or None, and why."""
+def _find_rows(folder: Path, index: dict[str, Any]) -> tuple[np.ndarray | None, str]:
+    """Finds the photos of `index` among the features in a folder.
+
+    Returns:
+        (rows (P,), ""), or (None, the reason why the features cannot be used).
+    """
     try:
-        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        rows = {tuple(key): row for row, key in enumerate(found["photos"])}
-        changed = []
-        if found["backbone"] != index["backbone"]:
-            changed.append("another backbone")
-        if index["mirrored"] and not found["mirrored"]:
-            changed.append("no mirrored photos")
+        existing = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        rows = {tuple(key): row for row, key in enumerate(existing["photos"])}
+        changes = []
+        if existing["backbone"] != index["backbone"]:
+            changes.append("another backbone")
+        if index["flipped"] and not existing["flipped"]:
+            changes.append("no flipped photos")
         if not all(tuple(key) in rows for key in index["photos"]):
-            changed.append("other photos")
+            changes.append("other photos")
     except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None, "no features, or not all of them"
-    if changed:
-        return None, f"features computed with {' and '.join(changed)}"
+        return None, "no complete features"
+    if changes:
+        return None, f"features computed with {' and '.join(changes)}"
     if not (folder / FEATURES).is_file():
         return None, "no features"
     return np.array([rows[tuple(key)] for key in index["photos"]], np.intp), ""
 
 
-def file_key(path: Path) -> list:
-    """What changes when a file does: its path, size and time of modification."""
+def _file_key(path: Path) -> list[Any]:
+    """Returns path, size and modification time of a file."""
     status = path.stat()
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
-def fingerprint(backbone: Backbone) -> str:
-    """A hash of a backbone's layers, preprocessing, image size, fit and weights; names do not
-    count, since Keras numbers those of layers anew in each process."""
+def backbone_fingerprint(backbone: Backbone) -> str:
+    """Computes a hash of a backbone's layers, preprocessing, image size, fit and weights.
+
+    Layer names are left out because Keras numbers layers anew in each process.
+    """
     layers = [{**layer.get_config(), "name": type(layer).__name__} for layer in backbone.net.layers]
-    parts = [vars(backbone.preprocessing), backbone.image_size, backbone.fit, layers]
-    state = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    config = [vars(backbone.preprocessing), backbone.image_size, backbone.fit, layers]
+    state = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for weight in backbone.weights:
         state.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
     return state.hexdigest()

@@ -1,4 +1,4 @@
-"""JSON files of photos and captions: COCO's, lists of records, and a record per line."""
+"""Reads JSON files of captions: COCO annotations, lists of records, and JSON Lines."""
 
 from __future__ import annotations
 
@@ -7,87 +7,86 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeGuard
 
-from effcap.trainers.data.example import CaptionedPhoto, Problem
+from effcap.trainers.data.example import Example, Problem
+from effcap.trainers.data.photos import PhotoDataset
 from effcap.trainers.data.text_files import (
-    Collector,
+    CaptionTable,
     describe,
-    lines_of,
     photo_folder,
-    read_several,
+    read_files,
     read_text,
+    split_lines,
 )
 
-if TYPE_CHECKING:
-    from effcap.captioner import Captioner
-    from effcap.trainers.batching.in_memory import CaptionBatches
-
-FORMS = (
+FORMATS = (
     'COCO captions {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, '
-    'a list [{"image", "caption" or "text"}], or such a record per line'
+    'a list [{"image", "caption" or "text"}], or one such record per line'
 )
-LOOKED_AT = 10  # lines by which a file with a record per line is told
+NUM_PROBED_LINES = 10  # lines that decide whether a file is JSON Lines
 
 
-def read_json_captions(
-    path: str | PathLike,
-    images: str | PathLike | None = None,
+def read_json(
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+    images: str | PathLike[str] | None = None,
+    *,
     edit: Callable[[str], str] | None = None,
-) -> tuple[list[CaptionedPhoto], list[Problem]]:
-    """Photos with their captions, in the order in which they first appear.
+) -> PhotoDataset:
+    """Reads photos and captions from JSON files.
 
-    The form of the file is told by its content: COCO's `captions_*.json`, with `images` and
-    `annotations`; a list of records with `image` and either `caption` or `text`, a text or a list
-    of texts; or one such record per line (JSON Lines). Other keys are passed over. In all else as
-    `read_csv`.
+    The format is detected from the content: COCO's `captions_*.json`, with `images` and
+    `annotations`; a list of records with `image` and either `caption` or `text`, a string or a list
+    of strings; or one such record per line (JSON Lines). Other keys are ignored. The other
+    rules are those of `read_csv`.
 
     Args:
-        path: a JSON file in UTF-8.
-        images: folder that the images' names are relative to; the JSON file's own by default.
-        edit: applied to every caption, such as `tidy`.
+        paths: a JSON file in UTF-8, or several.
+        images: folder that the photos' names are relative to; by default the folder of the file.
+        edit: function applied to every caption, such as `tidy`; None for no change.
 
     Returns:
-        (photos, problems): records without an image or a caption are problems, named by index or
-        line. Whether the files exist is for `check_photos` to see.
+        The photos in the order of their first records. Records without an image or caption are
+        `problems`. Photo files are checked by `PhotoDataset.batches`.
 
     Raises:
-        FileNotFoundError: without such a file or folder.
-        ValueError: when it is no JSON in UTF-8, or of another form.
+        FileNotFoundError: a file or the folder does not exist.
+        ValueError: a file is not JSON in UTF-8, or has another format.
+
+    Example:
+        >>> dataset = read_json("captions_train2017.json", "train2017")
     """
-    path = Path(path)
+    return PhotoDataset(*read_files(lambda path: _read_file(path, images, edit), paths))
+
+
+def _read_file(
+    path: Path, images: str | PathLike[str] | None, edit: Callable[[str], str] | None
+) -> tuple[list[Example], list[Problem]]:
     text = read_text(path, "JSON")
-    found = Collector(photo_folder(path, images), edit)
-    if not text.lstrip().startswith("[") and any(map(_is_record, _first_lines(text))):
-        for number, line in enumerate(lines_of(text), 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                _add_record(found, where, _parse(line))
-            except ValueError as error:
-                found.problems.append(Problem(where, f"expected JSON. Received: {error}"))
-        return found.photos(), found.problems
+    table = CaptionTable(photo_folder(path, images), edit)
+    if _is_json_lines(text):
+        _add_lines(table, path, text)
+        return table.examples(), table.problems
     try:
         content = _parse(text)
     except ValueError as error:
         raise ValueError(
-            f"Expected JSON: {FORMS}. Received: {path}, which is not: {error}"
+            f"Expected JSON: {FORMATS}. Received: {path}, which is not JSON: {error}"
         ) from error
     if isinstance(content, list):
-        for number, record in enumerate(content):
-            _add_record(found, f"{path}, [{number}]", record)
+        for i, record in enumerate(content):
+            _add_record(table, f"{path}, [{i}]", record)
     elif isinstance(content, dict) and all(
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
-        _add_coco(found, path, content)
+        _add_coco(table, path, content)
     else:
-        raise ValueError(f"Expected {FORMS} in {path}. Received: {describe(content)}")
-    return found.photos(), found.problems
+        raise ValueError(f"Expected {FORMATS} in {path}. Received: {describe(content)}")
+    return table.examples(), table.problems
 
 
-class _Repeated:
-    """An object with a key twice, of which JSON says not which one counts."""
+class _RepeatedKey:
+    """A JSON object that has a key twice; JSON does not define which one counts."""
 
     def __init__(self, key: str):
         self.key = key
@@ -96,24 +95,25 @@ class _Repeated:
         return f"an object with the key {self.key!r} twice"
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict | _Repeated:
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _RepeatedKey:
     record = dict(pairs)
     if len(record) == len(pairs):
         return record
     keys = [key for key, _ in pairs]
-    return _Repeated(next(key for key in keys if keys.count(key) > 1))
+    return _RepeatedKey(next(key for key in keys if keys.count(key) > 1))
 
 
 def _parse(text: str) -> Any:
-    """The content of JSON; ValueError where it is none."""
+    """Parses JSON; raises a ValueError if it is invalid."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_make_object)
     except RecursionError:
         raise ValueError("brackets nested too deeply") from None
 
 
-def _first_lines(text: str) -> Iterable[str]:
-    return islice(filter(str.strip, lines_of(text)), LOOKED_AT)
+def _is_json_lines(text: str) -> bool:
+    lines = islice(filter(str.strip, split_lines(text)), NUM_PROBED_LINES)
+    return not text.lstrip().startswith("[") and any(map(_is_record, lines))
 
 
 def _is_record(line: str) -> bool:
@@ -124,48 +124,59 @@ def _is_record(line: str) -> bool:
     return isinstance(record, dict) and "image" in record
 
 
-def _add_record(found: Collector, where: str, record: Any) -> None:
+def _add_lines(table: CaptionTable, path: Path, text: str) -> None:
+    for number, line in enumerate(split_lines(text), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            _add_record(table, where, _parse(line))
+        except ValueError as error:
+            table.problems.append(Problem(where, f"expected JSON. Received: {error}"))
+
+
+def _add_record(table: CaptionTable, where: str, record: Any) -> None:
     keys = [key for key in ("caption", "text") if isinstance(record, dict) and key in record]
     if len(keys) != 1:
         reason = "expected an object with image and either caption or text"
-        found.problems.append(Problem(where, f"{reason}. Received: {describe(record)}"))
+        table.problems.append(Problem(where, f"{reason}. Received: {describe(record)}"))
         return
     texts = record[keys[0]]
     if not isinstance(texts, list):
         texts = [texts]
     if not texts:
         reason = f"expected at least one {keys[0]}. Received: an empty list"
-        found.problems.append(Problem(where, reason))
-    found.add(where, record.get("image"), texts)
+        table.problems.append(Problem(where, reason))
+    table.add(where, record.get("image"), texts)
 
 
-def _add_coco(found: Collector, path: Path, content: dict) -> None:
+def _add_coco(table: CaptionTable, path: Path, content: dict[str, Any]) -> None:
     names: dict[int | str, Any] = {}
-    for number, image in enumerate(content["images"]):
+    for i, image in enumerate(content["images"]):
         if not isinstance(image, dict) or not _is_id(image.get("id")) or "file_name" not in image:
             reason = f"expected an object with id and file_name. Received: {describe(image)}"
         elif names.setdefault(image["id"], image["file_name"]) != image["file_name"]:
-            reason = f"expected an id of its own. Received: {image['id']!r}, which another has, too"
-            names[image["id"]] = None  # which of them is meant?
+            reason = f"expected a unique id. Received: {image['id']!r}, which another image has too"
+            names[image["id"]] = None  # ambiguous
         else:
             continue
-        found.problems.append(Problem(f"{path}, images[{number}]", reason, 0))
-    for number, annotation in enumerate(content["annotations"]):
-        where = f"{path}, annotations[{number}]"
-        image = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if not _is_id(image) or "caption" not in annotation:
+        table.problems.append(Problem(f"{path}, images[{i}]", reason, 0))
+    for i, annotation in enumerate(content["annotations"]):
+        where = f"{path}, annotations[{i}]"
+        image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if not _is_id(image_id) or "caption" not in annotation:
             received = describe(annotation)
             reason = f"expected an object with image_id and caption. Received: {received}"
-        elif names.get(image) is None:
-            reason = f"expected an image_id out of images. Received: {image!r}"
+        elif names.get(image_id) is None:
+            reason = f"expected the id of an image as image_id. Received: {image_id!r}"
         else:
-            found.add(where, names[image], [annotation["caption"]])
+            table.add(where, names[image_id], [annotation["caption"]])
             continue
-        found.problems.append(Problem(where, reason))
+        table.problems.append(Problem(where, reason))
 
 
 def coco_names(text: str) -> dict[str, str]:
-    """Photos' names by their COCO ids, from a file's text; none for JSON of another form."""
+    """Returns the photos' names by COCO id, from the text of a file; {} for other formats."""
     try:
         content = json.loads(text)
     except ValueError:  # JSON Lines
@@ -178,42 +189,5 @@ def coco_names(text: str) -> dict[str, str]:
     }
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int | str]:
     return isinstance(value, int | str) and not isinstance(value, bool)
-
-
-def read_jsons(
-    paths: Iterable[str | PathLike], *arguments: Any
-) -> tuple[list[CaptionedPhoto], list[Problem]]:
-    """`read_json_captions` for several files; a photo in several of them is one."""
-    return read_several(lambda path: read_json_captions(path, *arguments), paths)
-
-
-def json_dataset(
-    path: str | PathLike | Iterable[str | PathLike],
-    images: str | PathLike | None,
-    captioner: Captioner,
-    *,
-    edit: Callable[[str], str] | None = None,
-    max_bad: float = 0.01,
-    **options: Any,
-) -> CaptionBatches:
-    """Batches for `captioner.fit` from a JSON file of photos and captions; see `csv_dataset`.
-
-    Args:
-        path: a file as `read_json_captions` takes it, or several.
-        images: folder that the images' names are relative to; the JSON file's own by default.
-        captioner, edit, max_bad, options: as in `csv_dataset`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_json_captions`.
-        TooManyProblems: when more than `max_bad` of the captions cannot be used.
-
-    Example:
-        >>> data = json_dataset("captions_train2017.json", "train2017", captioner)
-    """
-    from effcap.trainers.data.preparation import dataset
-
-    paths = [path] if isinstance(path, str | PathLike) else path
-    data = read_jsons(paths, images, edit)
-    return dataset("JSON", data, captioner, max_bad=max_bad, **options)

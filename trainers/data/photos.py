@@ -1,4 +1,4 @@
-"""Photos read from files while training."""
+"""Dataset of photo files, with their loader and check."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from effcap.images import Fit, UnreadablePhoto, load_photo, read_photo
 from effcap.trainers.data.augmentation import Augmentation, View
-from effcap.trainers.data.example import CaptionedPhoto, Problem
-from effcap.trainers.data.truncated_jpeg import ends_early
+from effcap.trainers.data.dataset import CheckedExamples, ExampleDataset, photo_encoder
+from effcap.trainers.data.example import Example, Problem
+from effcap.trainers.data.truncated_jpeg import TRUNCATED, ends_early
+from effcap.trainers.options.batches import BatchOptions
 from effcap.utils.progress import track
 
-PLAIN = View()
-KEY_BYTES = 16  # of a photo in the record of those that were checked
+if TYPE_CHECKING:
+    from effcap.captioner import Captioner
+
+KEY_BYTES = 16  # per photo in the record of checked photos
 
 
 class PhotoFiles:
-    """Decodes and resizes photos when a batch asks for them.
+    """Decodes and resizes the photos of each batch; an `InputLoader`.
 
     Args:
-        paths: the photos' files.
+        paths: files of the photos.
         image_size: height and width in pixels.
-        fit: how photos of another shape are brought to that size (see `effcap.load_photo`).
-        augmentation: how photos are varied; by default not at all.
+        fit: how photos of other shapes are fitted to that size; see `effcap.load_photo`.
+        augmentation: random changes of the photos; none by default.
     """
 
     def __init__(
@@ -41,82 +47,125 @@ class PhotoFiles:
         self.augmentation = augmentation or Augmentation()
 
     @property
-    def mirrored(self) -> bool:
-        """Whether photos may be mirrored."""
-        return self.augmentation.mirror
+    def can_flip(self) -> bool:
+        """Whether photos may be flipped horizontally."""
+        return self.augmentation.horizontal_flip
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the sizes of the files and of how they are read."""
+        """A hash of the file sizes and of all arguments except the paths."""
         sizes = [os.path.getsize(path) for path in self.paths]
         state = repr((sizes, self.image_size, self.fit, self.augmentation))
         return hashlib.sha256(state.encode()).hexdigest()
 
     def load(
-        self, photos: np.ndarray, mirror: np.ndarray, draws: np.ndarray | None = None
+        self, indices: np.ndarray, flip: np.ndarray, draws: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """`{"images"}`: (B, h, w, 3) uint8 of photos (B,), mirrored where `mirror` (B,).
+        """Loads photos.
 
-        They are cropped and coloured as the random numbers `draws` (B,) say, or not at all.
+        Args:
+            indices: indices of the photos, (B,).
+            flip: which photos to flip horizontally, (B,) bool.
+            draws: random numbers (B,) that determine crops and colors; None for whole photos in
+                their own colors.
+
+        Returns:
+            {"images": (B, h, w, 3) uint8}.
+
+        Raises:
+            UnreadablePhoto: a photo cannot be decoded.
         """
-        images = np.empty((len(photos), *self.image_size, 3), np.uint8)  # (B,h,w,3)
-        for i, photo in enumerate(photos):
-            view = PLAIN if draws is None else self.augmentation.view(draws[i])
-            image = read_photo(self.paths[photo], self.image_size, self.fit, view.region)
-            images[i] = view.paint(image)
-        images[mirror] = images[mirror, :, ::-1]
+        images = np.empty((len(indices), *self.image_size, 3), np.uint8)  # (B,h,w,3)
+        for i, index in enumerate(indices):
+            view = View() if draws is None else self.augmentation.view(draws[i])
+            image = read_photo(self.paths[index], self.image_size, self.fit, view.region)
+            images[i] = np.asarray(view.adjust_colors(image))
+        images[flip] = images[flip, :, ::-1]
         return {"images": images}
 
 
+@dataclass(frozen=True)
+class PhotoDataset(ExampleDataset):
+    """Photo files with captions; `read_csv` and `read_json` return it.
+
+    Example:
+        >>> dataset = read_csv("train.csv", "photos")
+        >>> captioner.fit(dataset.batches(captioner, batch_size=16), epochs=3, shuffle=False)
+    """
+
+    def check(self, captioner: Captioner, options: BatchOptions) -> CheckedExamples:
+        """Decodes every photo once."""
+        encoder = photo_encoder(captioner)
+        examples, problems = check_photos(
+            self.examples,
+            encoder.image_size,
+            title=f"checking {options.name} photos",
+            record=options.record_file(".bin"),
+        )
+        paths = [example.path for example in examples]
+        loader = PhotoFiles(paths, encoder.image_size, encoder.fit, options.augmentation)
+        return CheckedExamples(examples, loader, problems)
+
+
 def check_photos(
-    photos: Sequence[CaptionedPhoto],
+    examples: Sequence[Example],
     image_size: tuple[int, int],
-    threads: int | None = None,
+    *,
+    num_threads: int | None = None,
     title: str | None = None,
     record: Path | None = None,
-) -> tuple[list[CaptionedPhoto], list[Problem]]:
-    """Decodes every photo once: (those that can be read, what is wrong with the others).
+) -> tuple[list[Example], list[Problem]]:
+    """Decodes every photo once.
 
-    Also finds JPEGs that lack their last part although they have an end marker.
+    JPEGs that lack their last part, although they have an end marker, are problems too.
 
     Args:
-        photos: what to check.
-        image_size: as in training.
-        threads: photos decoded at the same time; by default one per core.
-        title: of a progress bar; None for no bar.
-        record: file that remembers good photos by path, size and time of modification: with the
-            same file, they are not decoded again. None for no file.
+        examples: photos to check.
+        image_size: height and width in training, in pixels.
+        num_threads: photos decoded in parallel; None for one per CPU core.
+        title: title of a progress bar; None for no bar.
+        record: file that records readable photos by path, size and modification time, so that the
+            next call does not decode them again; None for no file.
+
+    Returns:
+        (readable examples, problems of the others).
     """
     known = _read_record(record)
 
-    def check(photo: CaptionedPhoto) -> tuple[bytes, Problem | None]:
-        key = b"" if record is None else _record_key(photo.path)  # before it may change
-        reason = None if key in known else _why_unreadable(photo.path, image_size)
-        return key, reason and Problem(str(photo.path), reason, len(photo.captions))
+    def check(example: Example) -> tuple[bytes, Problem | None]:
+        key = b"" if record is None else _record_key(example.path)  # before the file may change
+        reason = None if key in known else _find_fault(example.path, image_size)
+        if reason is None:
+            return key, None
+        return key, Problem(str(example.path), reason, len(example.captions))
 
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(num_threads or os.cpu_count() or 1)
     try:
-        checked = list(track(pool.map(check, photos), len(photos), title))
+        results = list(track(pool.map(check, examples), len(examples), title))
     finally:
         pool.shutdown(cancel_futures=True)
     if record is not None:
-        _write_record(record, [key for key, problem in checked if problem is None])
-    good = [photo for photo, (_, problem) in zip(photos, checked, strict=True) if problem is None]
-    return good, [problem for _, problem in checked if problem is not None]
+        _write_record(record, [key for key, problem in results if problem is None])
+    problems = [problem for _, problem in results if problem is not None]
+    readable = [
+        example for example, (_, problem) in zip(examples, results, strict=True) if problem is None
+    ]
+    return readable, problems
 
 
-def _why_unreadable(path: Path, image_size: tuple[int, int]) -> str | None:
+def _find_fault(path: Path, image_size: tuple[int, int]) -> str | None:
+    """Returns why a photo cannot be used, or None."""
     try:
         pixels = load_photo(path, image_size)
     except UnreadablePhoto as error:
         return error.reason
     if ends_early(path, pixels):
-        return "truncated: its data end before the picture does"
+        return TRUNCATED
     return None
 
 
 def _record_key(path: Path) -> bytes:
-    """What changes when a file does; nothing for a file that is not there."""
+    """Returns a hash of path, size and modification time; b"" if the file does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -132,6 +181,6 @@ def _read_record(record: Path | None) -> set[bytes]:
 
 def _write_record(record: Path, keys: Sequence[bytes]) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
-    whole = record.with_suffix(".new")
-    whole.write_bytes(b"".join(keys))
-    whole.replace(record)
+    new = record.with_suffix(".new")
+    new.write_bytes(b"".join(keys))
+    new.replace(record)

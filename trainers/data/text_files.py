@@ -1,4 +1,4 @@
-"""What readers of caption files share: the text of a file, and captions gathered by photo."""
+"""Helpers for readers of caption files: decoding of text files and a table of captions."""
 
 from __future__ import annotations
 
@@ -9,127 +9,137 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from effcap.trainers.data.example import CaptionedPhoto, Problem, one_line
+from effcap.trainers.data.example import Example, Problem, one_line
 
-Data = tuple[list[CaptionedPhoto], list[Problem]]
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-LONGEST_TEXT = 2**17  # characters: more than 1024 tokens can hold
+MAX_TEXT = 2**17  # characters; 1024 tokens hold fewer
 LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 
 def read_text(path: Path, kind: str) -> str:
-    """The text of a file in UTF-8, with or without a byte-order mark.
+    """Reads a UTF-8 text file, with or without a byte-order mark.
+
+    Args:
+        path: the file.
+        kind: format of the file, such as "CSV", for messages.
 
     Raises:
-        FileNotFoundError: without such a file.
-        ValueError: when it is in another encoding.
+        FileNotFoundError: the file does not exist, or is a folder.
+        ValueError: the file has another encoding.
     """
     if path.is_dir():
         raise FileNotFoundError(f"Expected a {kind} file. Received: {path}, which is a folder")
     if not path.exists():
-        raise FileNotFoundError(f"Expected a {kind} file. Received: {path}, which is not there")
+        raise FileNotFoundError(f"{kind} file not found: {path}")
     data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if data.startswith(UTF16_MARKS):
-            found = "which is in UTF-16"
+            reason = "is in UTF-16"
         else:
             line = data.count(b"\n", 0, error.start) + 1
-            found = f"which is not: byte {data[error.start]:#04x} in line {line}"
+            reason = f"has the invalid byte {data[error.start]:#04x} in line {line}"
         raise ValueError(
-            f"Expected a {kind} file in UTF-8. Received: {path}, {found}; save it as UTF-8"
+            f"Expected a {kind} file in UTF-8. Received: {path}, which {reason}; save it as UTF-8"
         ) from None
 
 
-def lines_of(text: str) -> Iterator[str]:
-    """The lines of a text, with their ends; LF, CRLF and CR end a line, and nothing else does."""
+def split_lines(text: str) -> Iterator[str]:
+    """Yields the lines of a text with their line ends: LF, CRLF or CR, and no others."""
     return (match.group() for match in LINE.finditer(text))
 
 
-def photo_folder(path: Path, images: str | PathLike | None) -> Path:
-    """The folder that the photos of a file are relative to: its own where none is given."""
+def photo_folder(path: Path, images: str | PathLike[str] | None) -> Path:
+    """Returns the folder that photo names are relative to; by default that of the caption file.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
     folder = path.parent if images is None else Path(images)
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder of photos. Received: {folder}")
+        raise FileNotFoundError(f"Folder of photos not found: {folder}")
     return folder
 
 
-class Collector:
-    """Gathers captions by photo, and what is wrong with those that cannot be used.
+class CaptionTable:
+    """A table of captions by photo, and of captions that cannot be used.
 
-    Different spellings of a path (`a.jpg`, `./a.jpg`) are one photo. A caption that stands there
-    twice counts twice: people do agree.
+    Different spellings of a path (`a.jpg`, `./a.jpg`) are one photo. Duplicate captions are kept.
 
     Args:
-        folder: that names of photos are relative to.
-        edit: applied to every caption.
+        folder: folder that photo names are relative to.
+        edit: function applied to every caption; None for no change.
 
     Attributes:
-        problems: what could not be used.
+        problems: what cannot be used.
     """
 
     def __init__(self, folder: Path, edit: Callable[[str], str] | None = None):
         self.folder, self.edit = folder, edit
         self.problems: list[Problem] = []
         self._photos: dict[str, tuple[Path, str, list[str]]] = {}  # by absolute path
-        self._texts: dict[str, list[str]] = {}  # by the name as it is spelt
+        self._captions: dict[str, list[str]] = {}  # by the name as it is spelled
 
     def add(self, where: str, image: Any, captions: Sequence[Any]) -> None:
-        """Takes captions of a photo from the place `where`."""
-        reason = fault(image)
-        if reason:
-            reason = f"expected the name of an image. Received: {reason}"
+        """Adds captions of a photo, or problems.
+
+        Args:
+            where: file and line of the captions.
+            image: name of the photo; anything but a usable string is a problem.
+            captions: captions; likewise.
+        """
+        fault = find_fault(image)
+        if fault:
+            reason = f"expected the name of an image. Received: {fault}"
             self.problems.append(Problem(where, reason, len(captions)))
             return
         image = image.strip()
         for caption in captions:
-            reason = fault(caption)
-            if not reason and self.edit:
+            fault = find_fault(caption)
+            if not fault and self.edit:
                 caption = self.edit(caption)
-                reason = fault(caption)
-            if reason:
-                reason = f"expected a caption of {image}. Received: {reason}"
+                fault = find_fault(caption)
+            if fault:
+                reason = f"expected a caption of {image}. Received: {fault}"
                 self.problems.append(Problem(where, reason))
             else:
                 self._captions_of(image).append(caption.strip())
 
     def _captions_of(self, image: str) -> list[str]:
-        """The captions so far of a photo, however its name is spelt."""
-        if image not in self._texts:
+        """Returns the captions of a photo, for any spelling of its name."""
+        if image not in self._captions:
             name = os.path.normpath(image)
             path = Path(self.folder, name)
             photo = self._photos.setdefault(os.path.abspath(path), (path, name, []))
-            self._texts[image] = photo[2]
-        return self._texts[image]
+            self._captions[image] = photo[2]
+        return self._captions[image]
 
-    def photos(self) -> list[CaptionedPhoto]:
-        """Photos with their captions, in the order in which they first appeared."""
-        return [
-            CaptionedPhoto(path, tuple(texts), name) for path, name, texts in self._photos.values()
-        ]
+    def examples(self) -> list[Example]:
+        """Returns the photos with their captions, in the order of their first captions."""
+        return [Example(path, tuple(texts), name) for path, name, texts in self._photos.values()]
 
 
-def fault(text: Any) -> str | None:
-    """What is wrong with a name or a caption from a file; None where it can be used."""
+def find_fault(text: Any) -> str | None:
+    """Returns why a value from a file cannot be a name or caption; None if it can."""
     if not isinstance(text, str):
         return describe(text)
     length = len(text.strip())
     if length == 0:
-        return "nothing"
-    if length > LONGEST_TEXT:
+        return "empty text"
+    if length > MAX_TEXT:
         return f"a text of {length} characters"
     if "\0" in text:
         return "text with a null character"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return f"text with half a character: {one_line(text)}"
+        return f"text with an unpaired surrogate: {one_line(text)}"
     return None
 
 
 def describe(value: Any) -> str:
-    """A value from a file in a few words: what is large or deep is not printed whole."""
+    """Describes a value from a file briefly, without its contents if it is large or nested."""
     if isinstance(value, dict):
         return one_line(f"an object with the keys {', '.join(value)}") if value else "an object {}"
     if isinstance(value, list):
@@ -137,25 +147,41 @@ def describe(value: Any) -> str:
     return one_line(repr(value))
 
 
-def read_several(read: Callable[[Path], Data], paths: Iterable[str | PathLike]) -> Data:
-    """What `read` gives for several files; a photo in several of them is one.
+def read_files(
+    read: Callable[[Path], tuple[list[Example], list[Problem]]],
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+) -> tuple[list[Example], list[Problem]]:
+    """Reads one or several caption files and merges the captions of photos in several of them.
+
+    Args:
+        read: function that reads one file.
+        paths: one path or several.
+
+    Returns:
+        (examples, problems).
 
     Raises:
-        ValueError: for the same file twice.
+        ValueError: a file is given twice.
     """
-    paths = [Path(path) for path in paths]
-    absolute = [path.absolute() for path in paths]
-    for number, path in enumerate(paths):
-        if absolute[number] in absolute[:number]:
+    files = [Path(path) for path in as_paths(paths)]
+    absolute = [path.absolute() for path in files]
+    for i, path in enumerate(files):
+        if absolute[i] in absolute[:i]:
             raise ValueError(f"Expected different files. Received: {path} twice")
-    photos: dict[str, CaptionedPhoto] = {}
+    examples: dict[str, Example] = {}
     problems: list[Problem] = []
-    for path in paths:
-        more, wrong = read(path)
-        problems += wrong
-        for photo in more:
-            key = os.path.abspath(photo.path)
-            known = photos.get(key)
-            captions = known.captions + photo.captions if known else photo.captions
-            photos[key] = CaptionedPhoto(photo.path, captions, photo.name)
-    return list(photos.values()), problems
+    for path in files:
+        new_examples, new_problems = read(path)
+        problems += new_problems
+        for example in new_examples:
+            key = os.path.abspath(example.path)
+            captions = examples[key].captions if key in examples else ()
+            examples[key] = Example(example.path, captions + example.captions, example.name)
+    return list(examples.values()), problems
+
+
+def as_paths(
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+) -> list[str | PathLike[str]]:
+    """Returns one path or several as a list."""
+    return [paths] if isinstance(paths, str | PathLike) else list(paths)

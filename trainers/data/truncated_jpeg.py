@@ -1,8 +1,8 @@
-"""Truncated JPEGs that do not look truncated, because an end marker was put behind what is left.
+"""Detects truncated JPEGs that have an end marker.
 
-Decoders take such a file without an error and fill what is missing with one flat colour. Whether a
-flat part is the photo's own is found out by putting more data before the end marker: a decoder that
-has all it needs passes over them, one that has not makes something of them.
+Decoders accept such a file and fill the missing part with one flat color. To distinguish it from
+a photo with a flat corner, more data is inserted before the end marker: it is decoded only if the
+image is incomplete.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import numpy as np
 from PIL import Image
 
 START, END = b"\xff\xd8", b"\xff\xd9"
-MORE = bytes(range(255)) * 4  # begins with 0 and lacks 255: nothing that could be a marker
+FILLER = bytes(range(255)) * 4  # begins with 0 and lacks 255, so it contains no marker
 CORNER = 4  # pixels
+TRUNCATED = "truncated: the file ends before the image is complete"  # reason in messages
 
 
-def ends_early(photo: str | PathLike | bytes, pixels: np.ndarray) -> bool:
-    """Whether a photo that was read without an error is a JPEG without its last part.
+def ends_early(photo: str | PathLike[str] | bytes, pixels: np.ndarray) -> bool:
+    """Returns whether a photo that was decoded without an error is a truncated JPEG.
 
-    What lacks less than a corner of `pixels` goes unnoticed, and so does a progressive JPEG that
-    lacks whole passes: it is less sharp, but nothing of it is flat.
+    A missing part smaller than a corner of `pixels` is not detected, nor are missing passes of a
+    progressive JPEG, which blur the photo but leave no flat part.
 
     Args:
-        photo: the photo's file, or its bytes.
-        pixels: the photo (h, w, 3), whole, of any size and orientation.
+        photo: file of the photo, or its bytes.
+        pixels: the whole decoded photo (h, w, 3), of any size and orientation.
     """
     last = slice(-CORNER, None)
     corners = (pixels[y, x] for y in (last, slice(CORNER)) for x in (last, slice(CORNER)))
@@ -37,14 +38,14 @@ def ends_early(photo: str | PathLike | bytes, pixels: np.ndarray) -> bool:
     end = data.rfind(END)
     if not data.startswith(START) or end < 0:
         return False
-    return _decoded(data) != _decoded(data[:end] + MORE + data[end:])
+    return _decode(data) != _decode(data[:end] + FILLER + data[end:])
 
 
-def _decoded(data: bytes) -> bytes | None:
-    """The picture at an eighth of its size, which shows whether two differ; None without one."""
+def _decode(data: bytes) -> bytes | None:
+    """Decodes at an eighth of the size, which is enough to compare; None if that fails."""
     try:
         image = Image.open(BytesIO(data), formats=["JPEG"])
         image.draft(None, (1, 1))
         return image.tobytes()
-    except Exception:  # decoders raise anything
+    except Exception:  # decoders raise any exception
         return None

@@ -1,1 +1,1 @@
-"""Devices and processes that train one captioner together."""
+"""Training on several devices and processes. May use `effcap` and `options`."""

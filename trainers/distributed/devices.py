@@ -1,77 +1,38 @@
-"""What a run computes on: one device, several of one host, or those of several hosts."""
+"""Selects the devices of a run: one, several of this machine, or those of several processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from effcap.utils.progress import say
+from effcap.trainers.options.devices import DeviceOptions
+from effcap.utils.progress import print_line
 
-Scope = Callable[[], AbstractContextManager]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Devices:
-    """What to compute on; by default one device, the backend's first.
-
-    Attributes:
-        count: devices of each host, or "all". Each computes its share of every batch.
-        hosts: hosts that train together, each running the same command with another `host`.
-        host: which of them this is, from 0, which writes the run folder.
-        coordinator: "HOST:PORT" of host 0, where the others find it.
-
-    Raises:
-        ValueError: for values out of range, or several hosts without a coordinator.
-    """
-
-    count: int | Literal["all"] = 1
-    hosts: int = 1
-    host: int = 0
-    coordinator: str | None = None
-
-    def __post_init__(self):
-        if self.count != "all" and (not isinstance(self.count, int) or self.count < 1):
-            raise ValueError(
-                f"Expected devices of at least 1, or 'all'. Received: devices={self.count!r}"
-            )
-        if self.hosts < 1:
-            raise ValueError(f"Expected hosts of at least 1. Received: hosts={self.hosts}")
-        if not 0 <= self.host < self.hosts:
-            raise ValueError(
-                f"Expected host from 0 to {self.hosts - 1}. Received: host={self.host}"
-            )
-        name, _, port = (self.coordinator or "").rpartition(":")
-        if self.hosts > 1 and not (name and port.isdigit()):
-            raise ValueError(
-                "Expected coordinator=HOST:PORT, the address of host 0 and a free port there. "
-                f"Received: coordinator={self.coordinator!r}"
-            )
-        if self.hosts == 1 and self.coordinator is not None:
-            raise ValueError(
-                "Expected hosts=2 or more with a coordinator. "
-                f"Received: hosts=1, coordinator={self.coordinator!r}"
-            )
+Scope = Callable[[], AbstractContextManager[Any]]
 
 
 @contextmanager
-def computing_on(devices: Devices, batch_size: int) -> Iterator[Scope]:
-    """Within it, a captioner made in the scope that it gives computes on these devices.
+def computing_on(devices: DeviceOptions, batch_size: int) -> Iterator[Scope]:
+    """Distributes training over devices, within a `with` statement.
 
     Args:
-        devices: which.
-        batch_size: rows of a batch, which they are to share evenly.
+        devices: devices and processes to use.
+        batch_size: rows of a batch, over all devices.
+
+    Yields:
+        A function that returns a context manager; a captioner made in it computes on the devices.
 
     Raises:
-        ValueError: for devices that there are none of, or the backend cannot use together.
+        ValueError: there are too few devices, they cannot share a batch evenly, or the backend does
+            not support them.
     """
     import keras
 
     backend = keras.backend.backend()
-    if devices.hosts > 1:
-        check_backend(backend, ("jax",), f"hosts={devices.hosts}")
-        join(devices)
+    if devices.num_processes > 1:
+        check_backend(backend, ("jax",), f"num_processes={devices.num_processes}")
+        join_processes(devices)
     elif devices.count == 1:
         yield nullcontext
         return
@@ -81,89 +42,113 @@ def computing_on(devices: Devices, batch_size: int) -> Iterator[Scope]:
         if strategy.num_replicas_in_sync == 1:
             yield nullcontext
             return
-        say(f"computing on {strategy.num_replicas_in_sync} devices")
+        print_line(f"training on {strategy.num_replicas_in_sync} devices")
         yield strategy.scope
         return
-    found = jax_devices(devices.count)
-    check_batch_size(batch_size, len(found))
-    if len(found) == 1:
+    names = jax_devices(devices.count)
+    check_batch_size(batch_size, len(names))
+    if len(names) == 1:
         yield nullcontext
         return
-    if devices.host == 0:
-        of_hosts = f" of {devices.hosts} hosts" if devices.hosts > 1 else ""
-        say(f"computing on {len(found)} devices{of_hosts}")
-    # Batches come in parts already: each host makes its own.
-    data_parallel = keras.distribution.DataParallel(devices=found, auto_shard_dataset=False)
+    if devices.process_index == 0:
+        processes = f" of {devices.num_processes} processes" if devices.num_processes > 1 else ""
+        print_line(f"training on {len(names)} devices{processes}")
+    # Each process makes its own rows of a batch.
+    data_parallel = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
     with data_parallel.scope():
         yield nullcontext
 
 
-def check_backend(backend: str, able: tuple[str, ...], received: str) -> None:
-    """Raises a ValueError for a backend that cannot."""
-    if backend not in able:
-        raise ValueError(
-            f"Expected {' or '.join(f'KERAS_BACKEND={name}' for name in able)} for {received}. "
-            f"Received: the backend {backend}; set that environment variable"
-        )
+def check_backend(backend: str, supported: Sequence[str], setting: str) -> None:
+    """Checks that the Keras backend supports a setting.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if backend not in supported:
+        names = " or ".join(f"KERAS_BACKEND={name}" for name in supported)
+        raise ValueError(f"{setting} requires {names}. Received: the backend {backend}")
 
 
-def check_batch_size(batch_size: int, devices: int) -> None:
-    """Raises a ValueError for batches that the devices cannot share evenly."""
-    if batch_size % devices:
+def check_batch_size(batch_size: int, num_devices: int) -> None:
+    """Checks that devices can share a batch evenly.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if batch_size % num_devices:
         raise ValueError(
-            f"Expected a batch_size that {devices} devices can share evenly. "
+            f"Expected a batch_size that {num_devices} devices can share evenly. "
             f"Received: batch_size={batch_size}"
         )
 
 
-def check_count(wanted: int, there: int, kind: str) -> None:
-    """Raises a ValueError for more devices than there are on a host."""
-    if wanted > there:
+def check_count(count: int, available: int, kind: str) -> None:
+    """Checks that a process has as many devices as requested.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    if count > available:
         raise ValueError(
-            f"Expected devices up to {there}, as many {kind.upper()} devices as there are on a "
-            f"host. Received: devices={wanted}"
+            f"Expected devices up to {available}, the number of {kind.upper()} devices of a "
+            f"process. Received: devices={count}"
         )
 
 
-def join(devices: Devices) -> None:
-    """Makes this process one of several; once is enough, and it stays one."""
+def join_processes(devices: DeviceOptions) -> None:
+    """Connects this process to the others, unless it is connected already.
+
+    Raises:
+        ValueError: this process was connected with another index or number of processes.
+    """
     import jax
     import keras
 
     if not jax.distributed.is_initialized():
-        keras.distribution.initialize(devices.coordinator, devices.hosts, devices.host)
-    if (jax.process_count(), jax.process_index()) != (devices.hosts, devices.host):
+        keras.distribution.initialize(
+            devices.coordinator, devices.num_processes, devices.process_index
+        )
+    connected = (jax.process_count(), jax.process_index())
+    if connected != (devices.num_processes, devices.process_index):
         raise ValueError(
-            f"Expected host {jax.process_index()} of {jax.process_count()}, as which this process "
-            f"began. Received: host={devices.host}, hosts={devices.hosts}"
+            f"This process is already process {connected[1]} of {connected[0]}. Received: "
+            f"process_index={devices.process_index}, num_processes={devices.num_processes}"
         )
 
 
 def jax_devices(count: int | str) -> list[str]:
-    """So many devices of each host, those of a host one after the other, as Keras names them."""
+    """Returns the Keras names of `count` devices (or "all") of each process, grouped by process.
+
+    Raises:
+        ValueError: a process has fewer devices, or "all" are requested and their numbers differ.
+    """
     import jax
 
-    by_host: dict[int, list[str]] = {number: [] for number in range(jax.process_count())}
+    names_by_process: dict[int, list[str]] = {i: [] for i in range(jax.process_count())}
     for device in jax.devices():
-        by_host[device.process_index].append(f"{device.platform}:{device.id}")
-    fewest, most = min(map(len, by_host.values())), max(map(len, by_host.values()))
-    if count == "all" and fewest < most:
+        names_by_process[device.process_index].append(f"{device.platform}:{device.id}")
+    counts = [len(names) for names in names_by_process.values()]
+    if count == "all" and min(counts) < max(counts):
         raise ValueError(
-            f"Expected as many devices on each host. Received: from {fewest} to {most}; "
-            f"use devices={fewest}"
+            "devices='all' requires the same number of devices in each process. Received: from "
+            f"{min(counts)} to {max(counts)}; use devices={min(counts)}"
         )
-    wanted = fewest if count == "all" else count
-    check_count(wanted, fewest, jax.default_backend())
-    return [name for names in by_host.values() for name in names[:wanted]]
+    num_devices = min(counts) if count == "all" else int(count)
+    check_count(num_devices, min(counts), jax.default_backend())
+    return [name for names in names_by_process.values() for name in names[:num_devices]]
 
 
 def mirrored_strategy(count: int | str, batch_size: int) -> Any:
-    """TensorFlow's `MirroredStrategy` over so many GPUs of this host; CPUs where there are none."""
+    """Returns TensorFlow's `MirroredStrategy` over `count` GPUs (or "all"), or CPUs without GPUs.
+
+    Raises:
+        ValueError: there are too few devices, or they cannot share a batch evenly.
+    """
     import tensorflow as tf
 
-    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    names = [device.name for device in found]
-    wanted = len(names) if count == "all" else count
-    check_count(wanted, len(names), found[0].device_type)
-    check_batch_size(batch_size, wanted)
-    return tf.distribute.MirroredStrategy(names[:wanted])
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    num_devices = len(devices) if count == "all" else int(count)
+    check_count(num_devices, len(devices), devices[0].device_type)
+    check_batch_size(batch_size, num_devices)
+    return tf.distribute.MirroredStrategy([device.name for device in devices[:num_devices]])

@@ -1,4 +1,4 @@
-"""The processes that train one captioner together, one per host, through JAX."""
+"""Communication between the processes that train one captioner together, through JAX."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 
-def hosts() -> int:
-    """How many there are; 1 on backends other than JAX."""
+def process_count() -> int:
+    """Returns the number of processes; 1 on backends other than JAX."""
     if keras.backend.backend() != "jax":
         return 1
     import jax
@@ -19,8 +19,8 @@ def hosts() -> int:
     return jax.process_count()
 
 
-def host() -> int:
-    """Which of them this is, from 0."""
+def process_index() -> int:
+    """Returns the index of this process, from 0."""
     if keras.backend.backend() != "jax":
         return 0
     import jax
@@ -28,71 +28,74 @@ def host() -> int:
     return jax.process_index()
 
 
-def leads() -> bool:
-    """Whether this is the one that writes the run folder and talks to people."""
-    return host() == 0
+def is_main_process() -> bool:
+    """Returns whether this is process 0, which writes the run folder and prints messages."""
+    return process_index() == 0
 
 
-def gather(numbers: np.ndarray) -> np.ndarray:
-    """Numbers (N,) of all hosts: (hosts, N). All of them must call it, and wait for each other."""
-    if hosts() == 1:
+def all_gather(numbers: np.ndarray) -> np.ndarray:
+    """Gathers numbers (N,) of all P processes: (P, N). All processes must call it."""
+    if process_count() == 1:
         return numbers[None]  # (1,N)
     from jax.experimental.multihost_utils import process_allgather
 
-    return np.asarray(process_allgather(numbers)).reshape(hosts(), -1)  # (hosts,N)
+    return np.asarray(process_allgather(numbers)).reshape(process_count(), -1)  # (P,N)
 
 
 def check_same(**values: Any) -> None:
-    """Raises a ValueError where another host has another value: the run would be none.
+    """Checks that values are the same in all processes.
 
     Args:
-        values: by name, as JSON holds them.
+        **values: values that JSON can hold, by name.
+
+    Raises:
+        ValueError: a value differs in another process.
     """
     digests = [
         hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).digest()[:4]
         for value in values.values()
     ]
-    found = gather(np.frombuffer(b"".join(digests), np.uint32))  # (hosts,N)
-    differ = [
-        f"{name.replace('_', ' ')} on host {number}"
-        for number, row in enumerate(found)
-        for name, same in zip(values, row == found[0], strict=True)
-        if not same
+    gathered = all_gather(np.frombuffer(b"".join(digests), np.uint32))  # (P,N)
+    different = [
+        f"{name.replace('_', ' ')} of process {index}"
+        for index, row in enumerate(gathered)
+        for name, is_same in zip(values, row == gathered[0], strict=True)
+        if not is_same
     ]
-    if differ:
+    if different:
         raise ValueError(
-            f"Expected the same on all hosts as on host 0. Received: other {', '.join(differ)}. "
-            "Start them with the same command, but for --host, on the same files and with one run "
-            "folder that all of them see"
+            "Expected the same options and data in all processes. Received: other "
+            f"{', '.join(different)} than process 0. Start all processes with the same command "
+            "except for --process-index, the same files and one shared run folder"
         )
 
 
-class Agreement:
-    """What any host says, all of them hear after the same step: the one after it was said.
-
-    An answer is waited for only once the next step is under way, so that no device is idle.
-    """
+class AnyProcess:
+    """All-reduces a boolean across processes, one step late so that no device waits."""
 
     def __init__(self) -> None:
-        self.answers: Any = None
+        self._pending: Any = None
 
-    def hear(self, said: bool) -> bool:
-        """Says it, and tells whether it was said by any host by the step before."""
-        if hosts() == 1:
-            return said
-        heard = self.answers is not None and bool(np.asarray(self.answers))
-        self.answers = _any_host(said)
-        return heard
+    def update(self, flag: bool) -> bool:
+        """Returns whether any process had passed True up to the previous call.
+
+        With a single process, returns `flag`. All processes must call it after the same step.
+        """
+        if process_count() == 1:
+            return flag
+        any_flag = self._pending is not None and bool(np.asarray(self._pending))
+        self._pending = _any_process(flag)
+        return any_flag
 
 
-def _any_host(said: bool) -> Any:
-    """Whether any host says so, as an array that is being computed."""
+def _any_process(flag: bool) -> Any:
+    """Starts the reduction of a boolean over all processes and returns its array."""
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     devices = np.array(jax.devices())
-    split = NamedSharding(Mesh(devices, ("device",)), PartitionSpec("device"))
-    whole = NamedSharding(Mesh(devices, ("device",)), PartitionSpec())
-    own = np.full(jax.local_device_count(), said)
-    of_all = jax.make_array_from_process_local_data(split, own)  # (devices,)
-    return jax.jit(jax.numpy.any, out_shardings=whole)(of_all)
+    sharded = NamedSharding(Mesh(devices, ("device",)), PartitionSpec("device"))
+    replicated = NamedSharding(Mesh(devices, ("device",)), PartitionSpec())
+    local_flags = np.full(jax.local_device_count(), flag)
+    flags = jax.make_array_from_process_local_data(sharded, local_flags)  # (devices,)
+    return jax.jit(jax.numpy.any, out_shardings=replicated)(flags)

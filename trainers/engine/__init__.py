@@ -1,1 +1,1 @@
-"""Training runs: the loop, its callbacks, optimizer, checkpoints and run folder."""
+"""The training run: loop, optimizer, checkpoints, logs, validation. May use all of `trainers`."""

@@ -1,105 +1,112 @@
-"""What happens from step to step while a captioner trains: counting, checkpoints, progress."""
+"""Keras callbacks of a run: checkpoints and progress."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-from effcap.trainers.distributed.processes import Agreement
-from effcap.utils.progress import Bar
+from effcap.trainers.distributed.processes import AnyProcess
+from effcap.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
     from effcap.trainers.batching.packed import PackedBatches
-    from effcap.trainers.engine.checkpoint import Checkpoint, Position
+    from effcap.trainers.engine.checkpoint import Checkpoint, TrainState
     from effcap.trainers.engine.interruption import Interruption
 
 
-class Restore(keras.callbacks.Callback):
-    """Gives the captioner the checkpoint's state once Keras has built and reset everything.
+class RestoreCheckpoint(keras.callbacks.Callback):
+    """Restores a checkpoint once, after Keras has built and reset everything for the first epoch.
 
     Args:
-        checkpoint: of this run.
-        within_epoch: whether it was written within an epoch, whose running means then go on.
+        checkpoint: checkpoint of the run.
+        within_epoch: whether it was written within an epoch, so that running means are kept.
     """
 
-    def __init__(self, checkpoint: Checkpoint, within_epoch: bool):
+    def __init__(self, checkpoint: Checkpoint, within_epoch: bool) -> None:
         super().__init__()
         self.checkpoint, self.within_epoch = checkpoint, within_epoch
+        self.is_restored = False
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self.is_restored:
+            return
         self.checkpoint.restore(self.model)
+        self.is_restored = True
         if not self.within_epoch:
             for metric in (*self.model.metrics, *self.checkpoint.metrics):
                 metric.reset_state()
 
 
-class Steps(keras.callbacks.Callback):
-    """Counts steps, writes checkpoints between them, and stops in good order when asked to.
+class CheckpointSteps(keras.callbacks.Callback):
+    """Counts steps, writes checkpoints at intervals, and stops on request.
 
     Args:
-        checkpoint: of this run.
-        position: moves on with each step.
-        interruption: says when to stop; whichever host is asked to, all of them stop together.
-        minutes: between two checkpoints.
-        steps: between two checkpoints, in place of the minutes.
+        checkpoint: checkpoint of the run.
+        state: state of the run, whose steps are counted.
+        interruption: request to stop. A request in one process stops all after the same step.
+        minutes: minutes between two checkpoints.
+        steps: steps between two checkpoints, instead of minutes.
+
+    Attributes:
+        last_step: last step of the epoch, after which the loop writes a checkpoint.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        position: Position,
+        state: TrainState,
         interruption: Interruption,
         minutes: float,
         steps: int | None,
-    ):
+    ) -> None:
         super().__init__()
-        self.checkpoint, self.position, self.interruption = checkpoint, position, interruption
-        self.agreement = Agreement()
+        self.checkpoint, self.state, self.interruption = checkpoint, state, interruption
         self.minutes, self.steps = minutes, steps
-        self.end = 0  # of the epoch, in steps of the run; a checkpoint follows it anyway
-        self.written = time.monotonic()
+        self.last_step = 0
+        self._any_process = AnyProcess()
+        self._written = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.position.steps += 1
-        asked = self.agreement.hear(self.interruption.asked)
-        if self.position.steps < self.end and (asked or self._due()):
-            self.checkpoint.write(self.model, self.position)
-            self.written = time.monotonic()
-            if asked:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.state.step += 1
+        stop = self._any_process.update(self.interruption.requested)
+        if self.state.step < self.last_step and (stop or self._is_due()):
+            self.checkpoint.write(self.model, self.state)
+            self._written = time.monotonic()
+            if stop:
                 raise KeyboardInterrupt(
-                    f"stopped after step {self.position.steps}; the same command goes on from "
-                    "there with --resume"
+                    f"stopped after step {self.state.step}; resume with the same command and "
+                    "--resume"
                 )
 
-    def _due(self) -> bool:
+    def _is_due(self) -> bool:
         if self.steps is not None:
-            return self.position.steps % self.steps == 0
-        return time.monotonic() - self.written >= 60 * self.minutes
+            return self.state.step % self.steps == 0
+        return time.monotonic() - self._written >= 60 * self.minutes
 
 
-class NoBar(Bar):
-    """In place of a `Bar`, where another process has one."""
+class HiddenProgressBar(ProgressBar):
+    """A `ProgressBar` that shows nothing, for all processes but the main one."""
 
-    def __enter__(self):
+    def __enter__(self) -> HiddenProgressBar:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *exception: object) -> None:
         pass
 
-    def advance(self, status=None, steps=1):
+    def advance(self, status: str | None = None, steps: int = 1) -> None:
         pass
 
-    def tell(self, status):
+    def set_status(self, status: str) -> None:
         pass
 
-    def say(self, line):
+    def print_line(self, line: str) -> None:
         pass
 
 
-# Scores of an epoch that are told besides the loss, and what they are called.
-TOLD = (
+# Scores of an epoch that are printed after the loss, with their labels.
+PRINTED_SCORES = (
     ("reward", "reward"),
     ("baseline", "baseline"),
     ("cross_entropy", "cross-entropy"),
@@ -108,71 +115,70 @@ TOLD = (
 )
 
 
-class ProgressBar(keras.callbacks.Callback):
-    """A progress bar with time left and images per second.
+class TrainingProgress(keras.callbacks.Callback):
+    """Shows a progress bar with the remaining time and images per second, in a `with` statement.
 
     Args:
-        batches: what is trained on.
-        position: where the run stands.
-        steps, epochs: in the whole run.
-        shown: whether to show it; of several processes, one does.
+        batches: training batches.
+        state: state of the run.
+        num_steps: number of steps of the run.
+        num_epochs: number of epochs of the run.
+        is_shown: whether to show it; only the main process does.
     """
 
-    REFRESH = 0.5  # seconds; to look at the loss is to wait for the step
+    REFRESH_SECONDS = 0.5  # reading the loss waits for the step to finish
 
     def __init__(
         self,
         batches: PackedBatches,
-        position: Position,
-        steps: int,
-        epochs: int,
+        state: TrainState,
+        num_steps: int,
+        num_epochs: int,
         *,
-        shown: bool = True,
-    ):
+        is_shown: bool = True,
+    ) -> None:
         super().__init__()
-        self.batches, self.epochs = batches, epochs
-        self.epoch = position.epoch
-        self.bar = (Bar if shown else NoBar)("training", steps, done=position.steps)
+        self.batches, self.num_epochs = batches, num_epochs
+        self.epoch = state.epoch
+        bar = ProgressBar if is_shown else HiddenProgressBar
+        self.bar = bar("training", num_steps, done=state.step)
+        self.set_status, self.print_line = self.bar.set_status, self.bar.print_line
+
+    def __enter__(self) -> TrainingProgress:
         self.bar.__enter__()
-        self.bar.tell("compiling")
+        self.set_status("compiling")
+        return self
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def __exit__(self, *exception: object) -> None:
+        self.bar.__exit__(*exception)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
-        self.begun = time.perf_counter()
-        self.rate = 0.0
+        self.started = time.perf_counter()
+        self.images_per_second = 0.0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         now = time.perf_counter()
-        if batch == 0:  # which took longer, since it was being compiled
-            self.started = self.told = now
+        if batch == 0:  # the first step includes compilation, so the speed is measured after it
+            self.first_step_end = self.refreshed = now
         else:
-            self.rate = batch * self.batches.batch_size / max(now - self.started, 1e-6)
+            seconds = max(now - self.first_step_end, 1e-6)
+            self.images_per_second = batch * self.batches.batch_size / seconds
         status = None
-        if batch == 0 or now - self.told >= self.REFRESH:
-            self.told = now
-            rate = f", {self.rate:.0f} images/s" if self.rate else ""
-            shown = "reward" if "reward" in logs else "loss"
-            status = f"{shown} {float(logs[shown]):.3f}{rate}"
+        if batch == 0 or now - self.refreshed >= self.REFRESH_SECONDS:
+            self.refreshed = now
+            name = "reward" if "reward" in logs else "loss"
+            status = f"{name} {float(logs[name]):.3f}"
+            if self.images_per_second:
+                status += f", {self.images_per_second:.0f} images/s"
         self.bar.advance(status)
 
-    def tell(self, status: str) -> None:
-        """Shows what is going on between two epochs."""
-        self.bar.tell(status)
-
-    def say(self, line: str) -> None:
-        """Prints a line above the bar."""
-        self.bar.say(line)
-
     def summary(self, scores: dict[str, float], is_best: bool) -> str:
-        """An epoch in a line."""
-        parts = [f"epoch {self.epoch + 1} of {self.epochs}: loss {scores['loss']:.4f}"]
-        parts += [f"{label} {scores[name]:.4f}" for name, label in TOLD if name in scores]
+        """Returns an epoch's scores, speed and duration in one line."""
+        words = [f"epoch {self.epoch + 1} of {self.num_epochs}: loss {scores['loss']:.4f}"]
+        words += [f"{label} {scores[name]:.4f}" for name, label in PRINTED_SCORES if name in scores]
         if is_best and any(name.startswith("val_") for name in scores):
-            parts[-1] += " (the best)"
-        if self.rate:
-            parts.append(f"{self.rate:.0f} images/s")
-        return ", ".join([*parts, f"{time.perf_counter() - self.begun:.0f} s"])
-
-    def close(self) -> None:
-        """Leaves the terminal in order, also when training was interrupted."""
-        self.bar.__exit__()
+            words[-1] += " (the best)"
+        if self.images_per_second:
+            words.append(f"{self.images_per_second:.0f} images/s")
+        return ", ".join([*words, f"{time.perf_counter() - self.started:.0f} s"])

@@ -1,4 +1,4 @@
-"""Where a run stands, on disk: enough to go on as if it had never stopped."""
+"""Checkpoints: the whole state of a run in one file, for bit-exact resuming."""
 
 from __future__ import annotations
 
@@ -19,35 +19,41 @@ from effcap.utils.files import check_disk_space, replace_file
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
 
-# What makes an epoch the best: the first of these that is known, and whether more of it is better.
-MERITS = (("val_cider", 1), ("val_cross_entropy", -1))
+# The first available score selects the best epoch: (name, sign).
+VALIDATION_SCORES = (("val_cider", 1), ("val_cross_entropy", -1))
 
 
 @dataclass
-class Position:
-    """How far a run has come.
+class TrainState:
+    """Progress of a run.
 
     Attributes:
-        steps: steps taken, since the beginning of the run.
-        history: scores of each epoch that has ended.
-        best: the highest merit of an epoch so far (see `MERITS`); None before there is one.
+        step: steps taken since the start of the run.
+        history: scores of each finished epoch.
+        best: best validation score so far, with the sign of `VALIDATION_SCORES`; None before the
+            first.
         stale: epochs since the best.
     """
 
-    steps: int = 0
+    step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     best: float | None = None
     stale: int = 0
 
     @property
     def epoch(self) -> int:
-        """The epoch being trained, counted from 0."""
+        """Index of the current epoch, from 0."""
         return len(self.history)
 
     def end_epoch(self, scores: dict[str, float]) -> bool:
-        """Takes down an epoch's scores; whether it is the best, or the last without validation."""
+        """Adds the scores of an epoch.
+
+        Returns:
+            Whether it is the best epoch; without validation scores, each is.
+        """
         self.history.append(scores)
-        value = next((sign * scores[name] for name, sign in MERITS if name in scores), None)
+        values = (sign * scores[name] for name, sign in VALIDATION_SCORES if name in scores)
+        value = next(values, None)
         is_best = value is None or self.best is None or value > self.best
         self.best = value if is_best else self.best
         self.stale = 0 if is_best else self.stale + 1
@@ -55,16 +61,18 @@ class Position:
 
 
 class Checkpoint:
-    """One file with all that changes in training: weights, their averages, the optimizer's state,
-    the random generators of dropout, running means of metrics, and the run's position.
+    """One file with everything that changes in training, and the `TrainState`.
 
-    A new one takes the old one's place only once it is on the disk as a whole.
+    It holds the weights, their moving averages, the state of the optimizer, the random generators
+    of dropout, and the running means of the metrics. A new file replaces the old one only once it
+    is completely on disk.
 
     Args:
-        path: of the file.
-        identity: what must be the same for a run to go on: flat, of JSON values.
-        metrics: those that the captioner is compiled with.
-        writes: whether this process writes it; others only read.
+        path: path of the file.
+        identity: options and data that must be the same when the run is resumed, as JSON values by
+            dotted name.
+        metrics: metrics of the objective.
+        is_writer: whether this process writes the file; the others only read it.
     """
 
     def __init__(
@@ -73,108 +81,115 @@ class Checkpoint:
         identity: Mapping[str, Any] | None = None,
         metrics: Sequence[keras.metrics.Metric] = (),
         *,
-        writes: bool = True,
-    ):
-        self.path, self.metrics, self.writes = path, metrics, writes
+        is_writer: bool = True,
+    ) -> None:
+        self.path, self.metrics, self.is_writer = path, metrics, is_writer
         self.identity = dict(identity or {})
 
-    def write(self, captioner: Captioner, position: Position) -> None:
-        """Raises an OSError when there is no room; the old file then stays."""
-        if not self.writes:
+    def write(self, captioner: Captioner, state: TrainState) -> None:
+        """Writes the file.
+
+        Raises:
+            OSError: the disk is full; the old file is kept.
+        """
+        if not self.is_writer:
             return
         new = self.path.with_suffix(".new")
+        variables = self._variables(captioner)
         try:
-            check_disk_space(new, variables_size(self._state(captioner)))
+            check_disk_space(new, variables_size(variables))
             with h5py.File(new, "w") as file:
                 file.attrs["identity"] = json.dumps(self.identity)
-                file.attrs["position"] = json.dumps(asdict(position))
-                for number, variable in enumerate(self._state(captioner)):
-                    file[f"{number:06}"] = _stored(variable)
+                file.attrs["state"] = json.dumps(asdict(state))
+                for number, variable in enumerate(variables):
+                    file[f"{number:06}"] = _to_array(variable)
             replace_file(new, self.path)
         except OSError as error:
             new.unlink(missing_ok=True)
             raise OSError(
-                f"Expected room for a checkpoint in {self.path.parent}; the one before is still "
-                f"there. Received: {error}"
+                f"Cannot write a checkpoint in {self.path.parent}; the previous one is intact: "
+                f"{error}"
             ) from error
 
     def remove(self) -> None:
-        """Removes the file of a run that has ended."""
-        if self.writes:
+        """Removes the file of a finished run."""
+        if self.is_writer:
             self.path.unlink(missing_ok=True)
 
-    def position(self) -> Position | None:
-        """The position of the run in the file; None where there is no file.
+    def read_state(self) -> TrainState | None:
+        """Reads the state of the run; None if there is no file.
 
         Raises:
-            ValueError: for a damaged file, or one of a run that is not this one.
+            ValueError: the file is damaged, or belongs to a run with other options or data.
         """
         if not self.path.exists():
             return None
         try:
             with h5py.File(self.path) as file:
-                found = json.loads(file.attrs["identity"])
-                position = Position(**json.loads(file.attrs["position"]))
+                identity = json.loads(file.attrs["identity"])
+                state = TrainState(**json.loads(file.attrs["state"]))
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"Expected a checkpoint. Received: {self.path}: {error}") from error
         changed = [
-            f"{name} was {found.get(name)!r} and is {self.identity.get(name)!r}"
-            for name in sorted({*found, *self.identity})
-            if found.get(name) != self.identity.get(name)
+            f"{name} was {identity.get(name)!r} and is {self.identity.get(name)!r}"
+            for name in sorted({*identity, *self.identity})
+            if identity.get(name) != self.identity.get(name)
         ]
         if changed:
             raise ValueError(
-                f"Expected the run that {self.path} is of. Received another: {'; '.join(changed)}. "
-                "Go on with the same options and data, or choose another folder"
+                f"{self.path} belongs to another run: {'; '.join(changed)}. Resume with the same "
+                "options and data, or choose another folder"
             )
-        return position
-
-    def _state(self, captioner: Captioner) -> list[keras.Variable]:
-        """Every variable that training changes."""
-        found = [*captioner.variables, *captioner.optimizer.variables]
-        for metric in (*captioner.metrics, *self.metrics):  # Keras knows some only after a step
-            found += metric.variables
-        return list({id(variable): variable for variable in found}.values())
+        return state
 
     def restore(self, captioner: Captioner) -> None:
-        """Gives a compiled and built captioner the state in the file.
+        """Restores the state in the file into a compiled and built captioner.
 
         Raises:
-            ValueError: for a damaged file, or one of a captioner of another shape.
+            ValueError: the file is damaged, or belongs to a captioner of another shape.
         """
-        variables = self._state(captioner)
+        variables = self._variables(captioner)
         try:
             with h5py.File(self.path) as file:
                 names = sorted(file)
                 if len(names) != len(variables):
                     raise ValueError(f"{len(names)} arrays for {len(variables)} variables")
                 for name, variable in zip(names, variables, strict=True):
-                    variable.assign(_restored(file[name][()], variable))
+                    array = file[name][()]
+                    if array.shape != tuple(variable.shape):
+                        raise ValueError(
+                            f"{variable.path} of shape {array.shape}, not {tuple(variable.shape)}"
+                        )
+                    variable.assign(array)
         except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"Expected {self.path} to fit the captioner. Received: {error}"
-            ) from error
+            raise ValueError(f"{self.path} does not fit the captioner: {error}") from error
+
+    def _variables(self, captioner: Captioner) -> list[keras.Variable]:
+        """Returns every variable that training changes."""
+        variables = [*captioner.variables, *captioner.optimizer.variables]
+        # Keras lists the compiled metrics only after the first step.
+        for metric in (*captioner.metrics, *self.metrics):
+            variables += metric.variables
+        return list({id(variable): variable for variable in variables}.values())
 
 
-def _stored(variable: keras.Variable) -> np.ndarray:
+def _to_array(variable: keras.Variable) -> np.ndarray:
     array = keras.ops.convert_to_numpy(variable)
-    # HDF5 knows no bfloat16; every value of it is a float32.
+    # HDF5 has no bfloat16; float32 holds each of its values.
     return array.astype(np.float32) if variable.dtype == "bfloat16" else array
 
 
-def _restored(array: np.ndarray, variable: keras.Variable) -> np.ndarray:
-    if array.shape != tuple(variable.shape):
-        raise ValueError(f"{variable.path} of shape {array.shape}, not {tuple(variable.shape)}")
-    return array
+def check_finite(scores: Mapping[str, Any], epoch: int) -> dict[str, float]:
+    """Returns scores as floats.
 
-
-def finite(scores: Mapping[str, Any], epoch: int) -> dict[str, float]:
-    """Scores as plain numbers; ValueError where one is none, and training has come apart."""
-    found = {name: float(value) for name, value in scores.items()}
-    for name, value in found.items():
+    Raises:
+        ValueError: a score is NaN or infinite, because training diverged.
+    """
+    values = {name: float(value) for name, value in scores.items()}
+    for name, value in values.items():
         if not math.isfinite(value):
             raise ValueError(
-                f"Training came apart in epoch {epoch + 1}: {name} is {value}. Try a lower "
-                "learning rate. What was saved before is in place."
+                f"Training diverged in epoch {epoch + 1}: {name} is {value}. Try a lower learning "
+                "rate. Saved presets are intact"
             )
-    return found
+    return values

@@ -1,35 +1,43 @@
-"""Stopping a run in good order: Ctrl-C, and the signal by which schedulers end a job."""
+"""Graceful stops on Ctrl-C, and on SIGTERM as sent by schedulers."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 
 class Interruption:
-    """Within it, the first SIGINT or SIGTERM only sets `asked`; the second does what it always did.
+    """Records the first SIGINT or SIGTERM in `requested`, within a `with` statement.
 
-    Signals reach the main thread alone: elsewhere nothing changes.
+    A second signal has its usual effect. Outside of the main thread, which receives all
+    signals, nothing changes.
+
+    Attributes:
+        requested: whether a signal has arrived.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.asked = False
-        self.before: dict = {}
+        self.requested = False
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in self.SIGNALS:
-                self.before[number] = signal.signal(number, self._ask)
+                self._handlers[number] = signal.signal(number, self._request)
         return self
 
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before = {}
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        self.__exit__()
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}

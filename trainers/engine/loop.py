@@ -1,138 +1,172 @@
-"""The epochs of a run, and what comes after each: validation, presets, pictures."""
+"""The training loop: trains each epoch, then validates, saves presets and writes a checkpoint."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import keras
-
-from effcap.trainers.batching.prefetch import feed
-from effcap.trainers.engine.callbacks import ProgressBar, Restore, Steps
-from effcap.trainers.engine.checkpoint import Checkpoint, Position, finite
+from effcap.trainers.batching.packed import PackedBatches, Preview
+from effcap.trainers.distributed.processes import process_count
+from effcap.trainers.engine.callbacks import CheckpointSteps, RestoreCheckpoint, TrainingProgress
+from effcap.trainers.engine.checkpoint import Checkpoint, TrainState, check_finite
 from effcap.trainers.engine.interruption import Interruption
 from effcap.trainers.engine.run_folder import RunFolder
 from effcap.trainers.engine.tensorboard import TensorBoard
+from effcap.trainers.engine.validation import CiderValidator
+from effcap.trainers.objectives.base import Objective
+from effcap.trainers.options.run import RunOptions
+from effcap.trainers.options.training import TrainingOptions
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-    from effcap.trainers.batching.packed import PackedBatches, Sample
-    from effcap.trainers.engine.validation import Scorer
 
 
-class Loop:
-    """Epochs, each one `fit`, and what comes after each: validation, presets, pictures.
+@dataclass(frozen=True)
+class RunBatches:
+    """Batches of a run.
 
-    Args:
-        captioner: compiled.
-        training, validation: batches.
-        folder: where scores and presets go.
-        checkpoint: of this run.
-        position: where the run stands; moves on with it.
-        samples: whose captions TensorBoard shows.
-        scorer: of the captions of held-out photos; None for no scores.
+    Attributes:
+        training: training batches.
+        validation: validation batches; None to train without validation.
+        previews: examples whose captions TensorBoard shows after each epoch.
     """
 
-    def __init__(
-        self,
-        captioner: Captioner,
-        training: PackedBatches,
-        validation: PackedBatches | None,
-        folder: RunFolder,
-        checkpoint: Checkpoint,
-        position: Position,
-        samples: Sequence[Sample] = (),
-        scorer: Scorer | None = None,
-    ):
-        self.scorer = scorer
-        self.captioner, self.training, self.validation = captioner, training, validation
-        self.folder, self.checkpoint, self.position = folder, checkpoint, position
-        self.board = TensorBoard(
-            folder.tensorboard, position, training, samples, writes=folder.writes
-        )
-        within_epoch = position.steps > position.epoch * len(training)
-        self.restore = Restore(checkpoint, within_epoch) if position.steps else None
+    training: PackedBatches
+    validation: PackedBatches | None = None
+    previews: Sequence[Preview] = ()
 
-    def run(
-        self,
-        steps: int,
-        patience: int | None,
-        checkpoint_minutes: float,
-        checkpoint_steps: int | None,
-    ) -> None:
-        """Trains until `steps` steps are done, or `patience` epochs were no better."""
-        epochs = math.ceil(steps / len(self.training))
-        with ExitStack() as stack:
-            interruption = stack.enter_context(Interruption())
-            stack.enter_context(closing(self.board))
-            self.bar = stack.enter_context(
-                closing(
-                    ProgressBar(
-                        self.training, self.position, steps, epochs, shown=self.folder.writes
-                    )
-                )
+
+@dataclass
+class Loop:
+    """Trains a captioner epoch by epoch.
+
+    Attributes:
+        captioner: compiled captioner.
+        objective: trains and validates an epoch.
+        batches: training and validation batches.
+        folder: run folder, for presets and scores.
+        checkpoint: checkpoint of the run.
+        state: state of the run, which the loop advances.
+        options: options of the run.
+    """
+
+    captioner: Captioner
+    objective: Objective
+    batches: RunBatches
+    folder: RunFolder
+    checkpoint: Checkpoint
+    state: TrainState
+    options: RunOptions
+
+    def run(self) -> list[dict[str, float]]:
+        """Trains until all steps are taken, or validation has not improved for `patience` epochs.
+
+        Returns:
+            The scores of each epoch.
+
+        Raises:
+            UnreadablePhoto: a photo has become unreadable.
+            ValueError: a score is NaN or infinite.
+            KeyboardInterrupt: the run was interrupted, after a checkpoint.
+        """
+        training, state, options = self.batches.training, self.state, self.options
+        patience = options.training_options.patience
+        self.num_steps = count_steps(options.training_options, training)
+        num_epochs = math.ceil(self.num_steps / len(training))
+        is_writer = self.folder.is_writer
+        self.cider = self._make_cider_validator()
+        with (
+            Interruption() as interruption,
+            TensorBoard(
+                self.folder.tensorboard,
+                state,
+                training,
+                self.batches.previews,
+                is_writer=is_writer,
+            ) as self.tensorboard,
+            TrainingProgress(
+                training, state, self.num_steps, num_epochs, is_shown=is_writer
+            ) as self.progress,
+            raising_data_errors(self.batches),
+        ):
+            self.checkpoint_steps = CheckpointSteps(
+                self.checkpoint,
+                state,
+                interruption,
+                options.checkpoint_minutes,
+                options.checkpoint_steps,
             )
-            self.steps = Steps(
-                self.checkpoint, self.position, interruption, checkpoint_minutes, checkpoint_steps
-            )
-            try:
-                while self.position.epoch < epochs:
-                    self._epoch(steps)
-                    if patience is not None and self.position.stale >= patience:
-                        self.folder.say(f"no better for {patience} epochs: the run ends early")
-                        break
-            except Exception:
-                failure = self.training.failure or (self.validation and self.validation.failure)
-                if failure:
-                    raise failure from None
-                raise
-        self.captioner.optimizer.average(self.captioner)
-        self.folder.finish(self.position)
+            self.callbacks = [self.checkpoint_steps, self.tensorboard, self.progress]
+            if state.step:
+                within_epoch = state.step > state.epoch * len(training)
+                self.callbacks.insert(0, RestoreCheckpoint(self.checkpoint, within_epoch))
+            while state.epoch < num_epochs:
+                scores = self._train_epoch()
+                self._end_epoch(scores)
+                if patience is not None and state.stale >= patience:
+                    self.folder.log(f"no improvement for {patience} epochs, training stops early")
+                    break
+        self.captioner.optimizer.assign_averages(self.captioner)
+        self.folder.finish(state)
         self.checkpoint.remove()
+        return state.history
 
-    def _epoch(self, steps: int) -> None:
-        epoch, length = self.position.epoch, len(self.training)
-        self.training.start_epoch(epoch)
-        first = self.position.steps - epoch * length
-        last = min(length, steps - epoch * length)
-        self.steps.end = epoch * length + last
-        callbacks = [*([self.restore] if self.restore else []), self.steps, self.board, self.bar]
-        scores = self.fit(first, last, callbacks)
-        self.restore = None
-        with self.captioner.optimizer.averaged(self.captioner):
-            scores = finite({**scores, **self.validate()}, epoch)
-            is_best = self.position.end_epoch(scores)
-            self.bar.tell("saving")
-            self.folder.save(self.captioner, self.position, is_best)
-            self.board.end_epoch(self.captioner, scores)
-        self.folder.say(self.bar.summary(scores, is_best), self.bar.say)
-        for batches in (self.training, self.validation):
-            if batches is not None and batches.losses():
-                self.folder.say(batches.losses(), self.bar.say)
-        self.checkpoint.write(self.captioner, self.position)
-
-    def fit(
-        self, first: int, last: int, callbacks: list[keras.callbacks.Callback]
-    ) -> dict[str, float]:
-        """Trains on batches number `first` to `last` - 1 of the epoch; its scores."""
-        epoch = self.position.epoch
-        trained = self.captioner.fit(
-            feed(self.training, first, last),
-            epochs=epoch + 1,
-            initial_epoch=epoch,
-            callbacks=callbacks,
-            shuffle=False,  # the batches are in random order already, one that can be repeated
-            verbose=0,
+    def _train_epoch(self) -> dict[str, float]:
+        """Trains the rest of the current epoch and returns its scores."""
+        training, epoch = self.batches.training, self.state.epoch
+        length = len(training)
+        first = self.state.step - epoch * length
+        last = min(length, self.num_steps - epoch * length)
+        training.start_epoch(epoch)
+        self.checkpoint_steps.last_step = epoch * length + last
+        return self.objective.train_epoch(
+            self.captioner, training, range(first, last), epoch, self.callbacks
         )
-        return {name: values[-1] for name, values in trained.history.items()}
 
-    def validate(self) -> dict[str, float]:
-        """Scores on held-out photos; none without them."""
-        if self.validation is None:
+    def _end_epoch(self, scores: dict[str, float]) -> None:
+        """Validates and saves the averaged weights, logs the scores, and writes a checkpoint."""
+        with self.captioner.optimizer.averaged(self.captioner):
+            scores = check_finite({**scores, **self._validate()}, self.state.epoch)
+            is_best = self.state.end_epoch(scores)
+            self.progress.set_status("saving")
+            self.folder.save(self.captioner, self.state, is_best)
+            self.tensorboard.write_epoch(self.captioner, scores)
+        self.folder.log(self.progress.summary(scores, is_best), self.progress.print_line)
+        for batches in (self.batches.training, self.batches.validation):
+            if batches is not None and (line := batches.skipped_summary()):
+                self.folder.log(line, self.progress.print_line)
+        self.checkpoint.write(self.captioner, self.state)
+
+    def _validate(self) -> dict[str, float]:
+        if self.batches.validation is None:
             return {}
-        self.bar.tell("validating")
-        found = self.captioner.evaluate(feed(self.validation), verbose=0, return_dict=True)
-        scores = {f"val_{name}": value for name, value in found.items()}
-        return scores | (self.scorer.scores(self.bar.tell) if self.scorer else {})
+        self.progress.set_status("validating")
+        scores = self.objective.validate(self.captioner, self.batches.validation)
+        return scores | (self.cider.scores(self.progress.set_status) if self.cider else {})
+
+    def _make_cider_validator(self) -> CiderValidator | None:
+        validation = self.batches.validation
+        num_photos = self.options.training_options.num_cider_photos
+        if validation is None or not num_photos or process_count() > 1:
+            return None
+        return CiderValidator(self.captioner, validation, num_photos)
+
+
+def count_steps(options: TrainingOptions, batches: PackedBatches) -> int:
+    """Returns the number of steps of a run."""
+    return options.steps or options.epochs * len(batches)
+
+
+@contextmanager
+def raising_data_errors(batches: RunBatches) -> Iterator[None]:
+    """Raises the original error of a failed batch, which Keras wraps in a long traceback."""
+    try:
+        yield
+    except Exception:
+        for dataset in (batches.training, batches.validation):
+            if dataset is not None and dataset.failure is not None:
+                raise dataset.failure from None
+        raise

@@ -1,228 +1,190 @@
-"""A whole training run: from data and a model's name to a run folder."""
+"""Runs training, from datasets and options to a run folder; see `loop.py` for the epochs."""
 
 from __future__ import annotations
 
-import platform
-import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
 from typing import Any
 
 import keras
 
-import effcap
 from effcap.captioner import Captioner
-from effcap.tokenizers.tokenizer import Tokenizer
-from effcap.tools import load_gpt2
-from effcap.trainers.batching.packed import PackedBatches
+from effcap.trainers import objectives
+from effcap.trainers.data.dataset import CaptionDataset
 from effcap.trainers.data.example import one_line
-from effcap.trainers.data.feature_cache import (
-    cache_features,
-    check_files,
-    check_frozen,
-    check_mirrored_only,
+from effcap.trainers.data.feature_cache import cache_features, check_cacheable
+from effcap.trainers.distributed.devices import computing_on
+from effcap.trainers.distributed.processes import (
+    check_same,
+    is_main_process,
+    process_count,
+    process_index,
 )
-from effcap.trainers.data.preparation import DataSource, PhotoData
-from effcap.trainers.data.text_files import Data
-from effcap.trainers.distributed.devices import Scope, computing_on
-from effcap.trainers.distributed.processes import check_same, host, hosts, leads
-from effcap.trainers.engine.run_folder import finished, note
-from effcap.trainers.engine.train import train
-from effcap.trainers.objectives.rewards import Reward
-from effcap.trainers.objectives.scst import SelfCritic
+from effcap.trainers.distributed.replicas import (
+    build_loss_and_metrics,
+    check_gradient_accumulation,
+    strategy_scope,
+)
+from effcap.trainers.engine.checkpoint import Checkpoint, TrainState
+from effcap.trainers.engine.loop import Loop, RunBatches, count_steps
+from effcap.trainers.engine.model import dtype_policy, make_captioner
+from effcap.trainers.engine.optimizer import make_optimizer
+from effcap.trainers.engine.record import make_record, run_identity
+from effcap.trainers.engine.run_folder import RunFolder
+from effcap.trainers.objectives.base import Objective
 from effcap.trainers.options.run import RunOptions
-from effcap.trainers.options.training import PRECISIONS
-from effcap.utils.files import write_text_atomically
-from effcap.utils.progress import say
-from effcap.weights.backbone_weights import load_backbone_weights
+from effcap.utils.progress import print_line
 
-SAMPLES = 8  # photos whose captions TensorBoard shows
-CHOSEN = "photos_training.txt"  # names the photos, where a share of them is trained on
+NUM_PREVIEWS = 8  # photos whose captions TensorBoard shows
+TRAINING_PHOTOS = "photos_training.txt"  # names of the training photos, if only a fraction is used
 
 
 def run(
-    training: Data | DataSource, validation: Data | DataSource | None, options: RunOptions
+    training: CaptionDataset, validation: CaptionDataset | None, options: RunOptions
 ) -> list[dict[str, float]]:
-    """Checks the data, makes the captioner and trains it, or goes on where an earlier call stopped.
+    """Trains a captioner, or resumes an earlier run.
 
     Args:
-        training, validation: photos with captions and what was wrong with the rest, as `read_csv`
-            returns them, or another `DataSource`, such as the shards of `read_shards`.
-        options: everything else.
+        training: training data, as `read_csv` and the other readers return them.
+        validation: validation data; None to train without validation.
+        options: options of the run.
 
     Returns:
-        The scores of each epoch, as `train` does; none of a run that had ended before.
+        The scores of each epoch; none if the run in the folder is already finished. With
+        cross-entropy they are loss, cross_entropy, val_loss, val_cross_entropy, val_cider and
+        val_distinct; with SCST loss, reward, baseline, length, distinct, val_cider and
+        val_distinct. The best epoch has the highest val_cider, or without it the lowest
+        val_cross_entropy.
 
     Raises:
-        FileNotFoundError: for weights that are not there.
-        ValueError: for settings that do not fit, or more unusable data than `max_bad`.
-        KeyboardInterrupt: when asked to stop, after a checkpoint.
+        FileNotFoundError: weights are missing.
+        TooManyProblems: more than `max_bad` of the captions cannot be used.
+        ValueError: options do not fit, training diverged, or the checkpoint is from another run.
+        KeyboardInterrupt: the run was interrupted, after a checkpoint.
     """
-    if options.resume and finished(options.folder):
-        say(f"the run in {options.folder} has come to its end already")
+    if options.resume and RunFolder(options.folder).is_finished():
+        print_line(f"the run in {options.folder} is already finished")
         return []
-    how = options.training
-    keras.utils.set_random_seed(how.seed)
-    with computing_in(how.precision), computing_on(options.devices, how.batch_size) as scope:
-        return _run(as_source(training), validation and as_source(validation), options, scope)
+    settings = options.training_options
+    keras.utils.set_random_seed(settings.seed)
+    with (
+        dtype_policy(settings.precision),
+        computing_on(options.devices, settings.batch_size) as device_scope,
+    ):
+        check_same(options=[options.hparams, options.resume, options.train_fraction])
+        folder = RunFolder(options.folder, is_writer=is_main_process())
+        training = training.subset(options.train_fraction, settings.seed)
+        with device_scope():
+            captioner = make_captioner(training, options, folder.log)
+        batches = make_batches(captioner, training, validation, folder, options)
+        folder.log(
+            f"{batches.training.num_images} photos per epoch, {batches.training.padding:.1%} "
+            f"padding, {captioner.count_params() / 1e6:.1f} M parameters, run folder {options.out}"
+        )
+        objective = objectives.get(options.objective, options, training)
+        return train(captioner, objective, batches, folder, options)
 
 
-def as_source(data: Data | DataSource) -> DataSource:
-    """Data in the form that a run asks for its batches."""
-    return PhotoData(*data) if isinstance(data, tuple) else data
-
-
-def _run(
-    training: DataSource, validation: DataSource | None, options: RunOptions, scope: Scope
+def train(
+    captioner: Captioner,
+    objective: Objective,
+    batches: RunBatches,
+    folder: RunFolder,
+    options: RunOptions,
 ) -> list[dict[str, float]]:
-    how = options.training
-    check_same(options=[options.hparams, options.resume, options.train_percentage])
-    training = training.subset(options.train_percentage, how.seed)
-    with scope():
-        captioner = make_captioner(training, options)
-    if options.cache is not None:
-        check_frozen(getattr(captioner.encoder, "backbone", None))
-        check_mirrored_only(how.augmentation)
-        check_files(training, validation)
-    batches = make_batches("training", training, captioner, options)
-    held_out = None
-    if validation is not None:
-        held_out = make_batches("validation", validation, captioner, options)
-    if options.train_percentage < 1 and leads():
-        options.folder.mkdir(parents=True, exist_ok=True)
-        names = "".join(f"{one_line(name)}\n" for name in batches.names)
-        write_text_atomically(options.folder / CHOSEN, names)
-    samples = (held_out or batches).samples(SAMPLES)
-    if options.cache is not None:
-        for name, part in (("training", batches), ("validation", held_out)):
-            if part is not None:
-                part.source = cache_features(
-                    captioner.encoder.backbone,
-                    part.source.paths,
-                    options.cache / name,
-                    part.source.mirrored,
-                    title=f"features of {name} photos",
-                )
-    tell(
-        options,
-        f"{batches.images} photos an epoch, {batches.padding:.1%} padding, "
-        f"{captioner.count_params() / 1e6:.1f} M parameters, run folder {options.out}",
+    """Trains a captioner on batches, or resumes from the checkpoint in the run folder.
+
+    A resumed run ends with the weights that it would have had without the interruption; on a CPU
+    they are equal to the bit.
+
+    Args:
+        captioner: captioner to train.
+        objective: training objective.
+        batches: training and validation batches.
+        folder: run folder.
+        options: options of the run.
+
+    Returns:
+        The scores of each epoch.
+
+    Raises:
+        ValueError: training diverged, or the checkpoint is from another run.
+        KeyboardInterrupt: the run was interrupted, after a checkpoint.
+    """
+    settings = options.training_options
+    num_steps = count_steps(settings, batches.training)
+    keras.utils.set_random_seed(settings.seed)
+    check_gradient_accumulation(captioner, settings.gradient_accumulation_steps)
+    with strategy_scope(captioner):
+        objective.build(captioner)
+        captioner.compile(
+            make_optimizer(settings, num_steps, captioner),
+            objective.loss,
+            list(objective.weighted_metrics),
+            # XLA would compile the step again for each row length.
+            jit_compile=keras.backend.backend() == "jax",
+        )
+        captioner.optimizer.build(captioner.trainable_variables)  # for checkpoints of step 0
+        build_loss_and_metrics(captioner, batches.training)
+
+    identity = run_identity(captioner, objective, batches, options)
+    checkpoint = Checkpoint(
+        folder.checkpoint, identity, objective.metrics, is_writer=folder.is_writer
     )
-    critic = None
-    if options.scst is not None:
-        file = options.folder / "frequencies.npz"
-        reward = Reward(Reward.count(training.references(), file), options.scst.reward)
-        critic = SelfCritic(captioner, batches, reward, options.scst)
-    return train(
-        captioner,
-        batches,
-        held_out,
-        options.folder,
-        how,
-        make_record(captioner, batches, held_out, options),
-        samples,
-        critic=critic,
-        resume=options.resume,
-        checkpoint_minutes=options.checkpoint_minutes,
-        checkpoint_steps=options.checkpoint_steps,
-    )
-
-
-def tell(options: RunOptions, line: str) -> None:
-    """Tells people, and the run's log; of several hosts, one does."""
-    if leads():
-        say(line)
-        note(options.folder, line)
-
-
-@contextmanager
-def computing_in(precision: str) -> Iterator[None]:
-    """Within it, new layers compute in that precision."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(PRECISIONS[precision])
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def make_captioner(training: DataSource, options: RunOptions) -> Captioner:
-    """A new captioner with a pretrained backbone, or the preset's with the settings made."""
-    try:
-        if options.preset is not None:
-            return Captioner.from_preset(options.preset, options.hparams)
-        tokenizer = make_tokenizer(training, options)
-        check_same(tokenizer=tokenizer.fingerprint)
-        captioner = Captioner.from_hparams(options.hparams, tokenizer)
-    except (TypeError, ValueError) as error:
-        settings = f" with {', '.join(options.settings)}" if options.settings else ""
-        raise ValueError(f"Cannot make {options.model}{settings}: {error}") from error
-    backbone = getattr(captioner.encoder, "backbone", None)
-    load_backbone_weights(backbone, options.backbone_weights)
-    if options.weights is not None:
-        tell(options, load_gpt2(captioner, options.weights))
-    return captioner
-
-
-def make_tokenizer(training: DataSource, options: RunOptions) -> Tokenizer:
-    """The tokenizer asked for, or one trained on the captions."""
-    if options.tokenizer_folder is not None:
-        return Tokenizer.from_folder(options.tokenizer_folder)
-    return Tokenizer.train(training.captions(), options.vocabulary_size or 4096)
+    state = (checkpoint.read_state() if options.resume else None) or TrainState()
+    check_same(options_or_data=identity, checkpoint=state.step)
+    folder.begin(make_record(captioner, batches, options), state)
+    return Loop(captioner, objective, batches, folder, checkpoint, state, options).run()
 
 
 def make_batches(
-    name: str, data: DataSource, captioner: Captioner, options: RunOptions
-) -> PackedBatches:
-    """Batches of what can be used, or this host's part of them; says what cannot."""
-    part = {"parts": hosts(), "part": host()} if hosts() > 1 else {}
-    if not leads():  # which has its own lists of what cannot be used
-        options = replace(options, out=options.folder / f"host{host()}")
-    batches, summary = data.batches(name, captioner, options, **part)
-    if summary:
-        tell(options, summary)
-    return batches
-
-
-def make_record(
     captioner: Captioner,
-    training: PackedBatches,
-    validation: PackedBatches | None,
+    training: CaptionDataset,
+    validation: CaptionDataset | None,
+    folder: RunFolder,
     options: RunOptions,
-) -> dict[str, Any]:
-    """All that the run came about by, for run.json and the presets' training.json."""
-    parts = {"training": training, "validation": validation}
-    return {
-        "command": shlex.join(map(str, options.command)),
-        "flags": dict(options.flags),
-        "hparams": {**captioner.hparams(), "training": asdict(options.training)},
-        "train_percentage": options.train_percentage,
-        **({"scst": asdict(options.scst)} if options.scst else {}),
-        "tokenizer": captioner.tokenizer.fingerprint,
-        "data": {
-            name: {
-                "photos": part.images,
-                "captions": part.captions_left,
-                "left_out": sum(problem.captions for problem in part.problems),
-                "padding": round(float(part.padding), 4),
-            }
-            for name, part in parts.items()
-            if part is not None
-        },
-        "versions": {
-            "effcap": effcap.__version__,
-            "keras": keras.__version__,
-            keras.backend.backend(): _backend_version(),
-            "python": platform.python_version(),
-        },
-    }
+) -> RunBatches:
+    """Makes the batches of a run, optionally with cached features, and logs what is left out.
+
+    With several processes, each makes its own rows of every batch.
+
+    Raises:
+        TooManyProblems: more than `max_bad` of the captions cannot be used.
+        ValueError: the captioner takes other inputs, or features cannot be cached.
+    """
+    cache = options.feature_cache
+    if cache is not None:
+        augmentation = options.training_options.make_augmentation()
+        check_cacheable(captioner, augmentation, (training, validation))
+    batches = {}
+    for name, dataset in (("training", training), ("validation", validation)):
+        if dataset is not None:
+            fields = {**options.batch_options(name), **process_options(options)}
+            batches[name] = dataset.batches(captioner, **fields)
+            if batches[name].summary:
+                folder.log(batches[name].summary)
+    if options.train_fraction < 1:
+        names = "".join(f"{one_line(name)}\n" for name in batches["training"].names)
+        folder.write(TRAINING_PHOTOS, names)
+    previews = batches.get("validation", batches["training"]).previews(NUM_PREVIEWS)
+    if cache is not None:
+        for name, photo_batches in batches.items():
+            photo_batches.loader = cache_features(
+                captioner.encoder.backbone,
+                photo_batches.loader.paths,
+                cache / name,
+                photo_batches.loader.can_flip,
+                title=f"features of {name} photos",
+            )
+    return RunBatches(batches["training"], batches.get("validation"), previews)
 
 
-def _backend_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def process_options(options: RunOptions) -> dict[str, Any]:
+    """Returns the fields of `BatchOptions` that differ between processes; none for one process.
 
-    try:
-        return version(keras.backend.backend())
-    except PackageNotFoundError:  # such as tensorflow-cpu
-        return "unknown"
+    Processes other than 0 write the lists of what was left out to their own folders.
+    """
+    if process_count() == 1:
+        return {}
+    fields: dict[str, Any] = {"num_processes": process_count(), "process_index": process_index()}
+    if not is_main_process():
+        fields["folder"] = options.folder / f"process{process_index()}"
+    return fields

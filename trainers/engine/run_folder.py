@@ -1,11 +1,11 @@
-"""The folder of a run, and what is kept there.
+"""The folder of a run.
 
-run.json      how the run came about: options, command, versions, data; its end, when it came
-log.txt       what was said, with the time
-log.csv       scores, a line per epoch
-best/, last/  presets
-tensorboard/  curves, and captions under their photos
-checkpoint.h5 where the run stands, until it has ended
+run.json       configuration: options, command, versions, data; the final scores once finished
+log.txt        messages with their time
+log.csv        scores, one line per epoch
+best/, last/   presets
+tensorboard/   curves, and captions under their photos
+checkpoint.h5  state of the run, until it is finished
 """
 
 from __future__ import annotations
@@ -18,32 +18,29 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effcap import presets
 from effcap.presets import BEST
+from effcap.trainers.options.run import CHECKPOINT, LAST
 from effcap.utils.files import write_text_atomically
-from effcap.utils.progress import say
+from effcap.utils.progress import print_line
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-    from effcap.trainers.engine.checkpoint import Position
+    from effcap.trainers.engine.checkpoint import TrainState
 
 RUN, LOG, SCORES = "run.json", "log.txt", "log.csv"
-LAST, CHECKPOINT = "last", "checkpoint.h5"
 
 
 class RunFolder:
-    """Writes a run folder.
+    """Writes the files of a run; the folder is created with the first one.
 
     Args:
-        path: where; made if missing.
-        record: how the run came about.
-        writes: whether this process does; of several that train together, one does and tells.
+        path: path of the folder.
+        is_writer: whether this process writes and prints; only the main process does.
     """
 
-    def __init__(self, path: Path, record: Mapping[str, Any], *, writes: bool = True):
-        self.path, self.record, self.writes = path, dict(record), writes
-        if writes:
-            path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, *, is_writer: bool = True) -> None:
+        self.path, self.is_writer = path, is_writer
+        self.record: dict[str, Any] = {}
 
     @property
     def tensorboard(self) -> Path:
@@ -55,62 +52,70 @@ class RunFolder:
         """File of the checkpoint."""
         return self.path / CHECKPOINT
 
-    def say(self, line: str, tell: Callable[[str], None] = say) -> None:
-        """Tells people, and the log."""
-        if not self.writes:
-            return
-        tell(line)
-        note(self.path, line)
+    def is_finished(self) -> bool:
+        """Returns whether the folder holds a finished run."""
+        try:
+            return "finished" in json.loads((self.path / RUN).read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return False
 
-    def begin(self, position: Position) -> None:
-        """Writes how the run came about, and that it begins or goes on."""
-        if not self.writes:
+    def log(self, line: str, print_line: Callable[[str], None] = print_line) -> None:
+        """Prints a line and adds it to log.txt."""
+        if self.is_writer:
+            print_line(line)
+            self._append(line)
+
+    def begin(self, record: Mapping[str, Any], state: TrainState) -> None:
+        """Writes run.json and the start of the log.
+
+        Args:
+            record: configuration of the run, also for the presets' training.json.
+            state: state that the run starts from.
+        """
+        self.record = dict(record)
+        if not self.is_writer:
             return
-        _write_json(self.path / RUN, self.record)
-        if position.steps:
-            self.say(f"going on after step {position.steps}, in epoch {position.epoch + 1}")
-        note(self.path, f"command: {self.record.get('command') or 'none: started from Python'}")
+        self.write(RUN, _to_json(self.record))
+        if state.step:
+            self.log(f"resuming after step {state.step}, in epoch {state.epoch + 1}")
+        self._append(f"command: {self.record.get('command') or 'none (started from Python)'}")
         versions = self.record.get("versions", {})
-        note(self.path, ", ".join(f"{name} {version}" for name, version in versions.items()))
+        self._append(", ".join(f"{name} {version}" for name, version in versions.items()))
 
-    def save(self, captioner: Captioner, position: Position, is_best: bool) -> None:
-        """Saves the captioner as `last`, and as `best` when it is; the scores as a table."""
-        if not self.writes:
+    def save(self, captioner: Captioner, state: TrainState, is_best: bool) -> None:
+        """Saves the preset `last`, `best` if it is the best, and the scores of all epochs."""
+        if not self.is_writer:
             return
-        scores = position.history[-1]
-        record = {**self.record, "epoch": position.epoch, "scores": scores}
+        record = {**self.record, "epoch": state.epoch, "scores": state.history[-1]}
         for name in (LAST, BEST) if is_best else (LAST,):
-            presets.save(captioner, self.path / name, record=record)
-        names = list(dict.fromkeys(name for row in position.history for name in row))
+            captioner.save_to_preset(self.path / name, record=record)
+        names = list(dict.fromkeys(name for scores in state.history for name in scores))
         table = io.StringIO()
         writer = csv.DictWriter(table, ["epoch", *names], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({"epoch": i, **row} for i, row in enumerate(position.history, 1))
-        write_text_atomically(self.path / SCORES, table.getvalue())
+        writer.writerows({"epoch": i, **scores} for i, scores in enumerate(state.history, 1))
+        self.write(SCORES, table.getvalue())
 
-    def finish(self, position: Position) -> None:
-        """Takes down that the run has ended."""
-        if not self.writes:
+    def finish(self, state: TrainState) -> None:
+        """Records that the run is finished."""
+        if not self.is_writer:
             return
-        ended = {"epochs": position.epoch, "steps": position.steps, "scores": position.history[-1]}
-        _write_json(self.path / RUN, {**self.record, "finished": ended})
-        note(self.path, f"finished after {position.epoch} epochs, {position.steps} steps")
+        scores = state.history[-1]
+        finished = {"epochs": state.epoch, "steps": state.step, "scores": scores}
+        self.write(RUN, _to_json({**self.record, "finished": finished}))
+        self._append(f"finished after {state.epoch} epochs, {state.step} steps")
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a text file of the folder."""
+        if self.is_writer:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text_atomically(self.path / name, text)
+
+    def _append(self, line: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
 
 
-def finished(path: Path) -> bool:
-    """Whether the folder's run has come to its end."""
-    try:
-        return "finished" in json.loads((path / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def note(path: Path, line: str) -> None:
-    """Adds lines to the log in the folder, with the time."""
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
-
-
-def _write_json(path: Path, contents: Any) -> None:
-    write_text_atomically(path, json.dumps(contents, indent=2) + "\n")
+def _to_json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""A run on nothing: any variant or preset at tiny size, for three steps, on data made up here."""
+"""Smoke test of a configuration: a tiny copy of it trains for three steps on generated data."""
 
 from __future__ import annotations
 
@@ -7,168 +7,174 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from effcap.captioner import Captioner, make_parts
-from effcap.trainers.batching.in_memory import CaptionBatches
-from effcap.trainers.data.example import CaptionedPhoto
-from effcap.trainers.data.preparation import PhotoData
+from effcap.captioner import Captioner, create_encoder_and_decoder
+from effcap.config import merge_hparams
+from effcap.trainers.data.dataset import CheckedExamples, ExampleDataset
+from effcap.trainers.data.example import Example
+from effcap.trainers.data.photos import PhotoDataset
 from effcap.trainers.engine.run import run
-from effcap.trainers.engine.run_folder import LAST
-from effcap.trainers.options.run import RunOptions
-from effcap.utils.progress import say
+from effcap.trainers.options.batches import BatchOptions
+from effcap.trainers.options.run import LAST, VOCABULARY_SIZE, RunOptions
+from effcap.utils.progress import print_line
 
-PHOTOS, STEPS, BATCH_SIZE = 6, 3, 2
-ROWS = 5  # of features
-# The most that is left of a hyperparameter, wherever in the sections of a model it stands.
-TINY = {
+if TYPE_CHECKING:
+    import keras
+
+NUM_PHOTOS, NUM_STEPS, BATCH_SIZE = 6, 3, 2
+NUM_ROWS = 5  # feature rows per example
+SMALL_VOCABULARY_SIZE = 300
+SMALL_NETWORK = "efficientnet_lite0"
+# Upper limits of hyperparameters, in any section of a model.
+LIMITS = {
     "image_size": [64, 64],
-    "width": 32,
-    "heads": 4,
-    "layers": 2,
-    "blocks": 1,
-    "inner": 64,
-    "positions": 32,
+    "hidden_dim": 32,
+    "num_heads": 4,
+    "num_layers": 2,
+    "intermediate_dim": 64,
+    "max_sequence_length": 32,
 }
-TINY_NETWORK = "efficientnet_lite0"
-COLOURS = ("red", "green", "blue", "yellow", "white", "black")
-
-
-def shrink(hparams: dict) -> dict:
-    """A copy of a variant that builds and trains in seconds: same parts, same wiring, tiny."""
-
-    def shrunk(value: Any, name: str = "") -> Any:
-        if isinstance(value, dict):
-            return {key: shrunk(item, key) for key, item in value.items()}
-        if name == "network" and isinstance(value, str):
-            return TINY_NETWORK
-        if name in TINY and value is not None:
-            return min(value, TINY[name])
-        return value
-
-    small = copy.deepcopy(hparams)
-    for section in ("encoder", "decoder"):
-        small[section] = shrunk(small[section])
-    network = hparams["encoder"].get("backbone", {}).get("network")
-    if isinstance(network, dict):  # a Keras model, which is as large as it is
-        small["encoder"]["backbone"] = copy.deepcopy(hparams["encoder"]["backbone"])
-    # The vocabulary is the tokenizer's.
-    small["decoder"] |= {"vocabulary_size": None, "width": TINY["width"]}
-    return small
+COLORS = ("red", "green", "blue", "yellow", "white", "black")
 
 
 def smoke(options: RunOptions, folder: Path) -> None:
-    """Tries a configuration in seconds: its parts are made at full size, without weights for the
-    decoder; then a tiny copy takes three steps on generated photos, is saved, loaded, and captions.
+    """Tests a configuration in seconds.
 
-    A captioner of photos sees photos of coloured noise, another random features.
+    Encoder and decoder are created at full size, without weights of the decoder. Then a tiny copy
+    trains for three steps on generated photos or features, is saved and loaded, and writes
+    captions.
 
     Args:
-        options: of the run that is to come; its data, weights and length are left out.
-        folder: for what the trial makes.
+        options: options of the run to test. Its data, weights and length are not used.
+        folder: folder for the files of the test.
 
     Raises:
-        ValueError: for hyperparameters or options that do not fit.
+        ValueError: hyperparameters or options do not fit.
     """
     started = time.perf_counter()
-    check_parts(options)
+    check_hparams(options)
     tiny = shrink(options.hparams)
-    tiny["training"] = {**tiny.get("training", {}), "steps": STEPS, "batch_size": BATCH_SIZE}
+    tiny["training"] = {**tiny.get("training", {}), "steps": NUM_STEPS, "batch_size": BATCH_SIZE}
     variant = folder / "smoke.json"
     variant.write_text(json.dumps(tiny), encoding="utf-8")
-    photos = make_photos(folder / "photos")
-    trial = replace(
+    trains_tokenizer = options.tokenizer_folder is None
+    tiny_options = replace(
         options,
         model=variant,
-        settings=(),
+        encoder={},
+        decoder={"vocabulary_size": SMALL_VOCABULARY_SIZE} if trains_tokenizer else {},
+        training={},
         weights=None,
         tokenizer=options.tokenizer_folder,
-        vocabulary_size=None if options.tokenizer_folder else 300,
         backbone_weights="none",
-        cache=folder / "cache" if options.cache else None,
-        train_percentage=1.0,
+        feature_cache=folder / "cache" if options.feature_cache else None,
+        train_fraction=1.0,
     )
-    seen = PhotoData if tiny["encoder"].get("kind") == "image" else MadeData
-    run(seen(photos, []), seen(photos[:BATCH_SIZE], []), trial)
-    captioner = Captioner.from_preset(trial.folder / LAST)
-    if seen is PhotoData:
-        captions = captioner.generate([photo.path for photo in photos])
+    examples = make_photos(folder / "photos")
+    takes_photos = tiny["encoder"].get("kind") == "image"
+    dataset_class = PhotoDataset if takes_photos else RandomFeatureDataset
+    run(dataset_class(examples, []), dataset_class(examples[:BATCH_SIZE], []), tiny_options)
+    captioner = Captioner.from_preset(tiny_options.folder / LAST)
+    if takes_photos:
+        captions = captioner.generate([example.path for example in examples])
     else:
-        captions = captioner.generate_batch(made_features(captioner.encoder, PHOTOS))
-    say(
-        f"{options.model} works: {STEPS} steps at tiny size, a preset saved and loaded, "
+        captions = captioner.generate_batch(random_features(captioner.encoder, NUM_PHOTOS))
+    print_line(
+        f"{options.model} works: {NUM_STEPS} steps at tiny size, a preset saved and loaded, "
         f"{len(captions)} captions written, in {time.perf_counter() - started:.0f} s"
     )
 
 
-class MadeData(PhotoData):
-    """Captions whose photos are random features, as the encoder takes them."""
+def check_hparams(options: RunOptions) -> None:
+    """Checks the model's hyperparameters by creating its encoder and decoder at full size.
 
-    def batches(self, name, captioner, options, **more):
-        """See `DataSource`."""
-        source = MadeFeatures(captioner.encoder, len(self.photos))
-        batches = CaptionBatches(
-            self.photos,
-            source,
-            captioner.tokenizer,
-            captioner.decoder.positions,
-            batch_size=options.training.batch_size,
-            shuffle=name == "training",
-            seed=options.training.seed,
-            **more,
-        )
-        return batches, ""
-
-
-class MadeFeatures:
-    """Random features in memory; a `Source`."""
-
-    mirrored = False
-    fingerprint = "made"
-
-    def __init__(self, encoder: Any, count: int):
-        self.inputs = made_features(encoder, count)
-
-    def load(self, photos, mirror, draws=None) -> dict[str, np.ndarray]:
-        """See `Source`."""
-        return {name: features[photos] for name, features in self.inputs.items()}
-
-
-def made_features(encoder: Any, count: int) -> dict[str, np.ndarray]:
-    """Random features (B, S, C) of `count` rows, as the encoder takes them."""
-    rng = np.random.default_rng(0)
-    widths = getattr(encoder, "modalities", None) or {"regions": encoder.channels}
-    return {
-        name: rng.normal(size=(count, ROWS, width)).astype(np.float32)  # (B,S,C)
-        for name, width in widths.items()
-    }
-
-
-def check_parts(options: RunOptions) -> None:
-    """Makes the parts of the captioner as large as they are to be; ValueError where one does not
-    fit."""
-    hparams = copy.deepcopy(options.hparams)
-    size = hparams["decoder"].get("vocabulary_size") or options.vocabulary_size or 4096
-    hparams["decoder"]["vocabulary_size"] = size
+    Raises:
+        ValueError: hyperparameters do not fit.
+    """
+    size = options.hparams["decoder"].get("vocabulary_size") or VOCABULARY_SIZE
+    hparams = merge_hparams(options.hparams, {"decoder": {"vocabulary_size": size}})
     try:
-        make_parts(hparams)
+        create_encoder_and_decoder(hparams)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"Cannot make {options.model}: {error}") from error
+        raise ValueError(f"Cannot create {options.model}: {error}") from error
 
 
-def make_photos(folder: Path, count: int = PHOTOS) -> list[CaptionedPhoto]:
-    """So many photos of coloured noise, whose captions say the colour."""
+def shrink(hparams: dict[str, Any]) -> dict[str, Any]:
+    """Returns a tiny copy of a variant with the same structure, which trains in seconds."""
+
+    def shrink_value(value: Any, name: str = "") -> Any:
+        if isinstance(value, dict):
+            if isinstance(value.get("network"), dict):
+                return value  # a backbone from a Keras model, whose size is fixed
+            return {key: shrink_value(item, key) for key, item in value.items()}
+        if name == "network":
+            return SMALL_NETWORK
+        if name in LIMITS and value is not None:
+            return min(value, LIMITS[name])
+        return value
+
+    tiny = copy.deepcopy(hparams)
+    for section in ("encoder", "decoder"):
+        tiny[section] = shrink_value(tiny[section])
+    # The vocabulary size is that of the tokenizer.
+    tiny["decoder"] |= {"vocabulary_size": None, "hidden_dim": LIMITS["hidden_dim"]}
+    return tiny
+
+
+def make_photos(folder: Path, count: int = NUM_PHOTOS) -> list[Example]:
+    """Writes photos of colored noise, with captions that name the color."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    photos = []
+    examples = []
     for number in range(count):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         path = folder / f"{number}.png"
-        plain = np.asarray(Image.new("RGB", (96, 80), colour), np.int16)  # (h,w,3)
+        plain = np.asarray(Image.new("RGB", (96, 80), color), np.int16)  # (h,w,3)
         noise = rng.integers(-40, 40, plain.shape)  # (h,w,3)
         Image.fromarray(np.clip(plain + noise, 0, 255).astype(np.uint8)).save(path)
-        photos.append(CaptionedPhoto(path, (f"A {colour} photo.", f"All of it is {colour}.")))
-    return photos
+        examples.append(Example(path, (f"A {color} photo.", f"All of it is {color}.")))
+    return examples
+
+
+class RandomFeatureDataset(ExampleDataset):
+    """A dataset whose encoder inputs are random features."""
+
+    def check(self, captioner: Captioner, options: BatchOptions) -> CheckedExamples:
+        """Returns all examples, with random features."""
+        loader = RandomFeatures(captioner.encoder, len(self.examples))
+        return CheckedExamples(self.examples, loader, [])
+
+
+class RandomFeatures:
+    """Random features in memory; an `InputLoader`.
+
+    Args:
+        encoder: encoder that takes the features.
+        count: number of examples.
+    """
+
+    can_flip = False
+    fingerprint = "random"
+
+    def __init__(self, encoder: keras.layers.Layer, count: int) -> None:
+        self.inputs = random_features(encoder, count)
+
+    def load(
+        self, indices: np.ndarray, flip: np.ndarray, draws: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns the features (B, S, C) of examples; `flip` and `draws` are ignored."""
+        return {name: features[indices] for name, features in self.inputs.items()}
+
+
+def random_features(encoder: Any, count: int) -> dict[str, np.ndarray]:
+    """Returns random features (B, S, C) of `count` examples by the encoder's input names."""
+    rng = np.random.default_rng(0)
+    dims = getattr(encoder, "modalities", None) or {"regions": encoder.feature_dim}
+    return {
+        name: rng.normal(size=(count, NUM_ROWS, dim)).astype(np.float32)  # (B,S,C)
+        for name, dim in dims.items()
+    }

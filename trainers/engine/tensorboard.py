@@ -1,11 +1,11 @@
-"""What TensorBoard shows of a run."""
+"""TensorBoard logs: losses and speed per step, scores and captioned photos per epoch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,109 +15,131 @@ from effcap.images import UnreadablePhoto, load_thumbnail
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-    from effcap.trainers.batching.packed import PackedBatches, Sample
-    from effcap.trainers.engine.checkpoint import Position
+    from effcap.trainers.batching.packed import PackedBatches, Preview
+    from effcap.trainers.engine.checkpoint import TrainState
 
-EVERY = 10  # steps between two points
-OF_SAMPLES = ("reward", "baseline", "length", "distinct")  # of self-critical training
-WIDTH, HEIGHT = 320, 320  # of photos, at most
+STEPS_PER_POINT = 10
+SCST_SCORES = ("reward", "baseline", "length", "distinct")
+WIDTH, HEIGHT = 320, 320  # maximum size of a photo, in pixels
+
+
+class Point(NamedTuple):
+    """The last point of the loss curve.
+
+    Attributes:
+        steps: steps of the epoch up to it.
+        total: sum of the losses of these steps.
+        time: when it was written, in seconds; None at the start of an epoch.
+    """
+
+    steps: int
+    total: float
+    time: float | None
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Loss, learning rate and images per second as training goes on; scores and sample captions
-    after each epoch.
+    """Writes event files; use it in a `with` statement.
 
     Args:
-        folder: where the event files go.
-        position: where the run stands.
-        batches: what is trained on.
-        samples: whose captions to show.
-        writes: whether this process does; others compute the same beside it.
+        folder: folder of the event files.
+        state: state of the run.
+        batches: training batches.
+        previews: examples whose captions are shown after each epoch.
+        is_writer: whether this process writes files.
     """
 
     def __init__(
         self,
         folder: Path,
-        position: Position,
+        state: TrainState,
         batches: PackedBatches,
-        samples: Sequence[Sample] = (),
+        previews: Sequence[Preview] = (),
         *,
-        writes: bool = True,
-    ):
+        is_writer: bool = True,
+    ) -> None:
         super().__init__()
         from tensorboardX import SummaryWriter
 
-        self.position, self.batches, self.samples = position, batches, samples
-        # What an interrupted run wrote after its checkpoint is not shown twice.
-        self.writer = SummaryWriter(
-            str(folder), purge_step=position.steps + 1, write_to_disk=writes
-        )
+        self.state, self.batches, self.previews = state, batches, previews
+        # Points that an interrupted run wrote after its checkpoint are not shown twice.
+        self.writer = SummaryWriter(str(folder), purge_step=state.step + 1, write_to_disk=is_writer)
+        self.point: Point | None = None
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.told = None if self._seen() else (0, 0.0, None)
+    def __enter__(self) -> TensorBoard:
+        return self
 
-    def _seen(self) -> int:
-        """Steps since the epoch began, those before the run was stopped included."""
-        return self.position.steps - self.position.epoch * len(self.batches)
+    def __exit__(self, *exception: object) -> None:
+        self.writer.close()
 
-    def on_train_batch_end(self, batch, logs=None):
-        step, seen = self.position.steps, self._seen()
-        if self.told is not None and (step - 1) % EVERY:
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # In a resumed epoch, the losses of the steps before are unknown until the first step.
+        self.point = None if self._steps_of_epoch() else Point(0, 0.0, None)
+
+    def _steps_of_epoch(self) -> int:
+        """Returns the steps of the epoch so far, including those before an interruption."""
+        return self.state.step - self.state.epoch * len(self.batches)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        step, steps = self.state.step, self._steps_of_epoch()
+        if self.point is not None and (step - 1) % STEPS_PER_POINT:
             return
-        # Keras gives the mean since the epoch began; here, the mean since the last point.
-        total, now = float(logs["loss"]) * seen, time.perf_counter()
-        if self.told is not None:
-            steps, before, then = self.told
-            self.writer.add_scalar("step/loss", (total - before) / (seen - steps), step)
-            if then is not None:
-                rate = (seen - steps) * self.batches.batch_size / (now - then)
-                self.writer.add_scalar("step/images_per_second", rate, step)
-        for name in sorted(set(logs) & set(OF_SAMPLES)):  # means since the epoch began
+        # Keras reports the mean over the epoch; a point is the mean since the last point.
+        total, now = float(logs["loss"]) * steps, time.perf_counter()
+        if self.point is not None:
+            new_steps = steps - self.point.steps
+            self.writer.add_scalar("step/loss", (total - self.point.total) / new_steps, step)
+            if self.point.time is not None:
+                speed = new_steps * self.batches.batch_size / (now - self.point.time)
+                self.writer.add_scalar("step/images_per_second", speed, step)
+        for name in sorted(set(logs) & set(SCST_SCORES)):  # means over the epoch
             self.writer.add_scalar(f"step/{name}", float(logs[name]), step)
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.writer.add_scalar("step/learning_rate", learning_rate, step)
-        self.told = seen, total, now
+        self.point = Point(steps, total, now)
 
-    def end_epoch(self, captioner: Captioner, scores: Mapping[str, float]) -> None:
-        """Scores of an epoch, and what the captioner writes now."""
-        step = self.position.steps
+    def write_epoch(self, captioner: Captioner, scores: Mapping[str, float]) -> None:
+        """Writes the scores of an epoch and the captions of the previews."""
+        step = self.state.step
         for name, value in scores.items():
             self.writer.add_scalar(f"epoch/{name}", value, step)
-        captions = zip(self.samples, self._write(captioner), strict=True)
-        for number, (sample, caption) in enumerate(captions):
-            name, photo = f"captions/{number}", thumbnail(sample)
+        captions = caption_previews(captioner, self.previews)
+        for number, (preview, caption) in enumerate(zip(self.previews, captions, strict=True)):
+            name, photo = f"captions/{number}", load_preview_photo(preview)
             if photo is None:
                 self.writer.add_text(name, caption, step)
             else:
-                picture = np.asarray(caption_picture(photo, caption))
+                picture = np.asarray(draw_caption(photo, caption))  # (h,w,3)
                 self.writer.add_image(name, picture, step, dataformats="HWC")
         self.writer.flush()
 
-    def _write(self, captioner: Captioner) -> list[str]:
-        """What the captioner writes of the samples."""
-        if not self.samples:
-            return []
-        inputs = {
-            name: np.stack([sample.inputs[name] for sample in self.samples])  # (B,...)
-            for name in self.samples[0].inputs
-        }
-        return [options[0].text for options in captioner.generate_batch(inputs)]
 
-    def close(self) -> None:
-        """Writes what is left, also when training was interrupted."""
-        self.writer.close()
+def caption_previews(captioner: Captioner, previews: Sequence[Preview]) -> list[str]:
+    """Returns the captions of examples."""
+    if not previews:
+        return []
+    inputs = {
+        name: np.stack([preview.inputs[name] for preview in previews])  # (B,...)
+        for name in previews[0].inputs
+    }
+    return [captions[0].text for captions in captioner.generate_batch(inputs)]
 
 
-def thumbnail(sample: Sample) -> Image.Image | None:
-    """The sample's photo; None where there is none to show."""
+def load_preview_photo(preview: Preview) -> Image.Image | None:
+    """Returns the photo of an example; None if there is none, or it cannot be read."""
     try:
-        return None if sample.photo is None else load_thumbnail(sample.photo, (HEIGHT, WIDTH))
-    except UnreadablePhoto:  # it was features of it that were trained on
+        return None if preview.photo is None else load_thumbnail(preview.photo, (HEIGHT, WIDTH))
+    except UnreadablePhoto:  # possible with cached features, which are all that training reads
         return None
 
 
-def caption_picture(photo: Image.Image, caption: str, width: int = WIDTH) -> Image.Image:
-    """The photo, centred, with its caption in a white strip below it; at least `width` wide."""
+def draw_caption(photo: Image.Image, caption: str, width: int = WIDTH) -> Image.Image:
+    """Returns the photo, centered, with its caption in a white strip below.
+
+    Args:
+        photo: the photo.
+        caption: its caption, which is wrapped.
+        width: minimum width of the picture, in pixels.
+    """
     font = ImageFont.load_default(size=16)
     width = max(width, photo.width)
     lines, line = [], ""

@@ -1,4 +1,4 @@
-"""CIDEr of what a captioner writes for held-out photos, as training goes on."""
+"""Computes CIDEr on validation photos."""
 
 from __future__ import annotations
 
@@ -7,55 +7,59 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effcap.generation import CaptionProgram
-from effcap.metrics import CiderD, distinct_share, tokenize
+from effcap.generation import GenerationModel
+from effcap.metrics import CiderD, distinct_fraction, tokenize
 from effcap.samplers import Greedy
-from effcap.trainers.batching.packed import photos_of
-from effcap.trainers.batching.prefetch import ahead
+from effcap.trainers.batching.packed import encoder_inputs
+from effcap.trainers.batching.prefetch import prefetch
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
     from effcap.trainers.batching.packed import PackedBatches
 
-MAX_TOKENS = 30
+MAX_NEW_TOKENS = 30
 
 
-class Scorer:
-    """Scores the most likely captions of held-out photos.
+class CiderValidator:
+    """Scores the greedy captions of validation photos.
 
     Args:
-        captioner: that writes them.
-        batches: of photos with references.
-        photos: at most so many, the first.
+        captioner: captioner to validate.
+        batches: batches of photos with references.
+        num_photos: maximum number of photos to caption, from the first on.
     """
 
-    def __init__(self, captioner: Captioner, batches: PackedBatches, photos: int):
-        self.captioner, self.batches, self.photos = captioner, batches, photos
-        sampler = Greedy(max_tokens=min(MAX_TOKENS, captioner.decoder.positions))
-        self.program = CaptionProgram(captioner, sampler)
+    def __init__(self, captioner: Captioner, batches: PackedBatches, num_photos: int) -> None:
+        self.batches, self.tokenizer = batches, batches.tokenizer
+        self.num_photos = min(num_photos, batches.num_images)
+        sampler = Greedy(max_new_tokens=min(MAX_NEW_TOKENS, captioner.decoder.max_text_length))
+        self.model = GenerationModel(captioner.encoder, captioner.decoder, self.tokenizer, sampler)
 
-    def scores(self, tell: Callable[[str], None] = lambda status: None) -> dict[str, float]:
-        """`val_cider` (CIDEr-D, see `CiderD`) and `val_distinct`, the share of distinct captions.
+    def scores(self, set_status: Callable[[str], None] = lambda status: None) -> dict[str, float]:
+        """Captions and scores the photos.
 
         Args:
-            tell: is told how far it has come.
+            set_status: function that shows the progress.
+
+        Returns:
+            val_cider (CIDEr-D, see `CiderD`) and val_distinct, the fraction of distinct captions;
+            nothing if there are no photos.
         """
         captions: list[list[str]] = []
         references: list[list[list[str]]] = []
-        count = min(self.photos, self.batches.images)
-        for batch in ahead(self.batches, 0, len(self.batches)):
+        for batch in prefetch(self.batches, 0, len(self.batches)):
             inputs, _, weights = batch
-            found = self.program.predict_on_batch(photos_of(inputs))
+            outputs = self.model.predict_on_batch(encoder_inputs(inputs))
             texts = self.batches.texts(batch)
             for row in np.flatnonzero(weights.any(axis=1)):
-                length = found["lengths"][row, 0]
-                text = self.captioner.tokenizer.decode(found["tokens"][row, 0, :length])
+                length = outputs["lengths"][row, 0]
+                text = self.tokenizer.decode(outputs["tokens"][row, 0, :length])
                 captions.append(tokenize(text))
                 references.append([tokenize(text) for text in texts[row]])
-            tell(f"captioning {len(captions)} of {count}")
-            if len(captions) >= count:
+            set_status(f"captioning {len(captions)} of {self.num_photos}")
+            if len(captions) >= self.num_photos:
                 break
         if not captions:
             return {}
         cider = CiderD(references).score(captions).mean()
-        return {"val_cider": float(cider), "val_distinct": distinct_share(captions)}
+        return {"val_cider": float(cider), "val_distinct": distinct_fraction(captions)}

@@ -1,4 +1,4 @@
-"""What a sampled caption is worth: CIDEr-D against what people said, and what may be added."""
+"""Rewards of sampled captions: CIDEr-D against the references, with optional BLEU and length."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from pathlib import Path
 import numpy as np
 
 from effcap.metrics import CiderD, DocumentFrequencies, bleu, tokenize
-from effcap.trainers.options.scst import RewardOptions
 
-MOST_PHOTOS = 200_000  # whose references are counted: more change the rewards little
-END = "end of text"  # no caption has such a word: there are blanks in it
+MAX_PHOTOS = 200_000  # photos whose references are counted; more hardly change the rewards
+END = "end of text"  # tokenized captions contain no such word, because it has spaces
 
 
 class Reward:
-    """Rewards captions with CIDEr-D (Vedantam et al. 2015), the end of a caption being a word.
+    """Rewards captions with CIDEr-D (Vedantam et al., 2015), with the end of a caption as a word.
 
-    Without the end as a word, captions that break off ("a dog in the", "a man on a") cost nothing
-    and are what training ends up with; see the authors' code of Rennie et al. 2017.
+    Without it, training converges to incomplete captions ("a dog in the", "a man on a"). The
+    code of Rennie et al. (2017) does the same.
 
     Args:
-        frequencies: how many photos' references have an n-gram, with `END`; see `count`.
-        options: what else counts.
+        frequencies: document frequencies of n-grams that include `END`; see `count_references`.
+        bleu_weight: weight of BLEU-4, added to CIDEr-D.
+        length_weight: penalty per word of difference from the mean length of the references.
     """
 
-    def __init__(self, frequencies: DocumentFrequencies, options: RewardOptions | None = None):
-        self.frequencies, self.options = frequencies, options or RewardOptions()
+    def __init__(
+        self,
+        frequencies: DocumentFrequencies,
+        bleu_weight: float = 0.0,
+        length_weight: float = 0.0,
+    ) -> None:
+        self.frequencies = frequencies
+        self.bleu_weight, self.length_weight = bleu_weight, length_weight
 
     def __call__(
         self,
@@ -35,49 +41,57 @@ class Reward:
         finished: np.ndarray,
         references: Sequence[Sequence[str]],
     ) -> np.ndarray:
-        """The reward of each caption.
+        """Returns the reward of each caption.
 
         Args:
-            captions: of each of B photos, K captions.
-            finished: (B, K) whether a caption came to its end, or was cut.
-            references: of each photo, what people said of it.
+            captions: K captions of each of B photos.
+            finished: (B, K) bool, False for a truncated caption, which gets no end.
+            references: reference captions of each photo.
 
         Returns:
-            (B, K); CIDEr-D is of 0 to 10.
+            (B, K) rewards; CIDEr-D is between 0 and 10.
         """
-        words = [[tokenize(text) for text in group] for group in captions]
-        targets = [[tokenize(text) for text in group] for group in references]
-        flat = [caption for group in words for caption in group]  # B*K
-        photos = np.repeat(np.arange(len(words)), [len(group) for group in words])  # (B*K,)
+        candidates = [tokenize(text) for group in captions for text in group]  # B*K
+        targets = [[tokenize(text) for text in group] for group in references]  # B
+        photos = np.repeat(np.arange(len(captions)), [len(group) for group in captions])  # (B*K,)
         cider = CiderD(targets, self.frequencies, END)
-        found = cider.score(flat, photos, np.ravel(finished))  # (B*K,)
-        if self.options.bleu:
-            each = [bleu([text], [targets[i]])[-1] for text, i in zip(flat, photos, strict=True)]
-            found = found + self.options.bleu * np.array(each)
-        if self.options.length:
-            usual = np.array([np.mean([len(text) for text in group]) for group in targets])  # (B,)
-            found = found - self.options.length * np.abs(list(map(len, flat)) - usual[photos])
-        return found.reshape(len(words), -1)  # (B,K)
+        rewards = cider.score(candidates, photos, np.ravel(finished).tolist())  # (B*K,)
+        if self.bleu_weight:
+            scores = [
+                bleu([words], [targets[photo]])[-1]
+                for words, photo in zip(candidates, photos, strict=True)
+            ]
+            rewards = rewards + self.bleu_weight * np.array(scores)
+        if self.length_weight:
+            lengths = np.array([len(words) for words in candidates])  # (B*K,)
+            mean_lengths = np.array([np.mean([len(text) for text in group]) for group in targets])
+            rewards = rewards - self.length_weight * np.abs(lengths - mean_lengths[photos])
+        return rewards.reshape(len(captions), -1)  # (B,K)
 
-    @staticmethod
-    def count(references: Iterable[Sequence[str]], file: Path | None = None) -> DocumentFrequencies:
-        """In how many photos' references each n-gram is, from `file` where it is there.
 
-        Args:
-            references: of each photo, what people said of it; the first 200,000 count.
-            file: an .npz that keeps them. None for no file.
+def count_references(
+    references: Iterable[Sequence[str]], file: Path | None = None
+) -> DocumentFrequencies:
+    """Counts how many photos' references contain each n-gram, including `END`.
 
-        Raises:
-            ValueError: for a damaged file.
-        """
-        references = islice(references, MOST_PHOTOS)
-        if file is not None and file.is_file():
-            return DocumentFrequencies.load(file)
-        tokens = [[tokenize(text) for text in group] for group in references]
-        counted = DocumentFrequencies.of(tokens, END)
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            new = file.with_suffix(".new.npz")
-            counted.save(new)
-            new.replace(file)
-        return counted
+    Args:
+        references: reference captions of each photo; the first 200,000 photos count.
+        file: .npz file to read the counts from if it exists, and to write them to otherwise. None
+            for no file.
+
+    Returns:
+        The document frequencies for `Reward`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if file is not None and file.is_file():
+        return DocumentFrequencies.load(file)
+    tokens = [[tokenize(text) for text in group] for group in islice(references, MAX_PHOTOS)]
+    frequencies = DocumentFrequencies.from_references(tokens, END)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_suffix(".new.npz")
+        frequencies.save(new)
+        new.replace(file)
+    return frequencies

@@ -1,203 +1,268 @@
-"""Self-critical sequence training: captions that the captioner samples, weighted by their reward.
+"""Self-critical sequence training (SCST): rewards of sampled captions.
 
 Rennie et al., "Self-critical sequence training for image captioning", CVPR 2017. With image-major
-batches it is cross-entropy on one's own samples, each token weighted by the advantage of its
-caption; so the decoder, whatever its kind, is trained by the program that trains it on references.
+batches, it is cross-entropy on the captioner's own samples, each token weighted by the advantage of
+its caption, so every decoder trains with the same compiled step as on references.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 
-from effcap.generation import CaptionProgram
-from effcap.samplers import Greedy, Nucleus, Samples
-from effcap.trainers.batching.packed import photos_of
-from effcap.trainers.objectives.rewards import Reward
+from effcap.generation import GenerationModel
+from effcap.losses import CaptionLoss
+from effcap.samplers import Greedy, Nucleus, Sampler
+from effcap.trainers.batching.packed import encoder_inputs
+from effcap.trainers.batching.prefetch import prefetch
+from effcap.trainers.objectives.base import Objective
+from effcap.trainers.objectives.rewards import Reward, count_references
 from effcap.trainers.options.scst import ScstOptions
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
     from effcap.trainers.batching.packed import Batch, PackedBatches
+    from effcap.trainers.data.dataset import CaptionDataset
+    from effcap.trainers.options.run import RunOptions
 
-WINDOW = 500  # photos whose captions tell whether they collapse
-LENGTHS = 8  # row lengths at most, for backends that compile each anew
+WINDOW = 500  # photos whose captions are checked for a collapse
+MAX_ROW_LENGTHS = 8  # different row lengths; some backends compile each
+METRICS = ("reward", "baseline", "length", "distinct")
 
 
 class CollapsedCaptions(ValueError):
-    """The captioner says the same of everything."""
+    """The captioner generates the same caption for almost all photos."""
 
 
-class SelfCritic:
-    """Makes of a batch of photos with references one of samples, weighted by their advantage.
-
-    Args:
-        captioner: samples, and is then trained on it.
-        batches: that the photos come from.
-        reward: of a caption.
-        options: how.
+class Samples(NamedTuple):
+    """Generated captions of a batch.
 
     Attributes:
-        metrics: means since the epoch began: reward, baseline, length in tokens, distinct share of
-            a photo's samples.
+        tokens: tokens of K captions of each of B rows, without start and end token.
+        texts: the same captions as text.
+        lengths: (B, K) number of tokens.
+        finished: (B, K) bool, False for a caption that was cut at `max_new_tokens`.
     """
 
-    def __init__(
-        self, captioner: Captioner, batches: PackedBatches, reward: Reward, options: ScstOptions
-    ):
-        if options.max_tokens > captioner.decoder.positions:
-            raise ValueError(
-                f"Expected max_tokens of at most {captioner.decoder.positions}, the positions of "
-                f"the decoder. Received: max_tokens={options.max_tokens}"
-            )
-        self.captioner, self.batches, self.reward, self.options = (
-            captioner,
-            batches,
-            reward,
-            options,
-        )
-        sampler = Nucleus(
-            p=options.p,
-            temperature=options.temperature,
-            captions=options.samples,
-            max_tokens=options.max_tokens,
-        )
-        self.program = CaptionProgram(captioner, sampler)
-        self.greedy = None
-        if options.baseline == "greedy":
-            self.greedy = CaptionProgram(captioner, Greedy(max_tokens=options.max_tokens))
-        self.metrics = [
-            keras.metrics.Mean(name) for name in ("reward", "baseline", "length", "distinct")
-        ]
+    tokens: list[list[np.ndarray]]
+    texts: list[list[str]]
+    lengths: np.ndarray
+    finished: np.ndarray
+
+
+class Scst(Objective):
+    """Expected reward of sampled captions, maximized by policy gradient with a baseline.
+
+    The loss of a step is (1 - cross_entropy_weight) times the mean over all sampled tokens of
+    advantage times negative log-probability, plus cross_entropy_weight times the mean negative
+    log-probability of the references' tokens. The advantage is the reward minus the baseline.
+
+    Args:
+        reward: function of captions, finished and references, such as `Reward`.
+        options: options of sampling and rewards.
+        seed: seed of the samples.
+    """
+
+    name = "scst"
+
+    def __init__(self, reward: Reward, options: ScstOptions | None = None, seed: int = 0) -> None:
+        self.reward, self.options, self.seed = reward, options or ScstOptions(), seed
         self._recent: deque[str] = deque(maxlen=WINDOW)
-        most = options.samples * (options.max_tokens + 1)
-        self._rounding = -(-most // LENGTHS)
 
-    def batch(self, batch: Batch, step: int) -> Batch:
-        """The captioner's samples of a batch of photos, in the form of `PackedBatches`.
+    @classmethod
+    def from_options(cls, options: RunOptions, dataset: CaptionDataset) -> Scst:
+        """Returns the objective with rewards based on the references of the dataset."""
+        scst = options.scst
+        frequencies = count_references(dataset.references(), options.folder / "frequencies.npz")
+        reward = Reward(frequencies, scst.bleu_weight, scst.length_weight)
+        return cls(reward, scst, options.training_options.seed)
 
-        Its weights are signed, and sum up to the loss as it is: (1 - cross_entropy) times the mean
-        over all tokens of advantage times negative log-probability, plus cross_entropy times the
-        mean negative log-probability of the references' tokens.
-
-        Args:
-            batch: photos with references.
-            step: of the run; same step, same samples.
+    def build(self, captioner: Captioner) -> None:
+        """Creates the sampling models, and metrics of the epoch's rewards, lengths and diversity.
 
         Raises:
-            CollapsedCaptions: when the captioner says the same of everything.
+            ValueError: the captioner has no tokenizer, or `max_new_tokens` exceeds the decoder's
+                length.
+        """
+        if captioner.tokenizer is None:
+            raise ValueError("Expected a captioner with a tokenizer. Received: tokenizer=None")
+        limit = captioner.decoder.max_text_length
+        if self.options.max_new_tokens > limit:
+            raise ValueError(
+                f"Expected max_new_tokens of at most {limit}, the decoder's maximum text length. "
+                f"Received: max_new_tokens={self.options.max_new_tokens}"
+            )
+        self.tokenizer = captioner.tokenizer
+        nucleus = Nucleus(
+            top_p=self.options.top_p,
+            temperature=self.options.temperature,
+            num_captions=self.options.num_samples,
+            max_new_tokens=self.options.max_new_tokens,
+        )
+        self.sampling_model = self._make_model(captioner, nucleus)
+        self.greedy_model = None
+        if self.options.baseline == "greedy":
+            greedy = Greedy(max_new_tokens=self.options.max_new_tokens)
+            self.greedy_model = self._make_model(captioner, greedy)
+        self.loss = CaptionLoss(reduction="sum")  # the weights of a batch include its mean
+        self.metrics = [keras.metrics.Mean(name) for name in METRICS]
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the options of sampling and rewards."""
+        return {"scst": vars(self.options)}
+
+    def train_epoch(
+        self,
+        captioner: Captioner,
+        batches: PackedBatches,
+        indices: range,
+        epoch: int,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> dict[str, float]:
+        """Trains on samples of the current weights.
+
+        `fit` cannot be used, because it prepares batches early, and on JAX it updates the
+        captioner's weights only at the end of an epoch.
+
+        Returns:
+            loss, reward, baseline, length and distinct.
+        """
+        for metric in (*captioner.metrics, *self.metrics):
+            metric.reset_state()
+        callback_list = keras.callbacks.CallbackList(list(callbacks), model=captioner)
+        callback_list.on_epoch_begin(epoch)
+        scores: dict[str, float] = {}
+        with closing(prefetch(batches, indices.start, indices.stop)) as stream:
+            for number, batch in enumerate(stream):
+                callback_list.on_train_batch_begin(number)
+                step = epoch * len(batches) + indices[number]
+                samples = self.sample_batch(batches, batch, step)
+                logs = captioner.train_on_batch(*samples, return_dict=True)
+                scores = {name: float(value) for name, value in logs.items()}
+                scores |= {metric.name: float(metric.result()) for metric in self.metrics}
+                callback_list.on_train_batch_end(number, scores)
+        callback_list.on_epoch_end(epoch, scores)
+        return scores
+
+    def sample_batch(self, batches: PackedBatches, batch: Batch, step: int) -> Batch:
+        """Replaces the references of a batch by samples, weighted by their advantages.
+
+        The weights are signed and include the mean over tokens, so that the loss is their sum.
+
+        Args:
+            batches: batches that `batch` is from.
+            batch: photos with references.
+            step: training step, which determines the samples.
+
+        Returns:
+            A batch in the format of `PackedBatches`.
+
+        Raises:
+            CollapsedCaptions: the captions of recent photos are almost all the same.
         """
         inputs, _, weights = batch
-        real = weights.any(axis=1)  # (B,)
-        photos = photos_of(inputs)
-        self.program.seeds.state.assign(np.array([self.batches.seed, step], np.uint32))
-        samples = self._run(self.program, photos)
-        references = self.batches.texts(batch)
-        texts, finished = self._texts(samples)
-        rewards = self._rewards(texts, finished, references, real)  # (B,K)
-        if self.greedy is None:
-            others = rewards.sum(axis=1, keepdims=True) - rewards
-            baseline = others / (self.options.samples - 1)  # (B,K)
+        is_real = np.any(weights, axis=1)  # (B,) False for rows that pad the last batch
+        photos, references = encoder_inputs(inputs), batches.texts(batch)
+        self.sampling_model.seeds.state.assign(np.array([self.seed, step], np.uint32))
+        samples = self._generate(self.sampling_model, photos)
+        rewards = self._rewards(samples, references, is_real)  # (B,K)
+        if self.greedy_model is None:
+            others = rewards.sum(axis=1, keepdims=True) - rewards  # (B,K)
+            baseline = others / (self.options.num_samples - 1)  # (B,K)
         else:
-            found, ended = self._texts(self._run(self.greedy, photos))
-            baseline = self._rewards(found, ended, references, real)  # (B,1)
-        self._note(rewards, baseline, samples, texts, real)
-        return self._packed(photos, samples, finished, rewards - baseline, real, batch)
+            greedy = self._generate(self.greedy_model, photos)
+            baseline = self._rewards(greedy, references, is_real)  # (B,1)
+        if is_real.any():
+            self._update_metrics(samples, rewards, baseline, is_real)
+            self._check_collapse([samples.texts[row][0] for row in np.flatnonzero(is_real)])
+        return self._pack(batches, batch, samples, rewards - baseline)
 
-    def _run(self, program: CaptionProgram, photos: dict[str, Any]) -> Samples:
-        return Samples(**program.predict_on_batch(photos))
+    def _make_model(self, captioner: Captioner, sampler: Sampler) -> GenerationModel:
+        return GenerationModel(captioner.encoder, captioner.decoder, self.tokenizer, sampler)
 
-    def _texts(self, samples: Samples) -> tuple[list[list[str]], np.ndarray]:
-        """Captions as text, and which came to their end (B, K)."""
-        decode = self.captioner.tokenizer.decode
-        texts = [
-            [decode(tokens[:length]) for tokens, length in zip(*photo, strict=True)]
-            for photo in zip(samples.tokens, samples.lengths, strict=True)
+    def _generate(self, model: GenerationModel, photos: dict[str, Any]) -> Samples:
+        outputs = model.predict_on_batch(photos)  # tokens (B,K,T), lengths (B,K)
+        lengths = outputs["lengths"]
+        tokens = [
+            [row[:length] for row, length in zip(*rows, strict=True)]
+            for rows in zip(outputs["tokens"], lengths, strict=True)
         ]
-        return texts, samples.lengths < samples.tokens.shape[-1]
+        texts = [[self.tokenizer.decode(row) for row in rows] for rows in tokens]
+        return Samples(tokens, texts, lengths, lengths < outputs["tokens"].shape[-1])
 
     def _rewards(
-        self,
-        texts: Sequence[Sequence[str]],
-        finished: np.ndarray,
-        references: Sequence[Sequence[str]],
-        real: np.ndarray,
+        self, samples: Samples, references: Sequence[Sequence[str]], is_real: np.ndarray
     ) -> np.ndarray:
-        """(B, K) rewards, 0 for rows that are not real."""
-        rewards = np.zeros(finished.shape)  # (B,K)
-        rows = np.flatnonzero(real)
-        if len(rows):
+        """Returns rewards (B, K); 0 for rows that pad the batch."""
+        rewards = np.zeros(samples.lengths.shape)  # (B,K)
+        rows = np.flatnonzero(is_real).tolist()
+        if rows:
             rewards[rows] = self.reward(
-                [texts[row] for row in rows], finished[rows], [references[row] for row in rows]
+                [samples.texts[row] for row in rows],
+                samples.finished[rows],
+                [references[row] for row in rows],
             )
         return rewards
 
-    def _note(
-        self,
-        rewards: np.ndarray,
-        baseline: np.ndarray,
-        samples: Samples,
-        texts: Sequence[Sequence[str]],
-        real: np.ndarray,
+    def _update_metrics(
+        self, samples: Samples, rewards: np.ndarray, baseline: np.ndarray, is_real: np.ndarray
     ) -> None:
-        """Keeps the means, and sees whether captions collapse."""
-        if not real.any():
-            return
-        distinct = np.array([len(set(group)) / len(group) for group in texts])
-        found = (rewards, baseline, samples.lengths, distinct)
-        for metric, values in zip(self.metrics, found, strict=True):
-            metric.update_state(float(values[real].mean()), float(real.sum()))
-        self._recent += [texts[row][0] for row in np.flatnonzero(real)]
-        share = len(set(self._recent)) / len(self._recent)
-        if len(self._recent) == WINDOW and share < self.options.min_distinct:
-            usual = max(set(self._recent), key=list(self._recent).count)
+        distinct = np.array([len(set(texts)) / len(texts) for texts in samples.texts])  # (B,)
+        values = (rewards, baseline, samples.lengths, distinct)
+        for metric, value in zip(self.metrics, values, strict=True):
+            metric.update_state(float(value[is_real].mean()), float(is_real.sum()))
+
+    def _check_collapse(self, texts: Sequence[str]) -> None:
+        self._recent += texts
+        fraction = len(set(self._recent)) / len(self._recent)
+        if len(self._recent) == WINDOW and fraction < self.options.min_distinct:
+            [(text, _)] = Counter(self._recent).most_common(1)
             raise CollapsedCaptions(
-                f"Expected captions that differ from photo to photo: at least "
-                f"{self.options.min_distinct:.0%} of them (min_distinct). Received: {share:.1%}, "
-                f"most often {usual!r}. What was saved before is in place; try a lower learning "
-                "rate, or cross_entropy=0.1"
+                f"Expected at least {self.options.min_distinct:.0%} distinct captions among "
+                f"{WINDOW} photos (min_distinct). Received: {fraction:.1%}, most often {text!r}. "
+                "Saved presets are intact. Try a lower learning rate, or cross_entropy_weight=0.1"
             )
 
-    def _packed(
-        self,
-        photos: dict[str, Any],
-        samples: Samples,
-        finished: np.ndarray,
-        advantages: np.ndarray,
-        real: np.ndarray,
-        batch: Batch,
+    def _pack(
+        self, batches: PackedBatches, batch: Batch, samples: Samples, advantages: np.ndarray
     ) -> Batch:
-        rows = [
-            [tokens[:length] for tokens, length in zip(*photo, strict=True)]
-            for photo in zip(samples.tokens, samples.lengths, strict=True)
-        ]
-        longest = max(sum(len(caption) + 1 for caption in row) for row in rows)
-        longest = -(-longest // self._rounding) * self._rounding
-        tokens, targets, segments = self.batches.pack(rows, longest)  # (B,T)
+        """Packs samples with weights from advantages (B, K); see `sample_batch`."""
+        inputs, reference_targets, reference_weights = batch
+        tokens, targets, segments = batches.pack(samples.tokens, self._row_length(samples))  # (B,T)
         weights = np.zeros(tokens.shape, np.float32)  # (B,T)
         counted = np.zeros(tokens.shape, bool)  # (B,T)
-        for row in np.flatnonzero(real):
-            for k, caption in enumerate(rows[row]):
-                here = np.flatnonzero(segments[row] == k + 1)
-                here = here if finished[row, k] else here[: len(caption)]  # a cut one has no end
-                weights[row, here], counted[row, here] = advantages[row, k], True
-        mix = self.options.cross_entropy
+        for row in np.flatnonzero(reference_weights.any(axis=1)):
+            for k, caption in enumerate(samples.tokens[row]):
+                positions = np.flatnonzero(segments[row] == k + 1)
+                if not samples.finished[row, k]:
+                    positions = positions[: len(caption)]  # without the end token
+                weights[row, positions] = advantages[row, k]
+                counted[row, positions] = True
+        mix = self.options.cross_entropy_weight
         weights *= (1 - mix) / max(counted.sum(), 1)
+        photos = encoder_inputs(inputs)
         if not mix:
             return {**photos, "tokens": tokens, "segments": segments}, targets, weights
-        inputs, references, real_tokens = batch
-        behind = np.where(inputs["segments"] > 0, inputs["segments"] + self.options.samples, 0)
-        joined = {
+        # The references follow the samples in each row, as further segments.
+        reference_segments = inputs["segments"] + self.options.num_samples  # (B,T')
+        reference_segments = np.where(inputs["segments"] > 0, reference_segments, 0)  # (B,T')
+        reference_weights = mix * reference_weights / max(reference_weights.sum(), 1)  # (B,T')
+        packed = {
             "tokens": np.concatenate([tokens, inputs["tokens"]], axis=1),  # (B,T+T')
-            "segments": np.concatenate([segments, behind], axis=1),  # (B,T+T')
+            "segments": np.concatenate([segments, reference_segments], axis=1),  # (B,T+T')
         }
-        share = mix * real_tokens / max(real_tokens.sum(), 1)  # (B,T')
-        return (
-            {**photos, **joined},
-            np.concatenate([targets, references], axis=1),  # (B,T+T')
-            np.concatenate([weights, share.astype(np.float32)], axis=1),  # (B,T+T')
-        )
+        targets = np.concatenate([targets, reference_targets], axis=1)  # (B,T+T')
+        weights = np.concatenate([weights, reference_weights.astype(np.float32)], axis=1)
+        return {**photos, **packed}, targets, weights  # (B,T+T')
+
+    def _row_length(self, samples: Samples) -> int:
+        """Returns the length of the longest row, rounded up to one of a few lengths."""
+        max_length = self.options.num_samples * (self.options.max_new_tokens + 1)
+        multiple = -(-max_length // MAX_ROW_LENGTHS)
+        longest = int((samples.lengths + 1).sum(axis=1).max())
+        return -(-longest // multiple) * multiple

@@ -1,112 +1,112 @@
-"""What a run is to do, checked before anything heavy is imported."""
+"""Options of a training run, checked without importing Keras."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from effcap.config import list_variants, load_hparams, read_json, set_hparams
-from effcap.presets import CONFIG, list_presets, preset_folder
-from effcap.trainers.distributed.devices import Devices
-from effcap.trainers.engine.run_folder import BEST, CHECKPOINT, LAST
+from effcap.config import list_variants, load_hparams, merge_hparams
+from effcap.presets import BEST, list_presets, preset_folder, read_config
+from effcap.trainers.data.augmentation import Augmentation
+from effcap.trainers.options.devices import DeviceOptions
 from effcap.trainers.options.scst import ScstOptions
 from effcap.trainers.options.training import TrainingOptions
 from effcap.weights.backbone_weights import check_backbone_weights
 
-# What self-critical training does where it is not told: it changes a captioner that is trained.
-SCST_TRAINING = {"learning_rate": 5e-5, "epochs": 5}
-EARLIER = (CHECKPOINT, LAST, BEST)  # what a run folder holds once its run has begun
+CROSS_ENTROPY, SCST = "cross-entropy", "scst"
+OBJECTIVES = (CROSS_ENTROPY, SCST)
+SCST_TRAINING = {"learning_rate": 5e-5, "epochs": 5}  # defaults for a trained captioner
+LAST, CHECKPOINT = "last", "checkpoint.h5"  # in a run folder
+VOCABULARY_SIZE = 4096  # default, of a tokenizer trained on the captions
+CHECKPOINT_FIELDS = ("checkpoint_minutes", "checkpoint_steps")  # fields set by --set run.NAME
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What a run needs besides its data.
+    """Options of a training run, except its data.
 
     Attributes:
-        model: a variant to train from scratch, or a preset to go on from.
-        out: run folder; one that holds an earlier run is refused, unless with `resume`.
-        resume: go on with the run in `out`, where there is one.
-        settings: changes of hyperparameters, such as "decoder.dropout=0.1".
-        tokenizer: folder of a tokenizer for a variant; None trains one on the captions.
-        vocabulary_size: of the tokenizer trained on the captions; None for 4096.
-        backbone_weights: "imagenet", "none", or the path of weights; None for "imagenet" where the
-            variant's network is known by name.
-        weights: folder of GPT-2's weights for a variant, see `effcap.tools.load_gpt2`; its
-            tokenizer is used, too, unless another is given.
-        cache: folder for the features of a frozen backbone; None computes them at every step.
-        train_percentage: share of the training photos to use, such as 0.001 for 0.1 %, chosen by
-            the seed; all of them by default.
-        max_bad: share of the captions that may be unusable.
-        checkpoint_minutes: between two checkpoints; there is one after each epoch besides.
-        checkpoint_steps: between two checkpoints, in place of the minutes.
-        devices: what to compute on; by default one device.
-        scst: how to train on sampled captions and their rewards; None for cross-entropy.
-        command: the command line, for the record.
-        flags: the command line's long options and their values, for the record.
+        model: variant to train from scratch, or preset to fine-tune. A variant may be a JSON file,
+            and a preset a folder.
+        out: run folder. A folder with an earlier run requires `resume`.
+        objective: training objective, "cross-entropy" or "scst". Self-critical sequence training
+            (SCST) fine-tunes a trained captioner.
+        encoder: changed hyperparameters of the encoder, such as {"dropout": 0.2}.
+        decoder: changed hyperparameters of the decoder. "vocabulary_size" is also the size of a
+            tokenizer trained on the captions (default: 4096).
+        training: changed fields of `TrainingOptions`, such as {"epochs": 3}.
+        scst: options of the objective "scst".
+        devices: devices and processes to train on.
+        resume: resume from the checkpoint in `out`, if there is one.
+        tokenizer: folder of a tokenizer for a variant (default: train one on the captions).
+        weights: folder of pretrained GPT-2 weights for a variant. Their tokenizer is used as well,
+            unless another is given.
+        backbone_weights: backbone weights of a variant, "imagenet", "none" or a file (default:
+            "imagenet" if the backbone is known by name).
+        feature_cache: folder that caches the features of a frozen backbone (default: no cache).
+        train_fraction: fraction of the training photos to use. The seed selects them.
+        max_bad: abort if more than this fraction of the captions is unusable.
+        checkpoint_minutes: minutes between two checkpoints. Each epoch also ends with one.
+        checkpoint_steps: steps between two checkpoints, instead of minutes.
+        command: command line, for the record in run.json.
+        config: contents of a `--config` file that repeats the run, for the record in run.json.
+
+    The following attributes are computed from the others:
+        preset: folder of the preset to fine-tune; None for a variant.
+        hparams: hyperparameters with all changes.
+        training_options: options of the optimization with all changes.
 
     Raises:
-        FileNotFoundError: for a model, tokenizer or weights that are not there.
-        ValueError: for options or settings that do not fit.
+        FileExistsError: `out` is a file or holds an earlier run.
+        FileNotFoundError: the model, a tokenizer or weights are missing.
+        ValueError: an option is out of range or conflicts with another.
     """
 
-    model: str | PathLike
-    out: str | PathLike
+    model: str | PathLike[str]
+    out: str | PathLike[str]
+    objective: str = CROSS_ENTROPY
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    decoder: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    scst: ScstOptions = ScstOptions()
+    devices: DeviceOptions = DeviceOptions()
     resume: bool = False
-    settings: Sequence[str] = ()
     tokenizer: Path | None = None
-    vocabulary_size: int | None = None
-    backbone_weights: str | None = None
     weights: Path | None = None
-    cache: Path | None = None
-    train_percentage: float = 1.0
+    backbone_weights: str | None = None
+    feature_cache: Path | None = None
+    train_fraction: float = 1.0
     max_bad: float = 0.01
     checkpoint_minutes: float = 10.0
     checkpoint_steps: int | None = None
-    devices: Devices = Devices()
-    scst: ScstOptions | None = None
     command: Sequence[str] = ()
-    flags: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    preset: Path | None = field(init=False, repr=False, compare=False)
+    hparams: dict[str, Any] = field(init=False, repr=False, compare=False)
+    training_options: TrainingOptions = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_numbers()
         self._check_folder()
-        if self.preset is not None:
-            self._refuse_options_of_variants()
-        if self.tokenizer is not None and self.vocabulary_size is not None:
-            raise ValueError(
-                "Expected a tokenizer, or the size of the vocabulary to train one of. "
-                f"Received: both: {self.tokenizer} and {self.vocabulary_size}"
-            )
-        if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
-            raise FileNotFoundError(f"Expected a tokenizer's folder. Received: {self.tokenizer}")
-        if self.weights is not None and not Path(self.weights).is_dir():
-            raise FileNotFoundError(
-                f"Expected a folder with GPT-2's weights. Received: {self.weights}"
-            )
-        if self.scst is not None and (self.devices.hosts, self.devices.count) != (1, 1):
-            raise ValueError(
-                "Expected one device for self-critical training. "
-                f"Received: devices={self.devices.count}, hosts={self.devices.hosts}"
-            )
-        if self.cache is not None and self.devices.hosts > 1:
-            raise ValueError(
-                "Expected no cache of features with several hosts: each would write it. "
-                f"Received: cache={str(self.cache)!r}, hosts={self.devices.hosts}"
-            )
-        check_backbone_weights(self.backbone_weights)
-        self.training  # noqa: B018  its own checks
+        object.__setattr__(self, "preset", find_preset(self.model))
+        self._check_weights()
+        self._check_objective()
+        object.__setattr__(self, "hparams", self._merge_hparams())
+        training = self.hparams.get("training", {})
+        defaults = SCST_TRAINING if self.objective == SCST else {}
+        options = TrainingOptions.from_dict({**defaults, **training})
+        object.__setattr__(self, "training_options", options)
 
     def _check_numbers(self) -> None:
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"Expected max_bad from 0 to 1. Received: max_bad={self.max_bad}")
-        if not 0 < self.train_percentage <= 1:
+        if not 0 < self.train_fraction <= 1:
             raise ValueError(
-                "Expected train_percentage, a share of the photos, above 0 and up to 1. "
-                f"Received: train_percentage={self.train_percentage}"
+                "Expected train_fraction above 0 and up to 1. "
+                f"Received: train_fraction={self.train_fraction}"
             )
         if not self.checkpoint_minutes > 0:
             raise ValueError(
@@ -120,80 +120,124 @@ class RunOptions:
             )
 
     def _check_folder(self) -> None:
-        out = self.folder
-        if out.exists() and not out.is_dir():
-            raise FileExistsError(f"Expected a run folder. Received: {out}, which is a file")
-        if not self.resume and any((out / name).exists() for name in EARLIER):
+        if self.folder.exists() and not self.folder.is_dir():
+            raise FileExistsError(f"The run folder {self.folder} is a file")
+        names = (CHECKPOINT, LAST, BEST)
+        if not self.resume and any((self.folder / name).exists() for name in names):
             raise FileExistsError(
-                f"Expected a new run folder. Received: {out}, which holds an earlier run; go on "
-                "with it (--resume), choose another folder, or remove it"
+                f"The run folder {self.folder} holds an earlier run. Resume it (--resume), choose "
+                "another folder, or remove it"
             )
+
+    def _check_weights(self) -> None:
+        if self.preset is not None:
+            for name in ("tokenizer", "backbone_weights", "weights"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} applies to variants only: the preset {str(self.model)!r} has its "
+                        f"own. Received: {name}={str(getattr(self, name))!r}"
+                    )
+        if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
+            raise FileNotFoundError(f"There is no folder {self.tokenizer} with a tokenizer")
+        if self.weights is not None and not Path(self.weights).is_dir():
+            raise FileNotFoundError(f"There is no folder {self.weights} with GPT-2 weights")
+        check_backbone_weights(self.backbone_weights)
+        if self.feature_cache is not None and self.devices.num_processes > 1:
+            raise ValueError(
+                "feature_cache requires a single process. "
+                f"Received: num_processes={self.devices.num_processes}"
+            )
+
+    def _check_objective(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(
+                f"Expected objective out of {', '.join(OBJECTIVES)}. "
+                f"Received: objective={self.objective!r}"
+            )
+        if self.objective != SCST and self.scst != ScstOptions():
+            raise ValueError(
+                f"scst options require objective='scst'. Received: objective={self.objective!r}"
+            )
+        if self.objective == SCST and (self.devices.num_processes, self.devices.count) != (1, 1):
+            raise ValueError(
+                "objective='scst' requires a single device. Received: "
+                f"devices={self.devices.count}, num_processes={self.devices.num_processes}"
+            )
+
+    def _merge_hparams(self) -> dict[str, Any]:
+        if self.preset is None:
+            hparams = load_variant(self.model)
+        else:
+            config = read_config(self.preset)
+            hparams = {name: config[name] for name in ("encoder", "decoder")}
+        return merge_hparams(hparams, self.changes)
+
+    @property
+    def changes(self) -> dict[str, Mapping[str, Any]]:
+        """Changed hyperparameters by section."""
+        sections = {"encoder": self.encoder, "decoder": self.decoder, "training": self.training}
+        return {name: changes for name, changes in sections.items() if changes}
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
+        """Run folder."""
         return Path(self.out)
 
     @property
     def tokenizer_folder(self) -> Path | None:
-        """Folder of the tokenizer: the one given, or that of GPT-2's weights; None for none."""
+        """Folder of the tokenizer, by default that of GPT-2's weights; None to train one."""
         return self.tokenizer or self.weights
 
-    def _refuse_options_of_variants(self) -> None:
-        for name in ("tokenizer", "vocabulary_size", "backbone_weights", "weights"):
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"Expected no {name.replace('_', ' ')}: the preset {str(self.model)!r} has its "
-                    f"own. Received: {name}={str(getattr(self, name))!r}"
-                )
-
-    @cached_property
-    def preset(self) -> Path | None:
-        """Folder of the preset to go on from; None for a variant."""
-        try:
-            return preset_folder(self.model)
-        except FileNotFoundError:
-            return None
-
-    @cached_property
-    def hparams(self) -> dict:
-        """The model's hyperparameters, with the settings made."""
-        if self.preset is None:
-            return set_hparams(self._variant(), self.settings)
-        config = read_json(self.preset / CONFIG, ("encoder", "decoder"))
-        parts = {name: config[name] for name in ("encoder", "decoder")}
-        return set_hparams(parts, self.settings)
-
-    def _variant(self) -> dict:
-        try:
-            return load_hparams(self.model)
-        except FileNotFoundError:
-            presets = ", ".join(list_presets())
-            raise FileNotFoundError(
-                f"Expected a variant ({', '.join(list_variants())}), a preset "
-                f"({presets + ', or ' if presets else ''}the folder of one), or a JSON file of "
-                f"hyperparameters. Received: {str(self.model)!r}"
-            ) from None
-
-    @cached_property
-    def training(self) -> TrainingOptions:
-        """How to train: the variant's "training" section, with the settings made."""
-        given = self.hparams.get("training", {})
-        return TrainingOptions.of({**(SCST_TRAINING if self.scst else {}), **given})
-
     def batch_options(self, name: str) -> dict[str, Any]:
-        """Options of the batches of "training" or "validation" data that all data have.
-
-        Returns:
-            max_bad and log, as in `check_share`; batch_size, captions_per_photo, shuffle and seed,
-            as in `PackedBatches`; passes over the photos in an epoch.
-        """
+        """Returns the fields of `BatchOptions` for "training" or "validation" data."""
+        training, is_training = self.training_options, name == "training"
         return {
+            "name": name,
+            "batch_size": training.batch_size,
+            "captions_per_photo": training.captions_per_photo,
+            "shuffle": is_training,
+            "seed": training.seed,
+            "passes_per_epoch": training.passes_per_epoch if is_training else 1,
+            "augmentation": training.make_augmentation() if is_training else Augmentation(),
             "max_bad": self.max_bad,
-            "log": self.folder / f"left_out_{name}.txt",
-            "batch_size": self.training.batch_size,
-            "captions_per_photo": self.training.captions_per_photo,
-            "passes": self.training.passes if name == "training" else 1,
-            "shuffle": name == "training",
-            "seed": self.training.seed,
+            "folder": self.folder,
+            "resume": self.resume,
         }
+
+
+def find_preset(model: str | PathLike[str]) -> Path | None:
+    """Returns the folder of a preset, given its folder, its run folder or its name, or None."""
+    try:
+        return preset_folder(model)
+    except FileNotFoundError:
+        return None
+
+
+def load_variant(model: str | PathLike[str]) -> dict[str, Any]:
+    """Returns the hyperparameters of a variant.
+
+    Raises:
+        FileNotFoundError: there is neither a variant nor a preset of that name.
+    """
+    try:
+        return load_hparams(model)
+    except FileNotFoundError:
+        presets = ", ".join(list_presets())
+        raise FileNotFoundError(
+            f"Expected a variant ({', '.join(list_variants())}), a preset "
+            f"({presets + ', or ' if presets else ''}the folder of one), or a JSON file of "
+            f"hyperparameters. Received: {str(model)!r}"
+        ) from None
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the values of nested mappings with dotted names, such as "decoder.dropout".
+
+    Serialized Keras networks are left out, because their layer names differ between processes.
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            if "class_name" not in value:
+                yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

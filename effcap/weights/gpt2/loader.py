@@ -1,8 +1,9 @@
-"""GPT-2's weights into a captioner's decoder."""
+"""Loads the weights of a GPT-2 into a captioner's decoder."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from os import PathLike
 
 import keras
@@ -10,161 +11,161 @@ import numpy as np
 
 from effcap.captioner import Captioner
 from effcap.decoders.gpt2 import GPT2
-from effcap.weights.gpt2.architecture import check_sizes
-from effcap.weights.gpt2.formats import GPT2File, StoredTensor, open_gpt2
+from effcap.weights.gpt2.formats import GPT2File, open_gpt2
+from effcap.weights.gpt2.names import gpt2_name_pairs
+from effcap.weights.gpt2.sizes import check_sizes
+from effcap.weights.gpt2.stored_tensor import Shape, StoredTensor
+from effcap.weights.name_pairs import find_variable, raise_mismatches
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 LM_HEAD = "lm_head.weight"
-SHOWN = 10  # of each kind of difference that an error lists
 
 
 def load_gpt2(captioner: Captioner, folder: str | PathLike) -> str:
-    """Fills the captioner's decoder with the weights of a GPT-2; all of it or nothing.
+    """Fills a captioner's decoder with the weights of a GPT-2: all of them, or none on an error.
 
-    Every tensor of the file must land in one variable of the same shape, and every variable that
-    GPT-2 has must be filled; the fusion and added special tokens stay as they are. Left out are
-    only what Hugging Face's files hold besides: causal masks (`attn.bias`, `attn.masked_bias`) and
-    a `lm_head.weight` equal to the token embeddings.
+    Every tensor of the file must fill one variable of the same shape, and every variable that
+    GPT-2 has must be filled; fusion and added special tokens keep their values. Only extra
+    tensors of Hugging Face's files are skipped: causal masks (`attn.bias`, `attn.masked_bias`) and
+    a `lm_head.weight` that equals the token embeddings.
 
-    The tensors are read twice, one by one: all are checked before the first is assigned. So no more
-    than one of them is in memory besides the model.
+    The tensors are read twice, one by one: all are checked before the first is assigned, and
+    memory holds no more than one of them besides the model.
 
     Args:
-        captioner: one whose decoder has the sizes of the folder's GPT-2 (see `gpt2_hparams`).
-        folder: what OpenAI or Hugging Face publish: `hparams.json` with a TensorFlow checkpoint,
-            or `config.json` with safetensors, pytorch_model.bin or tf_model.h5. Where several
-            formats lie there, the first of safetensors, PyTorch, HDF5, checkpoint is read.
+        captioner: its decoder must have the sizes of the folder's GPT-2 (see `gpt2_hparams`).
+        folder: as published by OpenAI (`hparams.json` and a TensorFlow checkpoint) or Hugging Face
+            (`config.json` and safetensors, pytorch_model.bin or tf_model.h5). Of several formats
+            in a folder, the first of safetensors, PyTorch, HDF5, checkpoint is read.
 
     Returns:
-        A line for people: how many parameters of which format.
+        A message: the number of parameters and the format.
 
     Raises:
-        FileNotFoundError: for a folder without weights or sizes.
-        ValueError: for a damaged file, a decoder of other sizes, or tensors that do not fit: names
-            and shapes on both sides. The captioner is then as it was.
+        FileNotFoundError: the folder has no weights or no sizes.
+        ValueError: a file is damaged, the decoder has other sizes, or tensors do not fit; the
+            message lists names and shapes on both sides. The captioner is unchanged.
     """
     check_sizes(captioner.decoder, folder)
     file = open_gpt2(folder)
-    variables = pretrained_by_name(captioner.decoder)
-    beside = buffers(file, variables)
-    plan = pair(file, variables, beside, folder)
-    check_values(file, plan, beside, folder)
-    for variable, tensor in plan:
-        variable.assign(values(tensor).reshape(variable.shape))
-    count = sum(math.prod(variable.shape) for variable, _ in plan)
+    variables = gpt2_variables(captioner.decoder)
+    buffers = buffer_shapes(file, variables)
+    assignments = match_tensors(file, variables, buffers, folder)
+    check_values(file, assignments, buffers, folder)
+    for variable, tensor in assignments:
+        variable.assign(float_values(tensor).reshape(variable.shape))
+    count = sum(math.prod(variable.shape) for variable, _ in assignments)
     return f"{count / 1e6:.1f} M parameters of GPT-2 from {folder} ({file.format.title})"
 
 
-def pretrained_by_name(decoder: GPT2) -> dict[str, keras.Variable]:
-    """The decoder's variables that GPT-2 brings along, by the names Hugging Face gives them."""
-    layers = {"ln_f": decoder.ln_f}
-    for i, block in enumerate(decoder.blocks):
-        layers |= {
-            f"h.{i}.ln_1": block.ln_1,
-            f"h.{i}.attn.c_attn": block.attn.c_attn,
-            f"h.{i}.attn.c_proj": block.attn.c_proj,
-            f"h.{i}.ln_2": block.ln_2,
-            f"h.{i}.mlp.c_fc": block.mlp.c_fc,
-            f"h.{i}.mlp.c_proj": block.mlp.c_proj,
-        }
-    named = {"wte.weight": decoder.wte, "wpe.weight": decoder.wpe}
-    for name, layer in layers.items():  # a kernel is (in, out) there as here
-        first, bias = layer.weights
-        named |= {f"{name}.weight": first, f"{name}.bias": bias}
-    return named
+def gpt2_variables(decoder: GPT2) -> dict[str, keras.Variable]:
+    """Returns the variables of a decoder that are part of GPT-2, by Hugging Face's names."""
+    return {
+        pair.theirs[0]: find_variable(decoder, pair.ours)
+        for pair in gpt2_name_pairs(decoder.num_layers)
+    }
 
 
-def pair(
-    file: GPT2File,
-    variables: dict[str, keras.Variable],
-    beside: dict[str, tuple[int, ...]],
-    folder: str | PathLike,
-) -> list[tuple[keras.Variable, StoredTensor]]:
-    """Each variable with its tensor; ValueError naming all that do not fit."""
-    wanted = {}
-    for name, variable in variables.items():
-        stored, shape = file.format.stored(name, tuple(variable.shape))
-        wanted[file.prefix + stored] = (variable, shape)
-    shapes = {name: shape for name, (_, shape) in wanted.items()} | beside
-    found = {name: file.tensors[name] for name in shapes if name in file.tensors}
-    missing = [f"{name} {shape}" for name, shape in shapes.items() if name not in found]
-    over = [f"{name} {tensor.shape}" for name, tensor in file.tensors.items() if name not in shapes]
-    reshaped = [
-        f"{name} {tensor.shape} for {shapes[name]}"
-        for name, tensor in found.items()
-        if tensor.shape != shapes[name]
-    ]
-    kinds = [
-        f"{name} {tensor.dtype}"
-        for name, tensor in found.items()
-        if name in wanted and tensor.dtype not in DTYPES
-    ]
-    refuse(
-        f"of GPT-2 in {folder}",
-        {
-            "missing": missing,
-            "not of a GPT-2 of this size": over,
-            "of another shape": reshaped,
-            "not floating-point": kinds,
-        },
-    )
-    return [(variable, file.tensors[name]) for name, (variable, _) in wanted.items()]
-
-
-def buffers(file: GPT2File, variables: dict[str, keras.Variable]) -> dict[str, tuple[int, ...]]:
-    """What may lie beside the weights, and lies there, by name: its shape."""
-    if not file.format.buffers:
+def buffer_shapes(file: GPT2File, variables: Mapping[str, keras.Variable]) -> dict[str, Shape]:
+    """Returns the shapes that the extra tensors of a Hugging Face file must have, by name."""
+    if not file.format.has_buffers:
         return {}
-    positions = variables["wpe.weight"].shape[0]
-    beside = {LM_HEAD: tuple(variables["wte.weight"].shape)}
+    length = variables["wpe.weight"].shape[0]
+    shapes: dict[str, Shape] = {LM_HEAD: tuple(variables["wte.weight"].shape)}
     for name in variables:
         if name.endswith("attn.c_attn.weight"):
             attention = file.prefix + name.removesuffix("c_attn.weight")
-            beside[f"{attention}bias"] = (1, 1, positions, positions)
-            beside[f"{attention}masked_bias"] = ()
-    return {name: shape for name, shape in beside.items() if name in file.tensors}
+            shapes[f"{attention}bias"] = (1, 1, length, length)
+            shapes[f"{attention}masked_bias"] = ()
+    return {name: shape for name, shape in shapes.items() if name in file.tensors}
+
+
+def match_tensors(
+    file: GPT2File,
+    variables: Mapping[str, keras.Variable],
+    buffers: Mapping[str, Shape],
+    folder: str | PathLike,
+) -> list[tuple[keras.Variable, StoredTensor]]:
+    """Returns each variable with its tensor.
+
+    Args:
+        file: the tensors.
+        variables: variables to fill, by Hugging Face's names.
+        buffers: expected shapes of extra tensors, by name.
+        folder: for the message.
+
+    Raises:
+        ValueError: a name, a shape or a dtype does not fit; the message lists all of them.
+    """
+    expected: dict[str, tuple[keras.Variable, Shape]] = {}
+    for name, variable in variables.items():
+        stored_name, shape = file.format.stored(name, tuple(variable.shape))
+        expected[file.prefix + stored_name] = (variable, shape)
+    shapes = {name: shape for name, (_, shape) in expected.items()} | dict(buffers)
+    present = {name: file.tensors[name] for name in shapes if name in file.tensors}
+    raise_mismatches(
+        f"GPT-2 in {folder}",
+        {
+            "missing": [f"{name} {shape}" for name, shape in shapes.items() if name not in present],
+            "unexpected": [
+                f"{name} {tensor.shape}"
+                for name, tensor in file.tensors.items()
+                if name not in shapes
+            ],
+            "of another shape": [
+                f"{name} {tensor.shape} for {shapes[name]}"
+                for name, tensor in present.items()
+                if tensor.shape != shapes[name]
+            ],
+            "that are not floating-point": [
+                f"{name} {tensor.dtype}"
+                for name, tensor in present.items()
+                if name in expected and tensor.dtype not in DTYPES
+            ],
+        },
+    )
+    return [(variable, file.tensors[name]) for name, (variable, _) in expected.items()]
 
 
 def check_values(
     file: GPT2File,
-    plan: list[tuple[keras.Variable, StoredTensor]],
-    beside: dict[str, tuple[int, ...]],
+    assignments: list[tuple[keras.Variable, StoredTensor]],
+    buffers: Mapping[str, Shape],
     folder: str | PathLike,
 ) -> None:
-    """Reads everything; ValueError naming what holds values that cannot be meant."""
-    infinite = [tensor.name for _, tensor in plan if not np.isfinite(values(tensor)).all()]
+    """Reads all tensors and checks their values.
+
+    Raises:
+        ValueError: weights are not finite, or extra tensors are neither causal masks nor a copy of
+            the token embeddings.
+    """
+    infinite = [tensor.name for _, tensor in assignments if not is_finite(tensor)]
     wrong = []
-    for name, shape in beside.items():
+    for name, shape in buffers.items():
         array = file.tensors[name].read()
         if name == LM_HEAD:
-            meant = np.array_equal(array, file.tensors[f"{file.prefix}wte.weight"].read())
+            valid = np.array_equal(array, file.tensors[f"{file.prefix}wte.weight"].read())
         elif shape:
-            meant = np.array_equal(array != 0, np.tri(shape[-1], dtype=bool)[None, None])
+            valid = np.array_equal(array != 0, np.tri(shape[-1], dtype=bool)[None, None])
         else:
-            meant = array <= -1e4
-        if not meant:
+            valid = bool(array <= -1e4)
+        if not valid:
             wrong.append(name)
-    refuse(
-        f"of GPT-2 in {folder}",
-        {"not finite": infinite, "neither a causal mask nor the token embeddings": wrong},
+    raise_mismatches(
+        f"GPT-2 in {folder}",
+        {
+            "with values that are not finite": infinite,
+            "that are neither a causal mask nor the token embeddings": wrong,
+        },
     )
 
 
-def values(tensor: StoredTensor) -> np.ndarray:
-    """The tensor's values as float32."""
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which is looked for
+def is_finite(tensor: StoredTensor) -> bool:
+    """Returns whether all values are finite as float32."""
+    return bool(np.isfinite(float_values(tensor)).all())
+
+
+def float_values(tensor: StoredTensor) -> np.ndarray:
+    """Reads a tensor's values as float32; values beyond its range become infinite."""
+    with np.errstate(over="ignore"):
         return np.asarray(tensor.read(), np.float32)
-
-
-def refuse(place: str, problems: dict[str, list[str]]) -> None:
-    """ValueError naming the tensors that do not fit in a place, by kind, unless all do."""
-    problems = {kind: names for kind, names in problems.items() if names}
-    if problems:
-        found = "; ".join(
-            f"{kind}: {', '.join(names[:SHOWN])}"
-            + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-            for kind, names in problems.items()
-        )
-        raise ValueError(
-            f"Expected one tensor for each variable {place}. Received: {found}. Nothing was loaded"
-        )

@@ -1,4 +1,4 @@
-"""Music into features: files, log-mel spectrograms, and the network that listens.
+"""Audio features of tracks: audio files, log-mel spectrograms, and the network MSD_vgg.
 
 Names are imported when first used: reading audio needs neither Keras nor TensorFlow.
 """

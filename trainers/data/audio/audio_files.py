@@ -1,4 +1,4 @@
-"""Audio files as samples, through soundfile and librosa (the extra `audio`)."""
+"""Reads audio files with soundfile and librosa (the extra `audio`)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from types import ModuleType
 
 import numpy as np
 
-SAMPLE_RATE = 16_000
-SECONDS = 30.0
-LOUDEST = 16  # times full scale; what is louder was written in another unit
+SAMPLE_RATE = 16_000  # Hz
+DURATION = 30.0  # seconds
+MAX_PEAK = 16  # times full scale; louder files use another unit
 
 
 class UnreadableAudio(ValueError):
-    """An audio file that is missing, damaged, too short, or no audio.
+    """An audio file that is missing, damaged, too short, or not audio.
 
     Attributes:
-        audio: its path.
-        reason: what was expected and what was found.
+        audio: path of the file.
+        reason: why it cannot be used.
     """
 
     def __init__(self, audio: str, reason: str) -> None:
@@ -30,56 +30,59 @@ class UnreadableAudio(ValueError):
         return f"Cannot read audio {self.audio!r}: {self.reason}"
 
 
-def read_audio(path: str | PathLike, seconds: float = SECONDS) -> np.ndarray:
-    """The beginning of an audio file, its channels averaged, at 16 kHz.
+def read_audio(path: str | PathLike, duration: float = DURATION) -> np.ndarray:
+    """Reads the start of an audio file as mono at 16 kHz.
 
-    Reads what libsndfile reads: WAV, FLAC, Ogg, MP3 and others. Any sample rate is resampled with
-    soxr's high quality (librosa's "soxr_hq").
+    Formats are those of libsndfile: WAV, FLAC, Ogg, MP3 and others. Channels are averaged. Other
+    sample rates are resampled with soxr's high quality (librosa's "soxr_hq").
 
     Args:
-        path: of the file.
-        seconds: how much to read; a shorter file gives all it has.
+        path: path of the file.
+        duration: seconds to read; a shorter file is read whole (default: 30).
 
     Returns:
-        (samples,) float32, 1.0 being full scale.
+        (samples,) float32, 1.0 is full scale.
 
     Raises:
-        UnreadableAudio: the file is missing, damaged, of another format, or holds samples that
-            are not finite or far beyond full scale.
-        ValueError: without the packages of the extra `audio`.
+        UnreadableAudio: the file is missing, damaged or of another format, or it contains samples
+            that are not finite or far beyond full scale.
+        ImportError: librosa or soundfile is not installed.
     """
     librosa, soundfile = audio_packages()
     path = Path(path)
     try:
-        path.open("rb").close()  # says why it cannot be opened, which libsndfile does not
+        path.open("rb").close()  # raises the reason, which libsndfile does not report
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
-            channels = file.read(int(seconds * rate), dtype="float32", always_2d=True)
+            channels = file.read(int(duration * rate), dtype="float32", always_2d=True)
     except OSError as error:
         raise UnreadableAudio(str(path), f"{error.strerror or error}") from error
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError for a name ending in .raw
         raise UnreadableAudio(
             str(path),
-            "expected a whole WAV, FLAC, Ogg or MP3 file (convert others, for example with "
-            f"ffmpeg). Received: {path.stat().st_size:,} bytes that cannot be decoded",
+            f"its {path.stat().st_size:,} bytes are not a complete WAV, FLAC, Ogg or MP3 file "
+            "(convert other formats, for example with ffmpeg)",
         ) from error
     samples = channels.mean(axis=1)  # (samples, channels) -> (samples,)
     peak = np.abs(samples).max(initial=0)
-    if not peak <= LOUDEST:  # nor NaN
+    if not peak <= MAX_PEAK:  # also true for NaN
         raise UnreadableAudio(
-            str(path), f"expected samples from -1 to 1. Received: a sample of size {peak:.3g}"
+            str(path), f"expected samples from -1 to 1. Received: a peak of {peak:.3g}"
         )
     return librosa.resample(samples, orig_sr=rate, target_sr=SAMPLE_RATE)
 
 
 def audio_packages() -> tuple[ModuleType, ModuleType]:
-    """librosa and soundfile; ValueError without them."""
+    """Imports librosa and soundfile.
+
+    Raises:
+        ImportError: they are not installed; the message has the pip command.
+    """
     try:
         import librosa
         import soundfile
-    except ImportError:
-        raise ValueError(
-            "Expected the packages librosa and soundfile to read audio (pip install "
-            "'effcap[audio]'). Received: none"
-        ) from None
+    except ImportError as error:
+        raise ImportError(
+            "Reading audio requires librosa and soundfile: pip install 'effcap[audio]'"
+        ) from error
     return librosa, soundfile

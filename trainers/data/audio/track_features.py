@@ -1,4 +1,4 @@
-"""What PlayNTell hears of a track: 256 numbers."""
+"""Computes the audio features of tracks, 256 numbers each, as in PlayNTell."""
 
 from __future__ import annotations
 
@@ -16,113 +16,131 @@ from effcap.trainers.data.audio.audio_files import (
     audio_packages,
     read_audio,
 )
-from effcap.trainers.data.audio.msd_vgg import FEATURES, MSDVGG
+from effcap.trainers.data.audio.msd_vgg import MSDVGG, NUM_FEATURES
 from effcap.trainers.data.audio.msd_vgg_weights import load_msd_vgg
-from effcap.trainers.data.audio.spectrogram import MELS, SHORTEST, WINDOW, log_mel, split_windows
+from effcap.trainers.data.audio.spectrogram import (
+    MIN_SAMPLES,
+    NUM_MELS,
+    WINDOW,
+    log_mel,
+    split_windows,
+)
 
-WINDOWS = 10  # in thirty seconds; the network takes as many at once
+BATCH_SIZE = 10  # windows, as many as 30 seconds have
 
 
 class AudioFeatures:
-    """Features of music as in PlayNTell (Gabbolini et al., "Data-Efficient Playlist Captioning With
+    """Audio features as in PlayNTell (Gabbolini et al., "Data-Efficient Playlist Captioning With
     Musical and Linguistic Knowledge", EMNLP 2022).
 
-    The first 30 seconds of a track, cut into ten windows, go through MSD_vgg; the output of its
-    last pooling layer is averaged over the windows.
+    The first 30 seconds of a track are split into ten windows. The output of MSD_vgg's last
+    pooling layer is averaged over them.
 
     Args:
-        weights: where the trained weights are, as in `load_msd_vgg`; None (default) means the
-            installed package musicnn.
-        pooling: as in `MSDVGG`: "trained" (default), or "musicnn" for captioners that PlayNTell's
-            own extraction fed.
+        weights: path of the trained weights, as in `load_msd_vgg` (default: the installed package
+            musicnn).
+        pooling: as in `MSDVGG`: "trained" (default), or "musicnn" for captioners trained on the
+            features of PlayNTell's own extraction.
 
     Raises:
-        FileNotFoundError: no weights there; the message says what to install.
-        ValueError: weights that do not fit, another `pooling`, or the packages of the extra
-            `audio` are missing.
+        FileNotFoundError: there are no weights; the message names the package to install.
+        ImportError: librosa or soundfile is not installed.
+        ValueError: the weights do not fit, or `pooling` is unknown.
 
     Example:
-        listener = AudioFeatures()
-        listener.features(["first.mp3", "second.flac"])  # (2, 256)
+        >>> AudioFeatures().features(["first.mp3", "second.flac"]).shape
+        (2, 256)
     """
 
-    def __init__(self, weights: str | os.PathLike | None = None, pooling: str = "trained"):
+    def __init__(self, weights: str | os.PathLike | None = None, pooling: str = "trained") -> None:
         audio_packages()
         self.network = MSDVGG(pooling)
         load_msd_vgg(self.network, weights)
         self.network.compile(jit_compile=keras.backend.backend() == "jax")
 
     def features(self, paths: Iterable[str | os.PathLike]) -> np.ndarray:
-        """Features of n tracks: (n, 256) float32.
+        """Computes the features of N tracks.
 
         Args:
-            paths: audio files, as in `read_audio`. Of less than 30 seconds all whole windows
-                count.
-
-        Raises:
-            UnreadableAudio: for the first file that cannot be read or is shorter than a window.
-        """
-        rows = []
-        for row in self.each(paths):
-            if isinstance(row, UnreadableAudio):
-                raise row
-            rows.append(row)
-        return np.stack(rows) if rows else np.empty((0, FEATURES), np.float32)  # (n,256)
-
-    def each(self, paths: Iterable[str | os.PathLike]) -> Iterator[np.ndarray | UnreadableAudio]:
-        """As `features`, one track after the other: its (256,), or why it cannot be read.
-
-        (The encoder masks a row of zeros, so that one can stand for a track that is missing.)
-        """
-        if isinstance(paths, str | os.PathLike):
-            raise ValueError(f"Expected several paths, such as a list. Received: {paths!r}")
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ahead: deque[Future] = deque()
-            for path in paths:
-                ahead.append(pool.submit(_windows_or_error, path))
-                if len(ahead) > 2 * (os.cpu_count() or 1):
-                    yield self._row(ahead.popleft().result())
-            while ahead:
-                yield self._row(ahead.popleft().result())
-
-    def pool5(self, windows: np.ndarray) -> np.ndarray:
-        """What the network makes of windows.
-
-        Args:
-            windows: (N, 187, 96), as `split_windows(log_mel(samples))` gives them.
+            paths: audio files, as in `read_audio`. Of a track shorter than 30 seconds, all
+                complete windows are used.
 
         Returns:
             (N, 256) float32.
 
         Raises:
-            ValueError: for another shape.
+            UnreadableAudio: a file cannot be read or is shorter than a window.
         """
-        if np.ndim(windows) != 3 or np.shape(windows)[1:] != (WINDOW, MELS):
+        rows = []
+        for row in self.iter_features(paths):
+            if isinstance(row, UnreadableAudio):
+                raise row
+            rows.append(row)
+        return np.stack(rows) if rows else np.empty((0, NUM_FEATURES), np.float32)  # (N,256)
+
+    def iter_features(
+        self, paths: Iterable[str | os.PathLike]
+    ) -> Iterator[np.ndarray | UnreadableAudio]:
+        """Yields the features (256,) of each track, or the error if it cannot be read.
+
+        Files are prefetched in threads.
+
+        Raises:
+            ValueError: `paths` is a single path.
+        """
+        if isinstance(paths, str | os.PathLike):
+            raise ValueError(f"Expected several paths, such as a list. Received: {paths!r}")
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            pending: deque[Future] = deque()
+            for path in paths:
+                pending.append(pool.submit(_read_windows, path))
+                if len(pending) > 2 * (os.cpu_count() or 1):
+                    yield self._row(pending.popleft().result())
+            while pending:
+                yield self._row(pending.popleft().result())
+
+    def pool5(self, windows: np.ndarray) -> np.ndarray:
+        """Computes the network's output for windows.
+
+        Args:
+            windows: (N, 187, 96), from `split_windows(log_mel(samples))`.
+
+        Returns:
+            (N, 256) float32.
+
+        Raises:
+            ValueError: the windows have another shape.
+        """
+        if np.ndim(windows) != 3 or np.shape(windows)[1:] != (WINDOW, NUM_MELS):
             raise ValueError(
-                f"windows must be (N, {WINDOW}, {MELS}). Received: shape {np.shape(windows)}"
+                f"Expected windows of shape (N, {WINDOW}, {NUM_MELS}). "
+                f"Received: shape {np.shape(windows)}"
             )
-        parts = [
-            self.network.predict_on_batch(np.asarray(windows[start : start + WINDOWS], np.float32))
-            for start in range(0, len(windows), WINDOWS)
+        outputs = [
+            self.network.predict_on_batch(
+                np.asarray(windows[start : start + BATCH_SIZE], np.float32)
+            )
+            for start in range(0, len(windows), BATCH_SIZE)
         ]
-        return np.concatenate([np.empty((0, FEATURES), np.float32), *parts])  # (N,256)
+        return np.concatenate([np.empty((0, NUM_FEATURES), np.float32), *outputs])  # (N,256)
 
     def _row(self, windows: np.ndarray | UnreadableAudio) -> np.ndarray | UnreadableAudio:
+        """Averages the features of a track's windows, unless it could not be read."""
         if isinstance(windows, UnreadableAudio):
             return windows
         return self.pool5(windows).mean(axis=0)  # (N,256) -> (256,)
 
 
-def _windows_or_error(path: str | os.PathLike) -> np.ndarray | UnreadableAudio:
-    """(N, 187, 96) of a file's first 30 seconds."""
+def _read_windows(path: str | os.PathLike) -> np.ndarray | UnreadableAudio:
+    """Returns the windows (N, 187, 96) of a file's first 30 seconds, or the error."""
     try:
         samples = read_audio(path)
     except UnreadableAudio as error:
         return error
-    if len(samples) < SHORTEST:
+    if len(samples) < MIN_SAMPLES:
         return UnreadableAudio(
             str(path),
-            f"expected at least {SHORTEST / SAMPLE_RATE:.3f} s. "
+            f"expected at least {MIN_SAMPLES / SAMPLE_RATE:.3f} s. "
             f"Received: {len(samples) / SAMPLE_RATE:.3f} s",
         )
     return split_windows(log_mel(samples))

@@ -1,4 +1,4 @@
-"""Features of playlists on disk: for each modality an array per playlist."""
+"""Stored features of playlists: an array per modality and playlist, in a folder or HDF5 file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-PUBLISHED = re.compile(r"playlists_(.+)_embedding")  # how PlayNTell's data name a folder
+PUBLISHED_FOLDER = re.compile(r"playlists_(.+)_embedding")  # folder names in PlayNTell's data
 
 
-class BadArray(ValueError):
-    """Features that are missing, damaged, or of another form.
+class UnreadableArray(ValueError):
+    """Features that are missing, damaged or of the wrong shape.
 
     Attributes:
-        playlist: its id.
-        modality: which of its features.
-        reason: what was expected and what was found.
+        playlist: id of the playlist.
+        modality: name of the modality.
+        reason: what is wrong.
     """
 
     def __init__(self, playlist: str, modality: str, reason: str):
@@ -32,82 +32,100 @@ class BadArray(ValueError):
 
 
 class PlaylistArrays(ABC):
-    """Arrays (n, C) by modality and playlist: for audio a row per track (C = 256), for tags a row
-    per distinct tag (300), for artist one row of shares (10).
+    """Arrays (n, C) by modality and playlist.
+
+    In PlayNTell: "audio" has a row of 256 per track, "tags" a row of 300 per distinct word, and
+    "artist" one row of 10 fractions of tracks.
 
     Attributes:
-        path: where they are.
-        modalities: that there are arrays of.
+        path: the folder or file.
+        modalities: names of the modalities it has.
     """
 
     path: Path
     modalities: tuple[str, ...]
 
     @abstractmethod
-    def holds(self, modality: str, playlist: str) -> bool:
-        """Whether there is such an array, good or bad."""
+    def has(self, modality: str, playlist: str) -> bool:
+        """Returns whether there is such an array, readable or not."""
 
     @abstractmethod
     def _open(self, modality: str, playlist: str) -> Any:
-        """What has `shape` and `dtype`, and becomes an array when asked for."""
+        """Returns an object with `shape` and `dtype` that NumPy converts to an array."""
 
-    def check(self, modalities: Iterable[str]) -> None:
-        """FileNotFoundError where there is none of those modalities."""
+    def check_modalities(self, modalities: Iterable[str]) -> None:
+        """Checks that every one of `modalities` has features.
+
+        Raises:
+            FileNotFoundError: a modality has none.
+        """
         missing = [name for name in modalities if name not in self.modalities]
         if missing:
             raise FileNotFoundError(
-                f"Expected features {', '.join(missing)} in {self.path}. Received: "
-                f"{', '.join(self.modalities) or 'none'}; to train without, set "
+                f"No {' and no '.join(missing)} features in {self.path}, which has "
+                f"{', '.join(self.modalities) or 'none'}. To train without them, set "
                 "encoder.modalities, such as --set 'encoder.modalities={\"tags\": 300}'"
             )
 
-    def read(self, modality: str, playlist: str, width: int) -> np.ndarray:
-        """(n, width) float32, n of at least 0.
+    def read(self, modality: str, playlist: str, feature_dim: int) -> np.ndarray:
+        """Reads the features of a playlist.
+
+        Args:
+            modality: name of the modality.
+            playlist: id of the playlist.
+            feature_dim: expected number of columns C.
+
+        Returns:
+            (n, C) float32; n may be 0.
 
         Raises:
-            BadArray: where there is no such array, or one that cannot be used.
+            UnreadableArray: the array is missing or cannot be used.
         """
-        if not self.holds(modality, playlist):
-            raise BadArray(playlist, modality, f"there is none in {self.path}")
+        if not self.has(modality, playlist):
+            raise UnreadableArray(playlist, modality, f"no such features in {self.path}")
         try:
             stored = self._open(modality, playlist)
             shape, dtype = stored.shape, stored.dtype
-            if len(shape) != 2 or shape[1] != width:
-                reason = f"expected an array of n rows of {width}. Received: {shape}"
+            if len(shape) != 2 or shape[1] != feature_dim:
+                reason = f"expected an array of shape (n, {feature_dim}). Received: {shape}"
             elif dtype.kind not in "fiu":
-                reason = f"expected numbers. Received: an array of {dtype}"
+                reason = f"expected real numbers. Received: dtype {dtype}"
             else:
                 with np.errstate(over="ignore"):
-                    array = np.array(stored, np.float32)  # (n,C)
+                    array = np.array(stored, np.float32)  # (n, C)
                 if np.isfinite(array).all():
                     return array
-                reason = "expected numbers. Received: NaN or infinity"
+                reason = "expected finite numbers. Received: NaN or infinity"
         except (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError) as error:
             reason = f"damaged: {error}"
-        raise BadArray(playlist, modality, reason)
+        raise UnreadableArray(playlist, modality, reason)
 
 
 class ArrayFolder(PlaylistArrays):
-    """`<modality>/<playlist>.npy` in a folder; the folder of a modality may be called as in
-    PlayNTell's data, `playlists_<modality>_embedding`. Pickled arrays are not read."""
+    """A folder of files `MODALITY/PLAYLIST.npy`.
+
+    The folder of a modality may also be named `playlists_MODALITY_embedding`, as in PlayNTell's
+    data. Pickled arrays are refused.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self._folders: dict[str, Path] = {}
         for folder in sorted(filter(Path.is_dir, path.iterdir())):
-            published = PUBLISHED.fullmatch(folder.name)
+            published = PUBLISHED_FOLDER.fullmatch(folder.name)
             self._folders.setdefault(published.group(1) if published else folder.name, folder)
         self.modalities = tuple(self._folders)
+
+    def has(self, modality: str, playlist: str) -> bool:
+        """Returns whether there is such a file."""
+        valid = modality in self._folders and _is_file_name(playlist)
+        return valid and self._file(modality, playlist).is_file()
 
     def _file(self, modality: str, playlist: str) -> Path:
         return self._folders[modality] / f"{playlist}.npy"
 
-    def holds(self, modality: str, playlist: str) -> bool:
-        there = modality in self._folders and _is_file_name(playlist)
-        return there and self._file(modality, playlist).is_file()
-
     def _open(self, modality: str, playlist: str) -> np.ndarray:
-        # Of a mapped file, its length is checked before there is memory for what it says it holds.
+        # Mapping a file checks its length before memory is allocated for the shape in its header.
         stored = np.load(self._file(modality, playlist), mmap_mode="r", allow_pickle=False)
         if not isinstance(stored, np.ndarray):
             stored.close()
@@ -116,7 +134,7 @@ class ArrayFolder(PlaylistArrays):
 
 
 class ArrayFile(PlaylistArrays):
-    """Data sets `<modality>/<playlist>` in an HDF5 file."""
+    """An HDF5 file of data sets `MODALITY/PLAYLIST`."""
 
     def __init__(self, path: Path):
         import h5py
@@ -129,9 +147,10 @@ class ArrayFile(PlaylistArrays):
             raise ValueError(f"Expected an HDF5 file. Received: {path}: {error}") from error
         self.modalities = tuple(groups)
 
-    def holds(self, modality: str, playlist: str) -> bool:
-        inside = not {"/", "\0"} & set(playlist) and playlist != "."
-        return modality in self.modalities and inside and playlist in self._file[modality]
+    def has(self, modality: str, playlist: str) -> bool:
+        """Returns whether there is such a data set."""
+        valid = not {"/", "\0"} & set(playlist) and playlist != "."
+        return modality in self.modalities and valid and playlist in self._file[modality]
 
     def _open(self, modality: str, playlist: str) -> Any:
         import h5py
@@ -142,48 +161,63 @@ class ArrayFile(PlaylistArrays):
         return stored
 
 
-def open_arrays(path: str | PathLike) -> PlaylistArrays:
-    """Features in a folder of `.npy` files or in an HDF5 file; see `ArrayFolder`, `ArrayFile`.
+def open_arrays(path: str | PathLike[str]) -> PlaylistArrays:
+    """Opens a folder of `.npy` files (`ArrayFolder`) or an HDF5 file (`ArrayFile`).
 
     Raises:
-        FileNotFoundError: without such a file or folder.
-        ValueError: for a file that is no HDF5.
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: the file is not HDF5.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
-            "Expected features of playlists: a folder with audio/ID.npy, tags/ID.npy and "
-            f"artist/ID.npy, or an HDF5 file. Received: {path}, which is not there"
+            f"No playlist features at {path}: expected a folder with audio/ID.npy, tags/ID.npy "
+            "and artist/ID.npy, or an HDF5 file"
         )
     return ArrayFolder(path) if path.is_dir() else ArrayFile(path)
 
 
-def save_arrays(folder: str | PathLike, playlist: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes `<modality>/<playlist>.npy` into a folder, as `ArrayFolder` reads it.
+def save_arrays(
+    folder: str | PathLike[str], playlist: str, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Writes the arrays of a playlist to `MODALITY/PLAYLIST.npy` in a folder.
+
+    Args:
+        folder: created if missing; `ArrayFolder` reads it.
+        playlist: id of the playlist.
+        arrays: (n, C) by modality.
 
     Raises:
-        ValueError: for an id that is no name of a file.
+        ValueError: the id cannot be a file name.
     """
     if not _is_file_name(playlist):
-        raise ValueError(f"Expected an id that can be a file's name. Received: {playlist!r}")
+        raise ValueError(f"Expected a playlist id that can be a file name. Received: {playlist!r}")
     for modality, array in arrays.items():
-        place = Path(folder, modality)
-        place.mkdir(parents=True, exist_ok=True)
-        np.save(place / f"{playlist}.npy", array, allow_pickle=False)
+        modality_folder = Path(folder, modality)
+        modality_folder.mkdir(parents=True, exist_ok=True)
+        np.save(modality_folder / f"{playlist}.npy", array, allow_pickle=False)
 
 
 def _is_file_name(playlist: str) -> bool:
-    """Whether an id leads nowhere else."""
+    """Returns whether an id is free of path separators."""
     return not {"/", "\\", "\0"} & set(playlist)
 
 
-def pad_arrays(arrays: Sequence[np.ndarray], width: int, rows: int | None = None) -> np.ndarray:
-    """(B, n, width) float32 of arrays (at most n, width), with rows of zeros below the shorter.
+def pad_arrays(
+    arrays: Sequence[np.ndarray], feature_dim: int, num_rows: int | None = None
+) -> np.ndarray:
+    """Pads arrays with rows of zeros to a common length.
 
-    n is `rows`, or by default that of the longest, and at least 1.
+    Args:
+        arrays: B arrays of at most `num_rows` rows of length C.
+        feature_dim: C.
+        num_rows: rows n of the result. None takes the longest array's, at least 1.
+
+    Returns:
+        (B, n, C) float32.
     """
-    rows = max([1, *map(len, arrays)]) if rows is None else rows
-    padded = np.zeros((len(arrays), rows, width), np.float32)  # (B,n,C)
+    num_rows = max([1, *map(len, arrays)]) if num_rows is None else num_rows
+    padded = np.zeros((len(arrays), num_rows, feature_dim), np.float32)  # (B, n, C)
     for i, array in enumerate(arrays):
         padded[i, : len(array)] = array
     return padded

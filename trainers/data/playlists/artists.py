@@ -1,4 +1,4 @@
-"""Artists of a playlist: their order, their shares, and their names out of captions and back."""
+"""Artists of a playlist: ranking, fractions of tracks, and masking of names in captions."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-SHARES = 10  # artists whose shares are told
-TOKEN = re.compile(r"(?<!\w)artist(0|[1-9][0-9]*)(?!\w)", re.IGNORECASE)
+NUM_ARTISTS = 10  # artists in the features of a playlist
+PLACEHOLDER = re.compile(r"(?<!\w)artist(0|[1-9][0-9]*)(?!\w)", re.IGNORECASE)
 
 
 def rank_artists(artists: Iterable[str | tuple[str, int]]) -> dict[str, int]:
-    """How often each artist occurs, the most frequent first; ties by first appearance.
+    """Counts the tracks of each artist.
 
     Args:
-        artists: a name per track, or (name, number of tracks). Spaces around and within names do
-            not count, nor does case: the spelling that comes first is kept.
+        artists: a name per track, or (name, number of tracks). Names are compared ignoring case and
+            repeated spaces; the first spelling is kept.
+
+    Returns:
+        Number of tracks by artist, most frequent first, ties in order of first appearance.
 
     >>> rank_artists(["Queen", "ABBA", "queen"])
     {'Queen': 2, 'ABBA': 1}
@@ -32,62 +35,66 @@ def rank_artists(artists: Iterable[str | tuple[str, int]]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def artist_shares(counts: Mapping[str, int]) -> np.ndarray:
-    """(1, 10) float32: the shares of tracks of the ten most frequent artists, descending; zeros
-    where there are fewer artists."""
+def artist_fractions(counts: Mapping[str, int]) -> np.ndarray:
+    """Computes the fraction of the tracks that each of the ten most frequent artists has.
+
+    Returns:
+        (1, 10) float32, descending, padded with zeros.
+    """
     total = sum(counts.values())
-    shares = np.zeros((1, SHARES), np.float32)
-    most = sorted(counts.values(), reverse=True)[:SHARES]
-    shares[0, : len(most)] = [count / total for count in most]
-    return shares
+    fractions = np.zeros((1, NUM_ARTISTS), np.float32)  # (1, 10)
+    largest = sorted(counts.values(), reverse=True)[:NUM_ARTISTS]
+    fractions[0, : len(largest)] = [count / total for count in largest]
+    return fractions
 
 
 def mask_artists(caption: str, artists: Sequence[str]) -> str:
-    """The caption with `artist0`, `artist1`, ... in place of the artists' names.
+    """Replaces artist names in a caption by `artist0`, `artist1`, ....
 
-    Names are found in any case, where words begin and end; longer names before shorter ones.
+    Names match whole words, ignoring case; longer names match before shorter ones.
 
     Args:
-        caption: a text.
-        artists: names in order, as of `rank_artists`.
+        caption: any text.
+        artists: names in the order of `rank_artists`.
 
     Raises:
-        ValueError: for a caption in which a word such as `artist3` stands already.
+        ValueError: the caption already has a placeholder such as `artist3`.
 
     >>> mask_artists("The best of Queen", ["Queen", "ABBA"])
     'The best of artist0'
     """
-    left = caption  # with null characters where a name was found
-    found: list[tuple[int, int, int]] = []  # start, end, number of the artist
-    for number in sorted(range(len(artists)), key=lambda i: -len(artists[i])):
-        name = re.compile(rf"(?<![\w\0]){re.escape(artists[number])}(?![\w\0])", re.IGNORECASE)
-        found += [(*match.span(), number) for match in name.finditer(left)]
-        left = name.sub(lambda match: "\0" * len(match.group()), left)
-    literal = TOKEN.search(left)
+    rest = caption  # matched names are overwritten with null characters
+    matches: list[tuple[int, int, int]] = []  # start, end, index of the artist
+    for index in sorted(range(len(artists)), key=lambda i: -len(artists[i])):
+        name = re.compile(rf"(?<![\w\0]){re.escape(artists[index])}(?![\w\0])", re.IGNORECASE)
+        matches += [(*match.span(), index) for match in name.finditer(rest)]
+        rest = name.sub(lambda match: "\0" * len(match.group()), rest)
+    literal = PLACEHOLDER.search(rest)
     if literal:
         raise ValueError(
-            f"Expected a caption without {literal.group()!r}, which stands for an artist. "
+            f"Expected a caption without {literal.group()!r}, a placeholder for an artist. "
             f"Received: {caption[:80]!r}"
         )
-    parts, place = [], 0
-    for start, end, number in sorted(found):
-        if start and start == place:  # two tokens in one word would be none
+    pieces, position = [], 0
+    for start, end, index in sorted(matches):
+        if start and start == position:  # adjacent placeholders would not be word-delimited
             continue
-        parts += [caption[place:start], f"artist{number}"]
-        place = end
-    return "".join([*parts, caption[place:]])
+        pieces += [caption[position:start], f"artist{index}"]
+        position = end
+    return "".join([*pieces, caption[position:]])
 
 
 def unmask_artists(caption: str, artists: Sequence[str]) -> str:
-    """The caption with names in place of `artist0`, `artist1`, ...; the inverse of `mask_artists`,
-    but for the case of names. Numbers that no artist has stay as they are.
+    """Replaces `artist0`, `artist1`, ... by artist names.
+
+    Inverts `mask_artists` except for the case of names. Placeholders beyond the list are kept.
 
     >>> unmask_artists("The best of artist0", ["Queen", "ABBA"])
     'The best of Queen'
     """
 
-    def name(match: re.Match) -> str:
-        number = int(match.group(1))
-        return artists[number] if number < len(artists) else match.group()
+    def name(match: re.Match[str]) -> str:
+        index = int(match.group(1))
+        return artists[index] if index < len(artists) else match.group()
 
-    return TOKEN.sub(name, caption)
+    return PLACEHOLDER.sub(name, caption)

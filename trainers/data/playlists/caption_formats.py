@@ -1,6 +1,6 @@
-"""The forms that a playlist's caption is trained in, and back.
+"""Formats of playlist captions for training, and their inverse.
 
-PlayNTell's data have a caption as `<title> a title <description> a description`.
+PlayNTell's data has captions such as `<title> a title <description> a description`.
 """
 
 from __future__ import annotations
@@ -8,15 +8,18 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 CaptionFormat = Literal["as-is", "title", "description", "both"]
-FORMATS: tuple[CaptionFormat, ...] = get_args(CaptionFormat)
+CAPTION_FORMATS: tuple[CaptionFormat, ...] = get_args(CaptionFormat)
 TITLE, DESCRIPTION, DELIMITER = "<title>", "<description>", "<delimiter>"
 
 
 def split_caption(caption: str) -> tuple[str, str]:
-    """(title, description) of a caption; empty where it has none.
+    """Splits a caption into title and description.
 
-    The description is all that follows the first `<description>`; the title is what stands between
+    The description is everything after the first `<description>`; the title is the text between
     `<title>` and that.
+
+    Returns:
+        (title, description), each empty if missing.
 
     >>> split_caption("<title> Sunday <description> slow songs")
     ('Sunday', 'slow songs')
@@ -27,78 +30,79 @@ def split_caption(caption: str) -> tuple[str, str]:
 
 
 def join_caption(title: str, description: str) -> str:
-    """The caption with that title and description; the inverse of `split_caption`.
+    """Joins title and description to a caption; the inverse of `split_caption`.
 
     >>> join_caption("Sunday", "")
     '<title> Sunday'
     """
-    parts = ((TITLE, title), (DESCRIPTION, description))
-    return " ".join(f"{marker} {text}" for marker, text in parts if text)
+    sections = ((TITLE, title), (DESCRIPTION, description))
+    return " ".join(f"{marker} {text}" for marker, text in sections if text)
 
 
-def format_caption(caption: str, form: CaptionFormat) -> str:
-    """A caption of the data in the form to train on.
+def format_caption(caption: str, caption_format: CaptionFormat) -> str:
+    """Converts a caption of the data to the format to train on.
 
     Args:
-        caption: `<title> a title <description> a description`, or one of the two; with "as-is",
-            any text.
-        form: "as-is"; "title" or "description" for that alone; "both" for
+        caption: `<title> a title <description> a description`, or one of the two; any text for
+            "as-is".
+        caption_format: "as-is"; "title" or "description" for that alone; "both" for
             `a title <delimiter> a description`.
 
     Raises:
-        ValueError: for a caption without that part, or one that cannot be told back.
+        ValueError: the caption lacks that section, or already has a delimiter.
 
     >>> format_caption("<title> Sunday <description> slow songs", "both")
     'Sunday <delimiter> slow songs'
     """
-    check_format(form)
-    if form == "as-is":
+    check_caption_format(caption_format)
+    if caption_format == "as-is":
         return caption
     title, description = split_caption(caption)
-    if form == "both":
+    if caption_format == "both":
         if DELIMITER in caption:
             raise ValueError(f"Expected a caption without {DELIMITER}. Received: {caption!r}")
         if not title and not description:
-            raise ValueError(f"Expected a caption with {TITLE} or {DESCRIPTION}. {_got(caption)}")
+            raise ValueError(
+                f"Expected a caption with {TITLE} or {DESCRIPTION}. Received: {caption[:80]!r}"
+            )
         return f"{title} {DELIMITER} {description}".strip()
-    part, marker = (title, TITLE) if form == "title" else (description, DESCRIPTION)
-    if not part:
-        raise ValueError(f"Expected a caption with a text after {marker}. {_got(caption)}")
-    return part
+    is_title = caption_format == "title"
+    section, marker = (title, TITLE) if is_title else (description, DESCRIPTION)
+    if not section:
+        raise ValueError(f"Expected a caption with text after {marker}. Received: {caption[:80]!r}")
+    return section
 
 
-def restore_caption(text: str, form: CaptionFormat) -> str:
-    """What a captioner trained on `format_caption`'s texts wrote, as a caption of the data.
+def restore_caption(text: str, caption_format: CaptionFormat) -> str:
+    """Converts generated text back to the data's format; the inverse of `format_caption`.
 
     With "both", text without a delimiter is a title.
 
     >>> restore_caption("Sunday <delimiter> slow songs", "both")
     '<title> Sunday <description> slow songs'
     """
-    check_format(form)
-    if form == "as-is":
+    check_caption_format(caption_format)
+    if caption_format == "as-is":
         return text
-    if form == "both":
+    if caption_format == "both":
         title, _, description = text.partition(DELIMITER)
         return join_caption(title.strip(), description.strip())
-    parts = (text.strip(), "") if form == "title" else ("", text.strip())
-    return join_caption(*parts)
+    if caption_format == "title":
+        return join_caption(text.strip(), "")
+    return join_caption("", text.strip())
 
 
-def words_of(caption: str) -> str:
-    """A caption, in whatever form, without the markers: what there is to score."""
+def strip_markers(caption: str) -> str:
+    """Removes `<title>`, `<description>` and `<delimiter>`, which are not scored."""
     for marker in (TITLE, DESCRIPTION, DELIMITER):
         caption = caption.replace(marker, " ")
     return " ".join(caption.split())
 
 
-def check_format(form: str) -> None:
-    """ValueError for a form that there is none of."""
-    if form not in FORMATS:
+def check_caption_format(caption_format: str) -> None:
+    """Raises ValueError for an unknown format."""
+    if caption_format not in CAPTION_FORMATS:
         raise ValueError(
-            f"Expected a caption format out of {', '.join(FORMATS)}. Received: {form!r}"
+            f"Expected a caption format out of {', '.join(CAPTION_FORMATS)}. "
+            f"Received: {caption_format!r}"
         )
-
-
-def _got(caption: str) -> str:
-    return f"Received: {caption[:80]!r}"

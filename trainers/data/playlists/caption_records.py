@@ -1,44 +1,43 @@
-"""Captions of playlists as PlayNTell's JSON files have them, and the artists that they name."""
+"""Captions of playlists and their artists, read from JSON files such as PlayNTell's."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from effcap.trainers.data.example import CaptionedPhoto, Problem, one_line
+from effcap.trainers.data.example import Example, Problem, one_line
 from effcap.trainers.data.playlists.artists import mask_artists, rank_artists
 from effcap.trainers.data.playlists.caption_formats import (
     CaptionFormat,
-    check_format,
+    check_caption_format,
     format_caption,
 )
-from effcap.trainers.data.playlists.playlist import read_playlists
-from effcap.trainers.data.text_files import Data, describe, fault, read_text
+from effcap.trainers.data.playlists.playlist import parse_json, read_playlists
+from effcap.trainers.data.text_files import as_paths, describe, find_fault
 
-HELD_OUT = "val"  # the split that PlayNTell validates on
-FORM = (
+VALIDATION_SPLIT, TEST_SPLIT = "val", "test"  # names in PlayNTell's files
+CAPTIONS_STRUCTURE = (
     'a list [{"playlist_id", "caption"}], or an object of such lists by split: '
     '{"train": [...], "val": [...], "test": [...]}'
 )
-ARTISTS_FORM = (
+ARTISTS_STRUCTURE = (
     '{playlist id: [{"artist", "count"}]}, or playlists with "id" and "tracks" that have an '
     '"artist"'
 )
 
 
 @dataclass(frozen=True)
-class PlaylistRecord:
+class CaptionRecord:
     """A caption of a playlist.
 
     Attributes:
-        where: it stood, for people.
-        playlist: its id.
-        caption: in the form that was asked for, with the names of artists.
-        artists: of the playlist, those with most tracks first; None where they are not known.
+        where: file and position of the record, for messages.
+        playlist: id of the playlist.
+        caption: the formatted caption, with artist names.
+        artists: artists of the playlist, most frequent first; None if unknown.
     """
 
     where: str
@@ -48,120 +47,129 @@ class PlaylistRecord:
 
 
 def read_playlist_captions(
-    paths: str | PathLike | Iterable[str | PathLike],
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
     split: str = "train",
-    form: CaptionFormat = "as-is",
-    artists: str | PathLike | None = None,
+    *,
+    caption_format: CaptionFormat = "as-is",
+    artists: str | PathLike[str] | None = None,
     edit: Callable[[str], str] | None = None,
-) -> Data:
-    """Playlists with their captions to train on, in the order in which they first appear.
+) -> tuple[list[Example], list[Problem]]:
+    """Reads playlists with captions to train on.
+
+    Artist names in captions become `artist0`, `artist1`, ... (see `mask_artists`), except in
+    playlists whose artists are unknown.
 
     Args:
-        paths, split, form, artists, edit: as in `read_records`. Names of artists in captions become
-            artist0, artist1, ... (see `effcap.trainers.data.playlists.mask_artists`); those of a playlist
-            whose artists are not known stay.
+        paths, split, caption_format, artists, edit: see `read_caption_records`.
 
     Returns:
-        (playlists, problems): the ids of the playlists are their names.
+        (playlists in order of first appearance, problems). The name of an example is the id of
+        its playlist.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_records`.
+        FileNotFoundError: a file is missing.
+        ValueError: a file has another structure, or lacks the split.
     """
-    records, problems = read_records(paths, split, form, artists, edit)
-    found: dict[str, list[str]] = {}
+    records, problems = read_caption_records(
+        paths, split, caption_format=caption_format, artists=artists, edit=edit
+    )
+    captions: dict[str, list[str]] = {}
     for record in records:
         try:
             caption = mask_artists(record.caption, record.artists or ())
         except ValueError as error:
-            problems.append(Problem(record.where, _lower(str(error))))
+            problems.append(Problem(record.where, _uncapitalize(str(error))))
         else:
-            found.setdefault(record.playlist, []).append(caption)
-    playlists = [CaptionedPhoto(Path(name), tuple(texts), name) for name, texts in found.items()]
-    return playlists, problems
+            captions.setdefault(record.playlist, []).append(caption)
+    examples = [Example(Path(name), tuple(texts), name) for name, texts in captions.items()]
+    return examples, problems
 
 
-def read_records(
-    paths: str | PathLike | Iterable[str | PathLike],
+def read_caption_records(
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
     split: str = "train",
-    form: CaptionFormat = "as-is",
-    artists: str | PathLike | None = None,
+    *,
+    caption_format: CaptionFormat = "as-is",
+    artists: str | PathLike[str] | None = None,
     edit: Callable[[str], str] | None = None,
-) -> tuple[list[PlaylistRecord], list[Problem]]:
-    """Captions of playlists.
+) -> tuple[list[CaptionRecord], list[Problem]]:
+    """Reads captions of playlists.
 
     Args:
-        paths: JSON files in UTF-8, each a list of records `{"playlist_id", "caption"}`, as
-            PlayNTell has one for each split; or one object of such lists by the name of their
-            split. A caption is `<title> a title <description> a description`, or with "as-is" any
-            text. A playlist has as many captions as records. A record may name the playlist's
-            "artists" itself, as a list of names or of {"artist", "count"}.
-        split: which of the lists to take, of files that have several.
-        form: of the captions, see `effcap.trainers.data.playlists.format_caption`.
-        artists: a JSON file with the artists of all playlists: PlayNTell's
-            `playlist2artists.json`, `{playlist id: [{"artist", "count"}]}`, or playlists as
-            `effcap.trainers.data.playlists.read_playlists` takes them. None for what records name.
-        edit: applied to every caption in its form, such as `tidy`.
+        paths: a JSON file in UTF-8 or several, each a list of records
+            `{"playlist_id", "caption"}`, as PlayNTell has one per split, or an object of such lists
+            by split. A playlist may have several records. A record may list the playlist's
+            "artists", as names or as {"artist", "count"}.
+        split: split to take from files with several.
+        caption_format: format of the captions, see `format_caption`.
+        artists: JSON file of the artists of all playlists: PlayNTell's `playlist2artists.json`,
+            `{playlist id: [{"artist", "count"}]}`, or playlists as `read_playlists` reads them.
+            None takes the artists in the records.
+        edit: function applied to each formatted caption, such as `tidy`.
 
     Returns:
-        (records, problems): records without an id, a usable caption, or artists although there is a
-        file of them are problems, named by place.
+        (records, problems). A record without an id, without a usable caption, or whose playlist is
+        missing in the file of artists is a problem.
 
     Raises:
-        FileNotFoundError: without such a file.
-        ValueError: when one is of another form, or has no such split.
+        FileNotFoundError: a file is missing.
+        ValueError: a file has another structure, or lacks the split.
     """
-    check_format(form)
-    paths = [paths] if isinstance(paths, str | PathLike) else list(paths)
+    check_caption_format(caption_format)
     known = None if artists is None else read_artists(artists)
-    found: list[PlaylistRecord] = []
+    records: list[CaptionRecord] = []
     problems: list[Problem] = []
-    for path in map(Path, paths):
-        for number, entry in enumerate(_entries(path, split)):
+    for path in map(Path, as_paths(paths)):
+        for number, entry in enumerate(_read_entries(path, split)):
             where = f"{path}, [{number}]"
             if isinstance(entry, dict) and _is_id(entry.get("playlist_id")):
                 where += f", playlist {entry['playlist_id']}"
             try:
-                found.append(PlaylistRecord(where, *_read(entry, form, known, edit)))
+                playlist, caption = _parse_caption(entry, caption_format, edit)
+                ranked = _find_artists(entry, playlist, known)
+                records.append(CaptionRecord(where, playlist, caption, ranked))
             except ValueError as error:
-                problems.append(Problem(where, _lower(str(error))))
-    return found, problems
+                problems.append(Problem(where, _uncapitalize(str(error))))
+    return records, problems
 
 
-def with_split(paths: Iterable[str | PathLike], split: str = HELD_OUT) -> list[Path]:
-    """Those of the files that hold several splits, and this one among them."""
-    contents = ((Path(path), _parse(Path(path))) for path in paths)
+def files_with_split(
+    paths: Iterable[str | PathLike[str]], split: str = VALIDATION_SPLIT
+) -> list[Path]:
+    """Returns the files with several splits that include this one."""
+    contents = ((Path(path), parse_json(Path(path))) for path in paths)
     return [path for path, content in contents if isinstance(content, dict) and split in content]
 
 
-def read_artists(path: str | PathLike) -> dict[str, list[str]]:
-    """Artists by playlist, those with most tracks first; see `read_playlist_captions`.
+def read_artists(path: str | PathLike[str]) -> dict[str, list[str]]:
+    """Reads the artists of playlists.
+
+    Args:
+        path: JSON file, see `read_caption_records`.
+
+    Returns:
+        Names of artists by playlist id, most frequent first.
 
     Raises:
-        FileNotFoundError: without such a file.
-        ValueError: when it is of another form.
+        FileNotFoundError: the file is missing.
+        ValueError: the file has another structure.
     """
     path = Path(path)
-    content = _parse(path)
+    content = parse_json(path)
     if isinstance(content, list) or (isinstance(content, dict) and "tracks" in content):
         return {playlist.id: list(playlist.artists) for playlist in read_playlists(path)}
     if not isinstance(content, dict):
-        raise ValueError(f"Expected {ARTISTS_FORM} in {path}. Received: {describe(content)}")
+        raise ValueError(f"Expected {ARTISTS_STRUCTURE} in {path}. Received: {describe(content)}")
     try:
-        return {name: _ranked(entries) for name, entries in content.items()}
+        return {name: _rank_entries(entries) for name, entries in content.items()}
     except ValueError as error:
-        raise ValueError(f"Expected {ARTISTS_FORM} in {path}: {_lower(str(error))}") from None
+        reason = _uncapitalize(str(error))
+        raise ValueError(f"Expected {ARTISTS_STRUCTURE} in {path}: {reason}") from None
 
 
-def _parse(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path, "JSON"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"Expected JSON in {path}. Received: {error}") from None
-
-
-def _entries(path: Path, split: str) -> list:
-    """The records of a split, as they stand there."""
-    content = _parse(path)
+def _read_entries(path: Path, split: str) -> list[Any]:
+    """Returns the unchecked records of a split."""
+    content = parse_json(path)
     if isinstance(content, dict) and all(isinstance(value, list) for value in content.values()):
         if split not in content:
             raise ValueError(
@@ -170,38 +178,44 @@ def _entries(path: Path, split: str) -> list:
             )
         return content[split]
     if not isinstance(content, list):
-        raise ValueError(f"Expected {FORM} in {path}. Received: {describe(content)}")
+        raise ValueError(f"Expected {CAPTIONS_STRUCTURE} in {path}. Received: {describe(content)}")
     return content
 
 
-def _read(
-    entry: Any,
-    form: CaptionFormat,
-    known: Mapping[str, list[str]] | None,
-    edit: Callable[[str], str] | None,
-) -> tuple[str, str, list[str] | None]:
-    """(playlist, caption, artists) of a record; ValueError where it cannot be used."""
+def _parse_caption(
+    entry: Any, caption_format: CaptionFormat, edit: Callable[[str], str] | None
+) -> tuple[str, str]:
+    """Returns (playlist, caption) of a record; raises ValueError if it cannot be used."""
     if not isinstance(entry, dict) or not _is_id(entry.get("playlist_id")):
-        expected = "Expected an object with playlist_id and caption"
-        raise ValueError(f"{expected}. Received: {describe(entry)}")
-    playlist = str(entry["playlist_id"]).strip()
-    caption = entry.get("caption")
-    reason = fault(caption)
+        raise ValueError(
+            f"Expected an object with playlist_id and caption. Received: {describe(entry)}"
+        )
+    caption: Any = entry.get("caption")
+    reason = find_fault(caption)
     if not reason:
-        caption = format_caption(caption.strip(), form)
+        caption = format_caption(caption.strip(), caption_format)
         caption = edit(caption) if edit else caption
-        reason = fault(caption)
+        reason = find_fault(caption)
     if reason:
         raise ValueError(f"Expected a caption. Received: {reason}")
+    return str(entry["playlist_id"]).strip(), caption
+
+
+def _find_artists(
+    entry: dict[str, Any], playlist: str, known: Mapping[str, list[str]] | None
+) -> list[str] | None:
+    """Returns the artists in the record or in the file; None if there is neither."""
     if "artists" in entry:
-        return playlist, caption, _ranked(entry["artists"])
-    if known is not None and playlist not in known:
-        raise ValueError("Expected its artists in the file of artists. Received: none")
-    return playlist, caption, None if known is None else known[playlist]
+        return _rank_entries(entry["artists"])
+    if known is None:
+        return None
+    if playlist not in known:
+        raise ValueError("the file of artists does not have this playlist")
+    return known[playlist]
 
 
-def _ranked(entries: Any) -> list[str]:
-    """Names of artists in order; ValueError for what is no list of artists."""
+def _rank_entries(entries: Any) -> list[str]:
+    """Returns ranked names; raises ValueError unless `entries` is a list of artists."""
     expected = 'Expected artists, a list of names or of {"artist", "count"}'
     if not isinstance(entries, list):
         raise ValueError(f"{expected}. Received: {describe(entries)}")
@@ -216,11 +230,11 @@ def _ranked(entries: Any) -> list[str]:
     return list(rank_artists(pairs))
 
 
-def _lower(reason: str) -> str:
+def _uncapitalize(reason: str) -> str:
     return reason[:1].lower() + reason[1:]
 
 
 def _is_id(value: Any) -> bool:
     if isinstance(value, int):
         return not isinstance(value, bool)
-    return fault(value) is None
+    return find_fault(value) is None

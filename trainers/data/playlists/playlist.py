@@ -1,16 +1,17 @@
-"""Playlists as a JSON file lists them."""
+"""Playlists and their tracks, read from JSON files."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from effcap.trainers.data.playlists.artists import rank_artists
+from effcap.trainers.data.text_files import as_paths, read_text
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,10 @@ class Track:
     """A track of a playlist.
 
     Attributes:
-        id: what it is called; in PlayNTell's files, the name of its audio file.
-        artist: empty where it is not known.
-        tags: such as "Hip-Hop"; none where they are not known.
-        audio: its audio file, which need not be there.
+        id: id of the track; in PlayNTell's files, the name of its audio file.
+        artist: name of the artist, empty if unknown.
+        tags: tags such as "Hip-Hop".
+        audio: path of the audio file, which may be missing.
     """
 
     id: str
@@ -31,52 +32,55 @@ class Track:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """The id, followed by the artist if known, for messages."""
         return f"{self.id} ({self.artist})" if self.artist else self.id
 
 
 @dataclass(frozen=True)
 class Playlist:
-    """A playlist's id and tracks."""
+    """A playlist.
+
+    Attributes:
+        id: id of the playlist.
+        tracks: its tracks in order.
+    """
 
     id: str
     tracks: tuple[Track, ...]
 
     @property
     def artists(self) -> dict[str, int]:
-        """Number of tracks by artist, see `rank_artists`."""
+        """Number of tracks by artist, most frequent first (see `rank_artists`)."""
         return rank_artists(track.artist for track in self.tracks)
 
     @property
-    def tags(self) -> Iterable[str]:
-        """The tags of all tracks."""
+    def tags(self) -> Iterator[str]:
+        """Tags of all tracks."""
         return (tag for track in self.tracks for tag in track.tags)
 
 
-def read_playlists(path: str | PathLike) -> list[Playlist]:
-    """The playlists of a JSON file.
+def read_playlists(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[Playlist]:
+    """Reads playlists from JSON files.
 
     Args:
-        path: a playlist `{"id", "tracks": [{"id", "artist", "tags", "audio"}]}`, or a list of
-            such. Of a track, `id` alone is needed; `audio` is the path of its audio file, relative
-            to the JSON file; where it is not given, that is the track's id. Other keys are passed
-            over.
+        paths: a file or several, each with a playlist
+            `{"id", "tracks": [{"id", "artist", "tags", "audio"}]}` or a list of them. Of a track,
+            only `id` is required. `audio` is the path of its audio file relative to the JSON file;
+            it defaults to the track's id. Other keys are ignored.
 
     Raises:
-        FileNotFoundError: without such a file.
-        ValueError: when it is of another form, naming the place.
+        FileNotFoundError: a file is missing.
+        ValueError: a file has another structure; the message names the place.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a JSON file of playlists. Received: {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected JSON in UTF-8 in {path}. Received: {error}") from None
-    entries = content if isinstance(content, list) else [content]
-    several = isinstance(content, list)
+    return [playlist for path in as_paths(paths) for playlist in _read_file(Path(path))]
+
+
+def _read_file(path: Path) -> list[Playlist]:
+    content = parse_json(path)
+    is_list = isinstance(content, list)
+    entries = content if is_list else [content]
     playlists = [
-        _playlist(entry, f"{path}{f', [{i}]' if several else ''}", path.parent)
+        _parse_playlist(entry, f"{path}, [{i}]" if is_list else str(path), path.parent)
         for i, entry in enumerate(entries)
     ]
     if not playlists:
@@ -87,41 +91,55 @@ def read_playlists(path: str | PathLike) -> list[Playlist]:
     return playlists
 
 
-def _playlist(entry: Any, where: str, folder: Path) -> Playlist:
+def parse_json(path: Path) -> Any:
+    """Returns the content of a JSON file in UTF-8.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is not JSON, or not in UTF-8.
+    """
+    try:
+        return json.loads(read_text(path, "JSON"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"Expected JSON in {path}. Received: {error}") from None
+
+
+def _parse_playlist(entry: Any, where: str, folder: Path) -> Playlist:
     if not isinstance(entry, dict) or not isinstance(entry.get("tracks"), list):
-        raise _wrong('a playlist {"id", "tracks": [...]}', where, entry)
+        raise _wrong_value('a playlist {"id", "tracks": [...]}', where, entry)
     if not entry["tracks"]:
         raise ValueError(f"Expected tracks in {where}. Received: an empty list")
     tracks = tuple(
-        _track(track, f"{where}, tracks[{i}]", folder) for i, track in enumerate(entry["tracks"])
+        _parse_track(track, f"{where}, tracks[{i}]", folder)
+        for i, track in enumerate(entry["tracks"])
     )
-    return Playlist(_name(entry, where), tracks)
+    return Playlist(_parse_id(entry, where), tracks)
 
 
-def _track(entry: Any, where: str, folder: Path) -> Track:
+def _parse_track(entry: Any, where: str, folder: Path) -> Track:
     if not isinstance(entry, dict):
-        raise _wrong('a track {"id", "artist", "tags"}', where, entry)
-    name = _name(entry, where)
+        raise _wrong_value('a track {"id", "artist", "tags"}', where, entry)
+    track_id = _parse_id(entry, where)
     artist, tags, audio = entry.get("artist"), entry.get("tags"), entry.get("audio")
     if not isinstance(artist, str | None):
-        raise _wrong("artist, a name", where, artist)
+        raise _wrong_value("artist, a name", where, artist)
     if not isinstance(tags, list | None) or not all(isinstance(tag, str) for tag in tags or ()):
-        raise _wrong("tags, a list of texts", where, tags)
+        raise _wrong_value("tags, a list of strings", where, tags)
     if not isinstance(audio, str | None):
-        raise _wrong("audio, the path of a file", where, audio)
-    return Track(name, (artist or "").strip(), tuple(tags or ()), folder / (audio or name))
+        raise _wrong_value("audio, the path of a file", where, audio)
+    return Track(track_id, (artist or "").strip(), tuple(tags or ()), folder / (audio or track_id))
 
 
-def _name(entry: dict, where: str) -> str:
-    name = entry.get("id")
-    if isinstance(name, int) and not isinstance(name, bool):
-        name = str(name)
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise _wrong("id, a text or a number", where, name)
-    return name.strip()
+def _parse_id(entry: dict[str, Any], where: str) -> str:
+    value = entry.get("id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise _wrong_value("id, a string or an integer", where, value)
+    return value.strip()
 
 
-def _wrong(expected: str, where: str, received: Any) -> ValueError:
+def _wrong_value(expected: str, where: str, received: Any) -> ValueError:
     text = json.dumps(received, ensure_ascii=False)
     text = text if len(text) <= 80 else f"{text[:80]}..."
     return ValueError(f"Expected {expected} in {where}. Received: {text}")

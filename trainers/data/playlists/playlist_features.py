@@ -1,4 +1,4 @@
-"""From playlists to what a captioner of playlists takes."""
+"""Features of playlists for the encoder, stored or computed from the tracks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from effcap.trainers.data.playlists.arrays import PlaylistArrays, pad_arrays
-from effcap.trainers.data.playlists.artists import SHARES, artist_shares
+from effcap.trainers.data.playlists.artists import NUM_ARTISTS, artist_fractions
 from effcap.trainers.data.playlists.playlist import Playlist, Track
 from effcap.trainers.data.playlists.tags import TagEmbeddings
 
@@ -21,116 +21,123 @@ class PlaylistFeatures:
     """Features of one playlist.
 
     Attributes:
-        arrays: (n, C) by modality.
-        rows: what each row stands for, by modality.
-        unknown: words of tags that have no embedding.
-        missing: tracks without features of their audio, and why.
+        arrays: features (n, C) by modality; a modality without features has 0 rows.
+        rows: label of each row by modality, such as a track or a tag.
+        unknown_words: words of tags without an embedding.
+        unreadable_tracks: tracks without audio features, each with the reason.
     """
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     rows: dict[str, list[str]] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    unknown_words: list[str] = field(default_factory=list)
+    unreadable_tracks: list[str] = field(default_factory=list)
 
     @property
-    def empty(self) -> list[str]:
-        """Modalities that there is nothing of."""
+    def empty_modalities(self) -> list[str]:
+        """Names of the modalities without features."""
         return [name for name, array in self.arrays.items() if not array.any()]
 
 
-def features_of(
+def compute_features(
     playlist: Playlist,
     modalities: Mapping[str, int],
     *,
-    given: PlaylistArrays | None = None,
+    stored: PlaylistArrays | None = None,
     tags: TagEmbeddings | None = None,
     audio: AudioReader | None = None,
 ) -> PlaylistFeatures:
-    """Features of a playlist: those given, and of the rest what its tracks tell.
+    """Reads the stored features of a playlist and computes the others from its tracks.
 
     Args:
-        playlist: with its tracks.
-        modalities: width of each, as the captioner's encoder has them.
-        given: features computed earlier, by the playlist's id; they come first.
+        playlist: the playlist.
+        modalities: feature dimension by modality, such as `captioner.encoder.modalities`.
+        stored: features computed earlier; these are preferred.
         tags: embeddings of tags.
-        audio: gives (C,) of each of n audio files, or an error that says why it cannot be read,
-            such as `AudioFeatures.each` of `effcap.trainers.data.audio`. Those have no row.
-
-    Returns:
-        What there is; a modality that nothing is known of has an array of 0 rows.
+        audio: function from n audio files to n results, each features (C,) or an error, such as
+            `AudioFeatures.iter_features`. Files with an error get no row.
 
     Raises:
-        BadArray: for given features that cannot be used.
-        ValueError: for features of another width than the encoder takes.
+        UnreadableArray: stored features cannot be used.
+        ValueError: features have another dimension than the encoder takes.
     """
-    found = PlaylistFeatures()
-    for modality, width in modalities.items():
-        if given is not None and given.holds(modality, playlist.id):
-            array = given.read(modality, playlist.id, width)
-            rows = _given_rows(modality, playlist, len(array))
+    features = PlaylistFeatures()
+    for modality, feature_dim in modalities.items():
+        if stored is not None and stored.has(modality, playlist.id):
+            array = stored.read(modality, playlist.id, feature_dim)  # (n, C)
+            rows = _stored_rows(modality, playlist, len(array))
         elif modality == "artist":
-            array, rows = _of_artists(playlist)
+            array, rows = _artist_features(playlist)
         elif modality == "tags" and tags is not None:
             array, rows, unknown = tags.look_up(playlist.tags)
-            found.unknown.extend(unknown)
+            features.unknown_words.extend(unknown)
         elif modality == "audio" and audio is not None:
-            array, rows, missing = _of_audio(playlist.tracks, width, audio)
-            found.missing.extend(missing)
+            array, rows, unreadable = _audio_features(playlist.tracks, feature_dim, audio)
+            features.unreadable_tracks.extend(unreadable)
         else:
-            array, rows = np.zeros((0, width), np.float32), []
-        if array.shape[1] != width:
+            array, rows = np.zeros((0, feature_dim), np.float32), []
+        if array.shape[1] != feature_dim:
             raise ValueError(
-                f"Expected {modality} of width {width}, as the captioner takes. "
-                f"Received: width {array.shape[1]}"
+                f"Expected {modality} features of dimension {feature_dim}, as the encoder takes. "
+                f"Received: dimension {array.shape[1]}"
             )
-        found.arrays[modality], found.rows[modality] = array, rows
-    return found
+        features.arrays[modality], features.rows[modality] = array, rows
+    return features
 
 
-def longest_rows(found: Sequence[PlaylistFeatures]) -> dict[str, int]:
-    """The most rows that each modality has in a playlist, at least 1."""
+def max_rows(features: Sequence[PlaylistFeatures]) -> dict[str, int]:
+    """Returns the largest number of rows of each modality, at least 1."""
     return {
-        modality: max([1, *(len(features.arrays[modality]) for features in found)])
-        for modality in found[0].arrays
+        modality: max([1, *(len(playlist.arrays[modality]) for playlist in features)])
+        for modality in features[0].arrays
     }
 
 
-def batch_features(
-    found: Sequence[PlaylistFeatures], rows: Mapping[str, int]
+def stack_features(
+    features: Sequence[PlaylistFeatures], num_rows: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """The encoder's inputs: (B, n, C) of B playlists by modality, padded with zeros to n rows."""
+    """Returns the encoder's inputs for B playlists.
+
+    Args:
+        features: features of B playlists.
+        num_rows: rows n that each modality is padded to with zeros.
+
+    Returns:
+        (B, n, C) float32 by modality.
+    """
     return {
         modality: pad_arrays(
-            [features.arrays[modality] for features in found], array.shape[1], rows[modality]
-        )
-        for modality, array in found[0].arrays.items()
+            [playlist.arrays[modality] for playlist in features],
+            array.shape[1],
+            num_rows[modality],
+        )  # (B, n, C)
+        for modality, array in features[0].arrays.items()
     }
 
 
-def _given_rows(modality: str, playlist: Playlist, count: int) -> list[str]:
+def _stored_rows(modality: str, playlist: Playlist, count: int) -> list[str]:
     labels = [track.label for track in playlist.tracks]
     if modality == "audio" and len(labels) == count:
         return labels
     return [f"{modality} {number}" for number in range(1, count + 1)]
 
 
-def _of_artists(playlist: Playlist) -> tuple[np.ndarray, list[str]]:
+def _artist_features(playlist: Playlist) -> tuple[np.ndarray, list[str]]:
     artists = playlist.artists
     if not artists:
-        return np.zeros((0, SHARES), np.float32), []
-    return artist_shares(artists), ["shares of artists"]
+        return np.zeros((0, NUM_ARTISTS), np.float32), []
+    return artist_fractions(artists), ["fractions of tracks by artist"]
 
 
-def _of_audio(
-    tracks: Sequence[Track], width: int, audio: AudioReader
+def _audio_features(
+    tracks: Sequence[Track], feature_dim: int, audio: AudioReader
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """(features (n, C), labels of their tracks, what is wrong with the others)."""
-    rows, labels, missing = [np.zeros((0, width), np.float32)], [], []
-    files = [track.audio or Path(track.id) for track in tracks]
-    for track, row in zip(tracks, audio(files), strict=True):
+    """Returns (features (n, C), labels of their tracks, the other tracks with the reasons)."""
+    rows, labels, unreadable = [np.zeros((0, feature_dim), np.float32)], [], []
+    paths = [track.audio or Path(track.id) for track in tracks]
+    for track, row in zip(tracks, audio(paths), strict=True):
         if isinstance(row, ValueError):
-            missing.append(f"{track.label}: {row}")
+            unreadable.append(f"{track.label}: {row}")
         else:
-            rows.append(np.asarray(row, np.float32)[None])  # (1,C)
+            rows.append(np.asarray(row, np.float32)[None])  # (1, C)
             labels.append(track.label)
-    return np.concatenate(rows), labels, missing
+    return np.concatenate(rows), labels, unreadable

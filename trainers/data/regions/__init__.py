@@ -1,1 +1,1 @@
-"""Region features in HDF5 as training data: VisualGPT's `detections.hdf5`."""
+"""Region features of photos: HDF5 files, their writer, and datasets. May use `data`."""

@@ -1,11 +1,10 @@
-"""Region features as training data: VisualGPT's `detections.hdf5` with anyone's captions."""
+"""Datasets of region features, such as VisualGPT's `detections.hdf5`, with captions."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -15,213 +14,184 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effcap.images import UnreadablePhoto
-from effcap.trainers.data.csv_reader import read_csvs
-from effcap.trainers.data.dataset import CaptionedData, refuse_augmentation
-from effcap.trainers.data.example import check_share
-from effcap.trainers.data.json_reader import coco_names, read_jsons
+from effcap.trainers.data.csv_reader import read_csv
+from effcap.trainers.data.dataset import CheckedExamples, ExampleDataset, check_no_augmentation
+from effcap.trainers.data.json_reader import coco_names, read_json
 from effcap.trainers.data.regions.region_checks import check_regions, check_width, find_regions
-from effcap.trainers.data.regions.region_file import MOST_REGIONS, RegionFile, UnusableRegions
-from effcap.trainers.data.text_files import read_text
+from effcap.trainers.data.regions.region_file import MAX_REGIONS, RegionFile, UnusableRegions
+from effcap.trainers.data.text_files import as_paths, read_text
+from effcap.trainers.options.batches import BatchOptions
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-    from effcap.trainers.batching.in_memory import CaptionBatches
-    from effcap.trainers.options.run import RunOptions
 
-
-LOOKED_AT = 16  # photos whose features stand for all in the fingerprint
+NUM_HASHED = 16  # photos whose features are part of the fingerprint
 
 
 class RegionFeatures:
-    """Features of photos' regions, read when a batch asks for them; a `Source`.
+    """Reads the region features of each batch; an `InputLoader`.
 
     Args:
-        file: that holds them.
-        names: the photos' datasets.
-        channels: width C.
+        file: file of the features.
+        names: names of the photos' datasets.
+        feature_dim: width C.
 
     Attributes:
-        regions: of the photo with the most, up to the file's limit.
+        num_regions: maximum number of regions per photo, at most the file's `max_regions`.
     """
 
-    mirrored = False
+    can_flip = False
 
-    def __init__(self, file: RegionFile, names: Sequence[str], channels: int):
-        self.file, self.names, self.channels = file, names, channels
-        self.regions = min(max(file.place(name).rows for name in names), file.limit)
+    def __init__(self, file: RegionFile, names: Sequence[str], feature_dim: int):
+        self.file, self.names, self.feature_dim = file, names, feature_dim
+        largest = max(file.layout(name).num_rows for name in names)
+        self.num_regions = min(largest, file.max_regions)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the names and shapes of all photos' features, and of some of the features."""
-        shapes = [(name, *self.file.place(name)[:2]) for name in self.names]
-        state = hashlib.sha256(repr((self.regions, shapes)).encode())
-        for i in np.linspace(0, len(self.names) - 1, min(LOOKED_AT, len(self.names))).astype(int):
-            state.update(self.file.read(self.names[i], self.channels).tobytes())
+        """A hash of the names and shapes of all features, and of some of the features."""
+        shapes = [(name, *self.file.layout(name)[:2]) for name in self.names]
+        state = hashlib.sha256(repr((self.num_regions, shapes)).encode())
+        count = min(NUM_HASHED, len(self.names))
+        for i in np.linspace(0, len(self.names) - 1, count).astype(int):
+            state.update(self.file.read(self.names[i], self.feature_dim).tobytes())
         return state.hexdigest()
 
     def load(
-        self, photos: np.ndarray, mirror: np.ndarray, draws: np.ndarray | None = None
+        self, indices: np.ndarray, flip: np.ndarray, draws: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """`{"regions"}`: (B, S, C) float32 of photos (B,), filled up with rows of zeros; `mirror`
-        and `draws` do nothing."""
-        names = [self.names[photo] for photo in photos]
+        """Loads features.
+
+        Args:
+            indices: indices of the photos, (B,).
+            flip: ignored.
+            draws: ignored.
+
+        Returns:
+            {"regions": (B, S, C) float32}, padded with rows of zeros.
+
+        Raises:
+            UnreadablePhoto: the features cannot be read any more.
+        """
+        names = [self.names[i] for i in indices]
         try:
-            return {"regions": self.file.load(names, self.regions, self.channels)}  # (B,S,C)
+            regions = self.file.load(names, self.num_regions, self.feature_dim)  # (B,S,C)
         except UnusableRegions as error:
             where = f"the regions of a photo in {self.file.path}"
             raise UnreadablePhoto(where, str(error)) from error
+        return {"regions": regions}
 
 
 @dataclass(frozen=True)
-class RegionData(CaptionedData):
-    """Captions of photos, and the file with the features of their regions; see `DataSource`.
+class RegionDataset(ExampleDataset):
+    """Captions of photos, and a file with region features; `read_regions` returns it.
 
     Attributes:
-        photos, problems: as `read_csv` or `read_json_captions` gives them; the files of the photos
-            need not be there.
-        file: of the features.
-        ids: COCO's ids of the photos by their absolute paths, as `photo_ids` gives them.
+        examples: photos with captions; the photo files need not exist.
+        problems: what could not be read.
+        file: file of the features.
+        ids: COCO ids by the photos' absolute paths; see `read_coco_ids`.
     """
 
     file: RegionFile
     ids: Mapping[str, str] = field(default_factory=dict)
 
-    def batches(
-        self, name: str, captioner: Captioner, options: RunOptions, **more: Any
-    ) -> tuple[CaptionBatches, str]:
-        """See `DataSource`.
-
-        Raises:
-            ValueError: for a captioner that takes something else, or options for photos.
-        """
-        if name == "training":
-            refuse_augmentation(options.training.augmentation, "region features")
-        return self.make_batches(
-            name,
-            captioner,
-            record=options.folder / f"checked_{name}.json",
-            titles=(f"finding features of {name} photos", f"checking {name} features"),
-            **options.batch_options(name),
-            **more,
-        )
-
-    def make_batches(
-        self,
-        name: str,
-        captioner: Captioner,
-        *,
-        max_bad: float = 0.01,
-        log: Path | None = None,
-        record: Path | None = None,
-        titles: tuple[str | None, str | None] = (None, None),
-        **options: Any,
-    ) -> tuple[CaptionBatches, str]:
-        """`batches` with its options one by one; those of `CaptionBatches` besides.
-
-        Args:
-            name: of the data, such as "training".
-            captioner: whose tokenizer to use.
-            max_bad, log: as in `check_share`.
-            record: file that remembers the features found good, which are not read again as long as
-                the file of features has not changed; None for no file.
-            titles: of the progress bars while features are found and checked; None for no bar.
-        """
-        from effcap.trainers.batching.in_memory import CaptionBatches
-
-        channels = region_channels(captioner)
-        found, problems = find_regions(self.photos, self.file, self.ids, titles[0])
-        check_width(self.file, [name for _, name in found], channels)
-        found, wrong = check_regions(self.file, found, channels, titles[1], record)
-        problems = self.problems + problems + wrong
-        if not found:
-            check_share(name, problems, self.total, max_bad, log)
-            raise ValueError(f"Expected photos with captions as {name} data. Received: none")
-        source = RegionFeatures(self.file, [name for _, name in found], channels)
-        batches = CaptionBatches(
-            [photo for photo, _ in found],
-            source,
-            captioner.tokenizer,
-            captioner.decoder.positions,
-            **options,
-        )
-        batches.problems = problems + batches.problems
-        summary = check_share(name, batches.problems, self.total, max_bad, log)
-        limit = self.file.limit
-        cut = sum(self.file.place(name).rows > limit for name in source.names)
-        if cut:
-            line = f"{name} data: of {cut} photos with more regions, the first {limit} are used"
-            summary = "\n".join(filter(None, (summary, line)))
-        return batches, summary
+    def check(self, captioner: Captioner, options: BatchOptions) -> CheckedExamples:
+        """Reads all features once."""
+        check_no_augmentation(options.augmentation, "region features")
+        feature_dim = region_encoder(captioner).feature_dim
+        title = f"finding features of {options.name} photos"
+        named, missing = find_regions(self.examples, self.file, self.ids, title)
+        check_width(self.file, [name for _, name in named], feature_dim)
+        title, record = f"checking {options.name} features", options.record_file(".json")
+        named, unusable = check_regions(self.file, named, feature_dim, title, record)
+        problems = missing + unusable
+        if not named:
+            return CheckedExamples([], None, problems)
+        names = [name for _, name in named]
+        loader = RegionFeatures(self.file, names, feature_dim)
+        limit, note = self.file.max_regions, ""
+        num_truncated = sum(self.file.layout(name).num_rows > limit for name in names)
+        if num_truncated:
+            note = (
+                f"{options.name} data: only the first {limit} regions are used of {num_truncated} "
+                "photos"
+            )
+        return CheckedExamples([example for example, _ in named], loader, problems, note)
 
 
-def region_channels(captioner: Captioner) -> int:
-    """Width C of the regions that a captioner takes; ValueError for one that takes none."""
-    encoder = captioner.encoder
-    if "regions" not in encoder.input_keys:
+def region_encoder(captioner: Captioner) -> Any:
+    """Returns the encoder of a captioner of region features.
+
+    Raises:
+        ValueError: the captioner takes other inputs.
+    """
+    if "regions" not in captioner.encoder.input_keys:
         raise ValueError(
-            "Expected a captioner of region features, such as --model visualgpt. Received: one of "
-            f"{' or '.join(encoder.input_keys)}"
+            "Expected a captioner of region features, such as the variant visualgpt. Received: a "
+            f"captioner of {' and '.join(captioner.encoder.input_keys)}"
         )
-    return encoder.channels
+    return captioner.encoder
 
 
-def photo_ids(
-    paths: Iterable[str | PathLike], images: str | PathLike | None = None
+def read_coco_ids(
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+    images: str | PathLike[str] | None = None,
 ) -> dict[str, str]:
-    """COCO's ids of photos by their absolute paths, from files in COCO's form; none from others.
+    """Reads the COCO ids of photos from caption files; other JSON formats have none.
 
     Args:
-        paths: JSON files, as `read_json_captions` takes them.
-        images: folder that the photos' names are relative to; the JSON file's own by default.
+        paths: a JSON file of captions, or several; see `read_json`.
+        images: folder that the photos' names are relative to; by default the folder of the file.
+
+    Returns:
+        The ids by the photos' absolute paths.
     """
     ids = {}
-    for path in map(Path, paths):
+    for path in map(Path, as_paths(paths)):
         folder = path.parent if images is None else Path(images)
         for number, name in coco_names(read_text(path, "JSON")).items():
             ids[os.path.abspath(Path(folder, name))] = number
     return ids
 
 
-def region_dataset(
-    features: str | PathLike,
-    captions: str | PathLike | Iterable[str | PathLike],
-    captioner: Captioner,
+def read_regions(
+    features: str | PathLike[str],
+    captions: str | PathLike[str] | Iterable[str | PathLike[str]],
+    images: str | PathLike[str] | None = None,
     *,
-    images: str | PathLike | None = None,
-    max_regions: int = MOST_REGIONS,
-    max_bad: float = 0.01,
-    **options: Any,
-) -> CaptionBatches:
-    """Batches for `captioner.fit` from region features and captions.
-
-    All features are read once, so that what cannot be used is known, and left out with a warning
-    that names it, before training begins.
+    max_regions: int = MAX_REGIONS,
+    image_column: str = "image",
+    caption_column: str = "caption",
+    edit: Callable[[str], str] | None = None,
+) -> RegionDataset:
+    """Reads captions of photos that have region features.
 
     Args:
-        features: an HDF5 file such as VisualGPT's `detections.hdf5`, see `RegionFile`.
+        features: an HDF5 file such as VisualGPT's `detections.hdf5`; see `RegionFile`.
         captions: COCO's `captions_*.json`, a CSV file (`.csv`), or several of one kind.
-        captioner: whose tokenizer to use.
-        images: folder of the photos, by whose paths photos are told apart; they need not be there.
-        max_regions: of a photo that are used, at most: the first.
-        max_bad: the share of captions that may have to be left out.
-        options: of `CaptionBatches`, such as `batch_size=32`, `shuffle=True`, `seed=0`.
+        images: folder that the photos' names are relative to; by default the folder of the caption
+            file. The photo files need not exist.
+        max_regions: regions used per photo; the first ones are used.
+        image_column: name of the CSV column with the photos' names.
+        caption_column: name of the CSV column with the captions.
+        edit: function applied to every caption, such as `tidy`; None for no change.
 
     Raises:
-        FileNotFoundError, ValueError: as `RegionFile`, `read_csv` and `read_json_captions`; for
-            features of another width than the captioner takes.
-        TooManyProblems: when more than `max_bad` of the captions cannot be used.
+        FileNotFoundError: a file does not exist.
+        OSError: the file of features is damaged, or not HDF5.
+        ValueError: a file has another format, or `max_regions` would truncate the photos' grids.
 
     Example:
-        >>> data = region_dataset("detections.hdf5", "captions_train2014.json", captioner)
-        >>> captioner.compile()
-        >>> captioner.fit(data, epochs=3)
+        >>> dataset = read_regions("detections.hdf5", "captions_train2014.json")
+        >>> captioner.fit(dataset.batches(captioner, batch_size=16), epochs=3, shuffle=False)
     """
-    paths = [captions] if isinstance(captions, str | PathLike) else list(captions)
-    tables = all(Path(path).suffix.lower() == ".csv" for path in paths)
-    data = read_csvs(paths, images) if tables else read_jsons(paths, images)
-    ids = {} if tables else photo_ids(paths, images)
-    regions = RegionData(*data, RegionFile(features, max_regions), ids)
-    batches, summary = regions.make_batches("region", captioner, max_bad=max_bad, **options)
-    if summary:
-        warnings.warn(summary, stacklevel=2)
-    return batches
+    paths = as_paths(captions)
+    ids: dict[str, str] = {}
+    if all(Path(path).suffix.lower() == ".csv" for path in paths):
+        columns = {"image_column": image_column, "caption_column": caption_column}
+        photos = read_csv(paths, images, edit=edit, **columns)
+    else:
+        photos = read_json(paths, images, edit=edit)
+        ids = read_coco_ids(paths, images)
+    return RegionDataset(photos.examples, photos.problems, RegionFile(features, max_regions), ids)

@@ -1,4 +1,4 @@
-"""Which photos have region features, and what is wrong with those of the others."""
+"""Finds and checks the region features of photos."""
 
 from __future__ import annotations
 
@@ -8,117 +8,136 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from effcap.trainers.data.example import CaptionedPhoto, Problem
-from effcap.trainers.data.regions.region_file import SUFFIX, RegionFile, UnusableRegions, keys_of
+from effcap.trainers.data.example import Example, Problem
+from effcap.trainers.data.regions.region_file import (
+    SUFFIX,
+    RegionFile,
+    UnusableRegions,
+    candidate_keys,
+)
+from effcap.utils.files import write_text_atomically
 from effcap.utils.progress import track
 
-Found = list[tuple[CaptionedPhoto, str]]  # photos and their datasets
+Named = list[tuple[Example, str]]  # examples and the names of their datasets
 
 
 def find_regions(
-    photos: Sequence[CaptionedPhoto],
+    examples: Sequence[Example],
     file: RegionFile,
     ids: Mapping[str, str],
     title: str | None = None,
-) -> tuple[Found, list[Problem]]:
-    """(photos and their datasets, what is wrong with the others), by names and shapes alone.
+) -> tuple[Named, list[Problem]]:
+    """Finds the features of photos by name and checks their shapes.
 
     Args:
-        photos: with their captions.
-        file: of the features.
-        ids: COCO's ids of the photos by their absolute paths, where they have any.
-        title: of a progress bar; None for no bar.
+        examples: photos with captions.
+        file: file of the features.
+        ids: COCO ids by the photos' absolute paths.
+        title: title of a progress bar; None for no bar.
+
+    Returns:
+        (examples with the names of their datasets, problems of the others). Photos that would share
+        a dataset are problems.
     """
-    found: Found = []
+    named: Named = []
     problems = []
-    for photo in track(photos, len(photos), title):
-        keys = keys_of(photo.name, ids.get(os.path.abspath(photo.path)))
-        name = file.find(keys)
+    for example in track(examples, len(examples), title):
+        keys = candidate_keys(example.name, ids.get(os.path.abspath(example.path)))
+        name = file.find_dataset(keys)
         if name is None:
             names = ", ".join(f"{key}{SUFFIX}" for key in keys)
-            reason = f"expected features {names}. Received: others, such as {file.example}"
+            reason = f"expected features {names}. Received: others, such as {file.example_name}"
         else:
             try:
-                file.place(name)
-                found.append((photo, name))
+                file.layout(name)
+                named.append((example, name))
                 continue
             except UnusableRegions as error:
                 reason = str(error)
-        problems.append(Problem(str(photo.path), reason, len(photo.captions)))
-    times = Counter(name for _, name in found)
-    for photo, name in found:
-        if times[name] > 1:
-            reason = f"expected features of its own. Received: {name}, for {times[name]} photos"
-            problems.append(Problem(str(photo.path), reason, len(photo.captions)))
-    return [(photo, name) for photo, name in found if times[name] == 1], problems
+        problems.append(Problem(str(example.path), reason, len(example.captions)))
+    uses = Counter(name for _, name in named)
+    for example, name in named:
+        if uses[name] > 1:
+            reason = f"expected its own features. Received: {name}, which {uses[name]} photos match"
+            problems.append(Problem(str(example.path), reason, len(example.captions)))
+    return [(example, name) for example, name in named if uses[name] == 1], problems
 
 
-def check_width(file: RegionFile, names: Iterable[str], channels: int) -> None:
-    """Raises a ValueError where none of the features has the width that the captioner takes."""
-    widths = Counter(file.place(name).channels for name in names)
-    if widths and channels not in widths:
+def check_width(file: RegionFile, names: Iterable[str], feature_dim: int) -> None:
+    """Checks that some features have the width that the captioner takes.
+
+    Raises:
+        ValueError: all have another width.
+    """
+    widths = Counter(file.layout(name).feature_dim for name in names)
+    if widths and feature_dim not in widths:
         width = widths.most_common(1)[0][0]
         raise ValueError(
-            f"Expected features of width {channels} (encoder.channels). Received: width {width} in "
-            f"{file.path}; train a new captioner with --set encoder.channels={width}"
+            f"Expected features of width {feature_dim} (encoder.feature_dim). Received: width "
+            f"{width} in {file.path}; train a new captioner with --set encoder.feature_dim={width}"
         )
 
 
 def check_regions(
     file: RegionFile,
-    found: Found,
-    channels: int,
+    named: Named,
+    feature_dim: int,
     title: str | None = None,
     record: Path | None = None,
-) -> tuple[Found, list[Problem]]:
-    """Reads all features once: (what can be used, what is wrong with the rest).
+) -> tuple[Named, list[Problem]]:
+    """Reads all features once.
 
     Args:
-        file: that holds them.
-        found: photos and their datasets.
-        channels: width C.
-        title: of a progress bar; None for no bar.
-        record: as in `RegionData.make_batches`.
+        file: file of the features.
+        named: examples and the names of their datasets.
+        feature_dim: width C.
+        title: title of a progress bar; None for no bar.
+        record: file that records usable features, so that the next call does not read them again
+            unless the file of features has changed; None for no file.
+
+    Returns:
+        (usable examples and the names of their datasets, problems of the others).
     """
     status = file.path.stat()
-    state = [str(file.path.resolve()), status.st_size, status.st_mtime_ns, file.limit, channels]
+    state = [
+        str(file.path.resolve()), status.st_size, status.st_mtime_ns, file.max_regions, feature_dim,
+    ]  # fmt: skip
     known = _read_record(record, state)
 
-    def check(item: tuple[CaptionedPhoto, str]) -> str | None:
+    def check(item: tuple[Example, str]) -> str | None:
         try:
             if item[1] not in known:
-                file.read(item[1], channels)
+                file.read(item[1], feature_dim)
         except UnusableRegions as error:
             return str(error)
         return None
 
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        reasons = list(track(pool.map(check, found), len(found), title))
+        reasons = list(track(pool.map(check, named), len(named), title))
     finally:
         pool.shutdown(cancel_futures=True)
-    good = [item for item, reason in zip(found, reasons, strict=True) if reason is None]
+    usable = [item for item, reason in zip(named, reasons, strict=True) if reason is None]
     if record is not None:
-        _write_record(record, state, [name for _, name in good])
-    return good, [
-        Problem(str(photo.path), reason, len(photo.captions))
-        for (photo, _), reason in zip(found, reasons, strict=True)
+        _write_record(record, state, [name for _, name in usable])
+    return usable, [
+        Problem(str(example.path), reason, len(example.captions))
+        for (example, _), reason in zip(named, reasons, strict=True)
         if reason is not None
     ]
 
 
-def _read_record(record: Path | None, state: list) -> set[str]:
-    """Datasets found good earlier in a file that has not changed."""
+def _read_record(record: Path | None, state: list[Any]) -> set[str]:
+    """Returns the datasets recorded as usable, if the file has not changed since."""
     try:
-        known = json.loads(record.read_text(encoding="utf-8")) if record is not None else {}
-        return set(known["good"]) if known.get("file") == state else set()
+        content = json.loads(record.read_text(encoding="utf-8")) if record is not None else {}
+        return set(content["usable"]) if content.get("file") == state else set()
     except (OSError, ValueError, AttributeError, KeyError):
         return set()
 
 
-def _write_record(record: Path, state: list, names: list[str]) -> None:
+def _write_record(record: Path, state: list[Any], names: list[str]) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
-    whole = record.with_suffix(".new")
-    whole.write_text(json.dumps({"file": state, "good": names}), encoding="utf-8")
-    whole.replace(record)
+    write_text_atomically(record, json.dumps({"file": state, "usable": names}))

@@ -1,4 +1,4 @@
-"""Batches of photos in shards, in an exact order, whoever reads them and wherever it begins."""
+"""Batches of the photos in shards: planned, fetched and decoded in the order of the plan."""
 
 from __future__ import annotations
 
@@ -7,337 +7,173 @@ import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from effcap.tokenizers.tokenizer import Tokenizer
-from effcap.trainers.batching.buckets import ROUNDING, row_lengths
-from effcap.trainers.batching.packed import Batch, PackedBatches, Sample, show_that_lengths_vary
-from effcap.trainers.data.augmentation import Augmentation, View
-from effcap.trainers.data.example import TooManyProblems, stay_true_mirrored
-from effcap.trainers.data.shards.image_decoder import Decoder
-from effcap.trainers.data.shards.order import Collection, EpochOrder
-from effcap.trainers.data.shards.photo_bytes import LostPhoto, ShardFiles, ShardStream, split_remote
-from effcap.trainers.data.shards.shard_index import ShardIndex
-from effcap.trainers.data.shards.skipped import Losses
+from effcap.trainers.batching.packed import Batch, PackedBatches, Preview
+from effcap.trainers.data.augmentation import View
+from effcap.trainers.data.example import TooManyProblems
+from effcap.trainers.data.shards.batch_planner import BatchPlanner, Block, Row
+from effcap.trainers.data.shards.image_decoder import ImageDecoder, fill_missing
+from effcap.trainers.data.shards.order import PhotoId
+from effcap.trainers.data.shards.photo_fetcher import PhotoFetcher, UnavailablePhoto
+from effcap.trainers.data.shards.skipped import SkippedSamples
 
-MEASURED = 20_000  # captions that the row lengths are fitted to
-PLAIN = View()
+PREVIEW_STREAM = -1  # number of the stream of previews; those of processes start at 0
+PREVIEW_CANDIDATES = 8  # photos per preview, since some may be unreadable
 
 
-@dataclass
-class Row:
-    """A photo with the captions that one batch shows of it."""
+class FetchedBlock(NamedTuple):
+    """A block with the encoded photos of its remote shards."""
 
-    number: int
-    captions: list[np.ndarray]
-    mirror: bool
-    draw: np.uint64
-    encoded: bytes | LostPhoto | None = None  # of a remote photo, read as its shard streamed by
-
-    @property
-    def length(self) -> int:
-        """Tokens, with a start token for each caption."""
-        return sum(len(caption) + 1 for caption in self.captions)
+    plan: Block
+    photos: dict[PhotoId, bytes | UnavailablePhoto]
 
 
 class ShardBatches(PackedBatches):
-    """Batches of photos in webdataset shards; see `PackedBatches` for their form.
+    """Batches of photos in webdataset shards; see `PackedBatches` for the format.
 
-    An epoch passes over the shards in random order. Photos are shuffled in blocks that span
-    several shards, and within a block those with captions of similar length share a batch. Photos
-    that cannot be read are passed over, their rows weigh nothing, and are counted in `lost`.
+    Photos that cannot be read are skipped: their rows have weight 0.
 
     Args:
-        indexes: of the shards, as `read_indexes` gives them.
-        passes: (X,) how often an epoch sees the photos of each shard.
-        tokenizer, positions: as in `PackedBatches`.
-        decoder: of the photos.
-        augmentation: how photos are varied.
-        block: photos shuffled together, per process; a block of remote shards is held in memory.
-        share: of the photos to use.
-        losses: counts photos that cannot be read.
-        buckets: number of row lengths.
-        options: of `PackedBatches`.
-
-    Raises:
-        ValueError: for options out of range, or when there is nothing to train on.
+        planner: selects the photos, captions and views of each batch.
+        fetcher: returns encoded photos.
+        image_decoder: decodes them.
+        skipped: counts photos that cannot be used.
     """
 
     def __init__(
         self,
-        indexes: Sequence[ShardIndex],
-        passes: Sequence[float],
-        tokenizer: Tokenizer,
-        positions: int,
-        *,
-        decoder: Decoder,
-        losses: Losses,
-        augmentation: Augmentation | None = None,
-        block: int = 2**15,
-        share: float = 1.0,
-        buckets: int = 8,
-        **options: Any,
+        planner: BatchPlanner,
+        fetcher: PhotoFetcher,
+        image_decoder: ImageDecoder,
+        skipped: SkippedSamples,
     ):
-        super().__init__(tokenizer, positions, **options)
-        for name, value in (("buckets", buckets), ("block", block)):
-            if value < 1:
-                raise ValueError(f"Expected {name} of at least 1. Received: {name}={value}")
-        self.indexes, self.decoder, self.lost = list(indexes), decoder, losses
-        self.augmentation = augmentation or Augmentation()
-        self.share, self.passes = share, list(passes)
-        self.collection = Collection(list(map(len, self.indexes)), passes, share, self.seed)
-        self.block_batches = max(1, block // self.rows_per_part)
-        self.files = ShardFiles(self.indexes)
-        self.remote = split_remote(self.indexes)
-        self.streams = {part: ShardStream(self.indexes) for part in range(self.parts)}
-        self.row_lengths = row_lengths(self._some_lengths(), buckets)
-        # One thread makes blocks, in order: remote shards stream by only once.
+        super().__init__(planner.tokenizer, planner.max_text_length, planner.options)
+        self.planner, self.fetcher = planner, fetcher
+        self.image_decoder, self.skipped = image_decoder, skipped
+        self.row_lengths = planner.row_lengths
+        # One thread makes all blocks in order, because a remote shard can only be read forwards.
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="blocks")
-        self._blocks: dict[tuple[int, int], Future] = {}
-        self._kept_blocks = 3 + (self.workers + self.max_queue_size) // self.block_batches
+        self._blocks: dict[tuple[int, int], Future[FetchedBlock]] = {}  # by epoch and number
+        self._max_blocks = 3 + (self.workers + self.max_queue_size) // planner.block_batches
         self._lock = threading.Lock()
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
-        """Lays out an epoch, see `PackedBatches.start_epoch`."""
-        if epoch == self.epoch:
-            return
+        """Starts an epoch; see `PackedBatches.start_epoch`."""
         self.epoch = epoch
-        block = self.block_batches * self.rows_per_part
-        self.order = EpochOrder(self.collection, epoch, self.parts, block, self.shuffle)
 
     def __len__(self) -> int:
-        most = -(-self.images // self.parts)
-        return -(-most // self.rows_per_part)
+        return self.planner.num_batches
 
     def __getitem__(self, index: int) -> Batch:
-        number, place = divmod(index, self.block_batches)
+        number, position = divmod(index, self.planner.block_batches)
         try:
-            length, rows = self._block(number)[place]
+            block = self._block(number)
+            length, rows = block.plan.batches[position]
             rows = rows[self.own_rows()]
-            images, real = self._images(rows)
-        except TooManyProblems as error:
-            self.failure = error
+            images, is_real = self._load(rows, block)
+        except (TooManyProblems, ImportError) as error:
+            self.failure = error  # Keras hides it in a long traceback
             raise
-        shown = [row.captions if real[i] else [] for i, row in enumerate(rows)]
-        tokens, targets, segments = self.pack(shown, length)
-        weights = (segments > 0).astype(np.float32)  # (B,T)
-        segments[~real, 0] = 1  # what weighs nothing must still attend to something
+        captions = [
+            row.captions if row is not None and real else []
+            for row, real in zip(rows, is_real, strict=True)
+        ]
+        tokens, targets, segments = self.pack(captions, length)  # each (B, T)
+        weights = (segments > 0).astype(np.float32)  # (B, T)
+        segments[~is_real, 0] = 1  # rows of weight 0 must attend to something
         return {"images": images, "tokens": tokens, "segments": segments}, targets, weights
 
-    def _images(self, rows: Sequence[Row | None]) -> tuple[Any, np.ndarray]:
-        """Images (B, h, w, 3) of rows, and which of them are real (B,); another fills a gap."""
+    def _load(self, rows: Sequence[Row | None], block: FetchedBlock) -> tuple[Any, np.ndarray]:
+        """Returns images (B, h, w, 3) of rows, and which rows have their own photo (B,)."""
         encoded: list[bytes | None] = []
-        reasons: dict[int, str] = {}
+        failures: dict[int, str] = {}
         for i, row in enumerate(rows):
-            found = None if row is None else self._encoded(row)
-            if isinstance(found, LostPhoto):
-                reasons[i], found = str(found), None
-            encoded.append(found)
-        views = [
-            self.augmentation.view(row.draw) if row is not None and self.shuffle else PLAIN
-            for row in rows
-        ]
-        mirror = np.array([row is not None and row.mirror for row in rows])
-        images, failures = self.decoder.decode(encoded, views, mirror)
-        reasons |= failures
-        for i, reason in reasons.items():
-            self.lost.add(self.name(rows[i].number), reason)
-        real = np.array([row is not None and i not in reasons for i, row in enumerate(rows)])
-        if not real.all():
-            self._fill(images, real)
-        return images, real
+            photo = None if row is None else self._fetch(row.photo, block)
+            if isinstance(photo, UnavailablePhoto):
+                failures[i], photo = str(photo), None
+            encoded.append(photo)
+        views = [View() if row is None else self.planner.view(row) for row in rows]
+        flip = np.array([row is not None and row.flip for row in rows])  # (B,)
+        images, undecoded = self.image_decoder.decode(encoded, views, flip)  # (B, h, w, 3)
+        failures |= undecoded
+        for i, row in enumerate(rows):
+            if row is not None and i in failures:
+                self.skipped.add(self.planner.name(row.photo), failures[i])
+        is_real = np.array([row is not None and i not in failures for i, row in enumerate(rows)])
+        if not is_real.all():
+            fill_missing(images, is_real, self.rows_per_process)
+        return images, is_real
 
-    def _fill(self, images: np.ndarray, real: np.ndarray) -> None:
-        """Puts another photo of the same process where there is none, for batch statistics."""
-        for start in range(0, len(real), self.rows_per_part):
-            own = slice(start, start + self.rows_per_part)
-            if real[own].any():
-                images[own][~real[own]] = images[start + real[own].argmax()]
+    def _fetch(self, photo: PhotoId, block: FetchedBlock) -> bytes | UnavailablePhoto:
+        return block.photos[photo] if photo in block.photos else self.fetcher.fetch(photo)
 
-    def _encoded(self, row: Row) -> bytes | LostPhoto:
-        if row.encoded is not None:
-            return row.encoded
-        try:
-            return self.files.read(*self._place(row.number))
-        except LostPhoto as error:
-            return error
-
-    def _place(self, number: int) -> tuple[int, int]:
-        """Shard of a photo, and its place there."""
-        shard = int(self.collection.shard_of(np.array(number)))
-        return shard, int(number - self.collection.starts[shard])
-
-    def name(self, number: int) -> str:
-        """What a photo is called in lists."""
-        shard, sample = self._place(number)
-        return f"{self.indexes[shard].shard}: {self.indexes[shard].key(sample)}"
-
-    def _block(self, number: int) -> list[tuple[int, list[Row | None]]]:
-        """The batches of a block: row length, and rows of all parts, one after the other."""
+    def _block(self, number: int) -> FetchedBlock:
+        """Returns a block of this epoch and starts to make the next one."""
         with self._lock:
-            wanted = [n for n in (number, number + 1) if n * self.block_batches < len(self)]
-            for n in wanted:
-                if (self.epoch, n) not in self._blocks:
-                    future = self._maker.submit(self._make_block, self.order, n)
+            for n in (number, number + 1):
+                exists = n * self.planner.block_batches < len(self)
+                if exists and (self.epoch, n) not in self._blocks:
+                    future = self._maker.submit(self._make_block, self.epoch, n)
                     self._blocks[self.epoch, n] = future
             block = self._blocks[self.epoch, number]
-            while len(self._blocks) > self._kept_blocks:
+            while len(self._blocks) > self._max_blocks:
                 del self._blocks[next(iter(self._blocks))]
         return block.result()
 
-    def _make_block(self, order: EpochOrder, number: int) -> list[tuple[int, list[Row | None]]]:
-        size = self.rows_per_part
-        count = min(self.block_batches, len(self) - number * self.block_batches)
-        parts = [self._rows(order, part, number) for part in range(self.parts)]
-        for rows in parts:
-            rows.sort(key=lambda row: self._row_length(row.length))  # keeps the order of equals
-            rows += [None] * (count * size - len(rows))
-        batches = []
-        for start in range(0, count * size, size):
-            rows = [row for part in parts for row in part[start : start + size]]
-            longest = max((row.length for row in rows if row is not None), default=1)
-            batches.append((self._row_length(longest), rows))
-        if self.shuffle:
-            places = order.random(self.parts, number).permutation(count)
-            batches = [batches[place] for place in places]
-        return show_that_lengths_vary(batches, self.row_lengths) if number == 0 else batches
+    def _make_block(self, epoch: int, number: int) -> FetchedBlock:
+        """Plans a block and fetches the photos of its remote shards."""
+        plan = self.planner.block(epoch, number)
+        photos: dict[PhotoId, bytes | UnavailablePhoto] = {}
+        for process, own_photos in enumerate(plan.photos):
+            if self.options.process_index in (None, process):
+                photos |= self.fetcher.stream(own_photos, process)
+        for photo in plan.too_long:
+            reason = f"no caption of fewer than {self.max_text_length} tokens"
+            self.skipped.add(self.planner.name(photo), reason)
+        return FetchedBlock(plan, photos)
 
-    def _rows(self, order: EpochOrder, part: int, number: int) -> list[Row]:
-        """The rows of a part's block, shuffled."""
-        photos = order.in_order(part, number)
-        rng = order.random(part, number)
-        texts, counts, mirrored = [], [], []
-        for photo in photos:
-            shard, sample = self._place(photo)
-            captions = self.indexes[shard].captions(sample)
-            captions = [captions[i] for i in self.choose(len(captions), rng)]
-            texts += captions
-            counts.append(len(captions))
-            mirrored.append(self.augmentation.mirror and stay_true_mirrored(captions))
-        mirror = (rng.random(len(photos)) < 0.5) & np.array(mirrored, bool) & self.shuffle
-        draws = rng.integers(2**64, size=len(photos), dtype=np.uint64)
-        encoded = iter(self.tokenizer.encode_batch(texts))
-        rows = []
-        for i, photo in enumerate(photos):
-            captions = [np.asarray(next(encoded), self.token_type) for _ in range(counts[i])]
-            captions = [tokens for tokens in captions if len(tokens) < self.positions]
-            rows.append(Row(int(photo), captions, bool(mirror[i]), draws[i]))
-        if self.remote and self.part in (None, part):
-            self._stream(part, rows)
-        kept = []
-        for row in rows:
-            if row.captions:
-                kept.append(row)
-            else:
-                self.lost.add(self.name(row.number), f"no caption below {self.positions} tokens")
-        return [kept[i] for i in rng.permutation(len(kept))] if self.shuffle else kept
-
-    def _stream(self, part: int, rows: Sequence[Row]) -> None:
-        """Reads the photos of remote shards, in the order in which they stand."""
-        start = 0
-        while start < len(rows):
-            shard, _ = self._place(rows[start].number)
-            end, previous = start, -1
-            samples = []
-            while end < len(rows):
-                other, sample = self._place(rows[end].number)
-                if other != shard or sample <= previous:
-                    break
-                samples.append(sample)
-                end, previous = end + 1, sample
-            if shard in self.remote:
-                found = self.streams[part].read(shard, samples)
-                for row, encoded in zip(rows[start:end], found, strict=True):
-                    row.encoded = encoded
-            start = end
-
-    def _row_length(self, length: int) -> int:
-        place = np.searchsorted(self.row_lengths, length)
-        if place < len(self.row_lengths):
-            return int(self.row_lengths[place])
-        return -(-length // ROUNDING) * ROUNDING  # longer than all that were measured
-
-    def _some_lengths(self) -> np.ndarray:
-        """Tokens of rows (N,), of photos of some shards."""
-        rng = np.random.default_rng([self.seed, 1])
-        texts, counts = [], []
-        for shard in rng.permutation(np.unique(self.collection.visits[:, 0])):
-            for photo in self.collection.members(shard)[: MEASURED - len(texts)]:
-                captions = self.indexes[shard].captions(int(photo - self.collection.starts[shard]))
-                captions = [captions[i] for i in self.choose(len(captions), rng)]
-                texts += captions
-                counts.append(len(captions))
-            if len(texts) >= MEASURED:
-                break
-        tokens = [len(tokens) + 1 for tokens in self.tokenizer.encode_batch(texts)]
-        tokens = [length if length <= self.positions else 0 for length in tokens]
-        starts = np.cumsum([0, *counts[:-1]])
-        return np.maximum(np.add.reduceat(np.array(tokens), starts), 2)
-
-    def losses(self) -> str:
-        """See `PackedBatches.losses`."""
-        return str(self.lost)
+    def skipped_summary(self) -> str:
+        """Returns a line about photos that were skipped; "" if there are none."""
+        return self.skipped.summary()
 
     @property
-    def images(self) -> int:
+    def num_images(self) -> int:
         """Number of photos in an epoch."""
-        return len(self.collection)
+        return len(self.planner.collection)
 
     @property
-    def captions_left(self) -> int:
+    def num_captions(self) -> int:
         """Number of captions of the photos that are used."""
-        total = 0
-        for shard in np.unique(self.collection.visits[:, 0]):
-            places = self.collection.members(shard) - self.collection.starts[shard]
-            total += int(np.diff(self.indexes[shard].first)[places].sum())
-        return total
+        return self.planner.num_captions
 
     @property
     def padding(self) -> float:
-        """Share of token places that hold padding, in the epoch's first block."""
-        block = self._block(0)
-        tokens = sum(row.length for _, rows in block for row in rows if row is not None)
-        return 1 - tokens / sum(length * len(rows) for length, rows in block)
+        """Fraction of token positions that hold padding, in the first block of the epoch."""
+        return self._block(0).plan.padding
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that the batches of every epoch depend on: equal ones are the same."""
-        parts = {
-            "indexes": [index.fingerprint for index in self.indexes],
-            "passes": self.passes,
-            "share": self.share,
-            "tokenizer": self.tokenizer.fingerprint,
-            "decoder": self.decoder.name,
-            "augmentation": repr(self.augmentation),
-            "row_lengths": self.row_lengths.tolist(),
-            "block": self.block_batches,
-            "batch_size": self.batch_size,
-            "parts": self.parts,
-            "captions_per_photo": self.captions_per_photo,
-            "shuffle": self.shuffle,
-            "seed": self.seed,
-        }
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        """A hash of everything that the batches of all epochs depend on."""
+        state = {**self.planner.state(), "image_decoder": self.image_decoder.name}
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
-    def samples(self, count: int) -> list[Sample]:
-        """The first photos of the first epoch that can be read; see `PackedBatches.samples`."""
-        order = EpochOrder(self.collection, 0, 1, 8 * count, shuffle=False)
-        rows = [Row(int(photo), [], False, np.uint64(0)) for photo in order.in_order(0, 0)]
-        found: list[Sample] = []
-        for row in rows:
-            if self._place(row.number)[0] in self.remote:
-                self._stream(0, [row])
-            encoded = self._encoded(row)
+    def previews(self, count: int) -> list[Preview]:
+        """Returns the first `count` photos that can be read, without augmentation."""
+        previews: list[Preview] = []
+        for photo in self.planner.first_photos(PREVIEW_CANDIDATES * count):
+            streamed = self.fetcher.stream([photo], PREVIEW_STREAM)
+            encoded = streamed[photo] if streamed else self.fetcher.fetch(photo)
             if isinstance(encoded, bytes):
-                images, failures = self.decoder.decode([encoded], [PLAIN], np.array([False]))
+                images, failures = self.image_decoder.decode([encoded], [View()], np.array([False]))
                 if not failures:
-                    image = keras.ops.convert_to_numpy(images)[0]  # (h,w,3)
-                    found.append(Sample({"images": image}, encoded))
-            if len(found) == count:
+                    image = keras.ops.convert_to_numpy(images)[0]  # (h, w, 3)
+                    previews.append(Preview({"images": image}, encoded))
+            if len(previews) == count:
                 break
-        return found
+        self.fetcher.close(PREVIEW_STREAM)
+        return previews

@@ -1,54 +1,57 @@
-"""Decoding with NVIDIA DALI, on the CPU without a driver or on the GPU.
+"""Decodes photos with NVIDIA DALI, on the CPU (no driver needed) or on the GPU.
 
-The pipeline takes bytes rather than reading shards itself: the order of an epoch stays EffCap's
-own, and a photo that cannot be decoded, which ends a DALI pipeline, costs that photo alone.
+The pipeline gets bytes rather than reading shards itself: the order of an epoch stays EffCap's own,
+and a photo that cannot be decoded, which stops a DALI pipeline, does not affect the others.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import keras
 import numpy as np
 
-from effcap.images import Fit, Region, UnreadablePhoto, framed, upright_size
+from effcap.images import Fit, Region, UnreadablePhoto, upright_size, visible_box
 from effcap.trainers.data.augmentation import View
 from effcap.trainers.data.shards.image_decoder import Decoded, PillowDecoder
 
 JPEG = b"\xff\xd8\xff"
-PLAIN_COLOURS = np.eye(3, 4, dtype=np.float32)  # (3,4)
+SAME_COLORS = np.eye(3, 4, dtype=np.float32)  # (3, 4)
 
 
-def dali_is_there() -> bool:
-    """Whether DALI is installed."""
+def has_dali() -> bool:
+    """Returns whether DALI is installed, without importing it."""
     return bool(find_spec("nvidia")) and find_spec("nvidia.dali") is not None
 
 
-def dali_sees_a_gpu() -> bool:
-    """Whether DALI has a GPU to decode on."""
+def has_dali_gpu() -> bool:
+    """Returns whether DALI can use a GPU."""
     from nvidia.dali import backend
 
     try:
-        return backend.GetCUDADeviceCount() > 0
+        return backend.GetCUDADeviceCount() > 0  # type: ignore[attr-defined]
     except RuntimeError:  # no driver
         return False
 
 
 class DaliDecoder:
-    """Decodes JPEGs with DALI, and what is no JPEG or fails there with Pillow.
+    """Decodes JPEGs with DALI, and other formats or JPEGs that fail there with Pillow.
 
-    Photos are turned upright, resized with an antialiased bicubic filter, cropped, coloured and
-    mirrored like Pillow's, to within rounding.
+    Orientation, antialiased bicubic resizing, crops, colors and flips equal `PillowDecoder`
+    up to rounding.
 
     Args:
         image_size: height and width in pixels.
-        fit: as in `load_photo`.
-        batch_size: the most photos decoded at once.
-        threads: of the pipeline.
-        device: "cpu" or "gpu"; None for the GPU where there is one.
+        fit: see `effcap.images.load_photo`.
+        batch_size: maximum number of photos decoded at once.
+        num_threads: threads of the pipeline.
+        device: "cpu" or "gpu"; None uses the GPU if there is one.
+
+    Raises:
+        ValueError: `device` is "gpu" and there is none.
     """
 
     def __init__(
@@ -56,98 +59,96 @@ class DaliDecoder:
         image_size: tuple[int, int],
         fit: Fit = "squash",
         batch_size: int = 32,
-        threads: int = 2,
+        num_threads: int = 2,
         device: str | None = None,
     ):
-        sees_gpu = dali_sees_a_gpu()
-        if device == "gpu" and not sees_gpu:
+        has_gpu = has_dali_gpu()
+        if device == "gpu" and not has_gpu:
             raise ValueError(
-                "Expected a GPU and its driver for the decoder 'dali-gpu'. Received: none; "
-                "'dali-cpu' needs neither"
+                "The image decoder 'dali-gpu' requires a GPU with its driver; 'dali-cpu' does not"
             )
-        self.device = device or ("gpu" if sees_gpu else "cpu")
+        self.device = device or ("gpu" if has_gpu else "cpu")
         self.name = f"dali-{self.device}"
         self.image_size, self.fit = image_size, fit
-        self.batch_size, self.threads = batch_size, threads
-        self.others = PillowDecoder(image_size, fit)
+        self.batch_size, self.num_threads = batch_size, num_threads
+        self.fallback = PillowDecoder(image_size, fit)
         self._lock = threading.Lock()
-        self._pipelines: dict[bool, Any] = {}  # by whether colours change
+        self._pipelines: dict[bool, Any] = {}  # by whether colors change
 
     def decode(
-        self, encoded: Sequence[bytes | None], views: Sequence[View], mirror: np.ndarray
+        self, encoded: Sequence[bytes | None], views: Sequence[View], flip: np.ndarray
     ) -> Decoded:
-        """See `Decoder`."""
-        jpegs = [row for row, photo in enumerate(encoded) if photo and photo[:3] == JPEG]
+        """Decodes photos; see `ImageDecoder.decode`."""
+        jpegs = {row: photo for row, photo in enumerate(encoded) if photo and photo[:3] == JPEG}
         with self._lock:
-            images = self._try(encoded, views, mirror, jpegs) if jpegs else None
+            images = self._try(jpegs, views, flip) if jpegs else None
             if images is not None and len(jpegs) == len(encoded):
                 return self._to_backend(images), {}
             if images is not None:
-                found = dict(zip(jpegs, self._to_host(images), strict=True))
-            else:  # one of them, at least, cannot be decoded
-                alone = {row: self._try(encoded, views, mirror, [row]) for row in jpegs}
-                found = {row: self._to_host(one)[0] for row, one in alone.items() if one}
-        whole = np.zeros((len(encoded), *self.image_size, 3), np.uint8)  # (B,h,w,3)
+                decoded = dict(zip(jpegs, self._to_host(images), strict=True))
+            else:  # at least one of them cannot be decoded
+                single = {row: self._try({row: jpegs[row]}, views, flip) for row in jpegs}
+                decoded = {row: self._to_host(image)[0] for row, image in single.items() if image}
+        batch = np.zeros((len(encoded), *self.image_size, 3), np.uint8)  # (B, h, w, 3)
         failures = {}
         for row, photo in enumerate(encoded):
-            if row in found:
-                whole[row] = found[row]
+            if row in decoded:
+                batch[row] = decoded[row]
             elif photo is not None:
                 try:
-                    whole[row] = self.others.decode_one(photo, views[row], mirror[row])
+                    batch[row] = self.fallback.decode_one(photo, views[row], flip[row])
                 except UnreadablePhoto as error:
                     failures[row] = error.reason
-        return whole, failures
+        return batch, failures
 
-    def _try(
-        self,
-        encoded: Sequence[bytes | None],
-        views: Sequence[View],
-        mirror: np.ndarray,
-        rows: Sequence[int],
-    ) -> Any:
-        """DALI's images of those rows; None where one of them cannot be decoded."""
-        coloured = any(views[row].colours is not None for row in rows)
-        if coloured not in self._pipelines:
-            self._pipelines[coloured] = self._make_pipeline(coloured)
-        pipeline = self._pipelines[coloured]
-        frames = [self._frame(encoded[row], views[row]) for row in rows]
+    def _try(self, jpegs: Mapping[int, bytes], views: Sequence[View], flip: np.ndarray) -> Any:
+        """Returns DALI's images (n, h, w, 3) of JPEGs by row; None if one cannot be decoded."""
+        rows = list(jpegs)
+        has_jitter = any(views[row].color_matrix is not None for row in rows)
+        if has_jitter not in self._pipelines:
+            self._pipelines[has_jitter] = self._make_pipeline(has_jitter)
+        pipeline = self._pipelines[has_jitter]
+        frames = [self._frame(jpegs[row], views[row]) for row in rows]
         if None in frames:
             return None
-        regions = np.array([region for region, _ in frames], np.float32)  # (n,4)
-        sizes = np.array([size for _, size in frames], np.float32)  # (n,2)
+        regions = np.array([frame[0] for frame in frames if frame], np.float32)  # (n, 4)
+        sizes = np.array([frame[1] for frame in frames if frame], np.float32)  # (n, 2)
         pipeline.feed_input("size", sizes)
         if self.fit == "pad":
-            bars = np.array(self.image_size) - sizes  # (n,2)
-            places = np.where(bars > 0, bars // 2 / np.maximum(bars, 1), 0.5).astype(np.float32)
-            pipeline.feed_input("y", places[:, 0].copy())  # DALI takes no strides
-            pipeline.feed_input("x", places[:, 1].copy())
-        pipeline.feed_input("encoded", [np.frombuffer(encoded[row], np.uint8) for row in rows])
+            bars = np.array(self.image_size) - sizes  # (n, 2)
+            offsets = np.where(bars > 0, bars // 2 / np.maximum(bars, 1), 0.5)  # (n, 2)
+            offsets = offsets.astype(np.float32)
+            pipeline.feed_input("y", offsets[:, 0].copy())  # DALI rejects strided arrays
+            pipeline.feed_input("x", offsets[:, 1].copy())
+        pipeline.feed_input("encoded", [np.frombuffer(jpegs[row], np.uint8) for row in rows])
         pipeline.feed_input("start", np.ascontiguousarray(regions[:, 1::-1]))  # top, left
         pipeline.feed_input("end", np.ascontiguousarray(regions[:, :1:-1]))  # bottom, right
-        pipeline.feed_input("mirror", np.asarray(mirror, np.int32)[list(rows)])
-        if coloured:
-            pipeline.feed_input("colours", np.stack([_colours(views[row]) for row in rows]))
+        pipeline.feed_input("flip", np.asarray(flip, np.int32)[rows])
+        if has_jitter:
+            pipeline.feed_input("colors", np.stack([_color_matrix(views[row]) for row in rows]))
         try:
             (images,) = pipeline.run()
         except RuntimeError:
-            del self._pipelines[coloured]  # it may not go on after an error
+            del self._pipelines[has_jitter]  # unusable after an error
             return None
         return images
 
     def _frame(self, photo: bytes, view: View) -> tuple[Region, tuple[int, int]] | None:
-        """The region, in shares, and the (height, width) it is resized to; None for no photo."""
+        """Returns the relative region to read and its (height, width) after resizing.
+
+        Returns None if the photo cannot be read.
+        """
         if self.fit == "squash":
             return view.region, self.image_size
         try:
             size = upright_size(photo)
         except UnreadablePhoto:
             return None
-        box, (width, height) = framed(size, self.image_size, self.fit, view.region)
-        region = tuple(place / side for place, side in zip(box, 2 * size, strict=True))
-        return region, (height, width)
+        box, (width, height) = visible_box(size, self.image_size, self.fit, view.region)
+        left, top, right, bottom = (edge / side for edge, side in zip(box, 2 * size, strict=True))
+        return (left, top, right, bottom), (height, width)
 
-    def _make_pipeline(self, coloured: bool) -> Any:
+    def _make_pipeline(self, has_jitter: bool) -> Any:
         from nvidia.dali import fn, types
         from nvidia.dali.pipeline import Pipeline
 
@@ -155,15 +156,15 @@ class DaliDecoder:
         on_gpu = self.device == "gpu"
         pipeline = Pipeline(
             batch_size=self.batch_size,
-            num_threads=self.threads,
+            num_threads=self.num_threads,
             device_id=0 if on_gpu else None,
-            prefetch_queue_depth=1,  # batches are prepared ahead outside
+            prefetch_queue_depth=1,  # batches are prefetched elsewhere
         )
         with pipeline:
             encoded = fn.external_source(name="encoded", no_copy=True, dtype=types.UINT8, ndim=1)
             start = fn.external_source(name="start", dtype=types.FLOAT, ndim=1)
             end = fn.external_source(name="end", dtype=types.FLOAT, ndim=1)
-            mirror = fn.external_source(name="mirror", dtype=types.INT32, ndim=0)
+            flip = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
             images = fn.decoders.image(
                 encoded, device="mixed" if on_gpu else "cpu", output_type=types.RGB
             )
@@ -177,26 +178,28 @@ class DaliDecoder:
                 antialias=True,
             )
             if self.fit == "pad":
-                places = {
+                offsets = {
                     f"crop_pos_{axis}": fn.external_source(name=axis, dtype=types.FLOAT, ndim=0)
                     for axis in "xy"
                 }
-                images = fn.crop(images, crop=[height, width], out_of_bounds_policy="pad", **places)
-            if coloured:
-                colours = fn.external_source(name="colours", dtype=types.FLOAT, ndim=2)
-                images = fn.coord_transform(images, MT=colours, dtype=types.UINT8)
-            pipeline.set_outputs(fn.flip(images, horizontal=mirror))
+                images = fn.crop(
+                    images, crop=[height, width], out_of_bounds_policy="pad", **offsets
+                )
+            if has_jitter:
+                colors = fn.external_source(name="colors", dtype=types.FLOAT, ndim=2)
+                images = fn.coord_transform(images, MT=colors, dtype=types.UINT8)
+            pipeline.set_outputs(fn.flip(images, horizontal=flip))
         pipeline.build()
         return pipeline
 
     def _to_host(self, images: Any) -> np.ndarray:
-        """DALI's images (n, h, w, 3) in the host's memory; on the CPU without a copy."""
+        """Returns DALI's images (n, h, w, 3) in host memory, on the CPU without a copy."""
         return np.from_dlpack((images.as_cpu() if self.device == "gpu" else images).as_tensor())
 
     def _to_backend(self, images: Any) -> Any:
-        """DALI's images (B, h, w, 3) where Keras's backend uses them, by DLPack, without a copy.
+        """Returns DALI's images (B, h, w, 3) for Keras's backend, without a copy by DLPack.
 
-        Under TensorFlow, all batches come from the host's memory.
+        For TensorFlow, images are in host memory.
         """
         backend = keras.backend.backend()
         if self.device == "cpu" or backend == "tensorflow":
@@ -208,7 +211,8 @@ class DaliDecoder:
         return from_dlpack(images.as_tensor())
 
 
-def _colours(view: View) -> np.ndarray:
-    if view.colours is None:
-        return PLAIN_COLOURS
-    return np.asarray(view.colours, np.float32).reshape(3, 4)
+def _color_matrix(view: View) -> np.ndarray:
+    """Returns the color transform (3, 4) of a view."""
+    if view.color_matrix is None:
+        return SAME_COLORS
+    return np.asarray(view.color_matrix, np.float32).reshape(3, 4)

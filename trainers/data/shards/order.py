@@ -1,133 +1,162 @@
-"""Which photos of which shards an epoch holds, and in which order, by arithmetic alone.
+"""Order of the photos of an epoch, computed from the photo counts of the shards.
 
-Nothing is listed photo by photo: ten million cost no more than the counts of their shards, and any
-place in an epoch is found at once, so that a stopped run goes on without reading what it has seen.
+Photos are never listed one by one: ten million photos cost no more than the counts of their shards,
+and any position of an epoch is found directly, so that a run resumes without reading earlier
+photos.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-ORDER, SUBSET, PASS, SHUFFLE = 10, 11, 12, 13  # what a random generator is for
+ORDER, SUBSET, PASS, SHUFFLE = 10, 11, 12, 13  # purposes of random generators, as seeds
+
+
+class PhotoId(NamedTuple):
+    """A photo: the number of its shard and its number within the shard."""
+
+    shard: int
+    sample: int
 
 
 class Collection:
-    """Shards with the number of photos in each, and how often an epoch passes over them.
+    """Shards with the number of photos of each, and how often an epoch visits them.
 
-    A photo's number is the number of photos in the shards before its own plus its place there.
+    Photos are numbered across shards.
 
     Args:
-        counts: (X,) photos in each of X shards.
-        passes: (X,) how often an epoch sees the photos of each shard: 2 for twice, 0.5 for half of
-            them, others each epoch.
-        share: of the photos to use at all, above 0 and up to 1, the same in all epochs.
-        seed: of every choice.
+        counts: (X,) number of photos of each of the X shards.
+        passes: (X,) passes per epoch over each shard: 2 for every photo twice, 0.5 for half of the
+            photos, others in each epoch.
+        fraction: fraction of the photos to use, above 0 and at most 1; the same photos in all
+            epochs.
+        seed: seed of all random choices.
 
     Raises:
-        ValueError: when there is nothing in it.
+        ValueError: there are no photos.
     """
 
     def __init__(
-        self, counts: Sequence[int], passes: Sequence[float], share: float = 1.0, seed: int = 0
+        self, counts: Sequence[int], passes: Sequence[float], fraction: float = 1.0, seed: int = 0
     ):
-        self.seed = seed
+        self.passes, self.fraction, self.seed = list(passes), fraction, seed
         self.counts = np.asarray(counts, np.int64)  # (X,)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])  # (X+1,)
-        self.used = _shares(self.counts, share)  # (X,)
-        if share < 1 and self.counts.sum() and not self.used.sum():
+        self.used = _spread(self.counts, fraction)  # (X,)
+        if fraction < 1 and self.counts.sum() and not self.used.sum():
             self.used[np.argmax(self.counts)] = 1
         visits = []  # (shard, number of photos)
         for value in dict.fromkeys(passes):
-            of_value = np.asarray(passes) == value
+            has_value = np.asarray(passes) == value  # (X,)
             whole, rest = int(value), value - int(value)
-            visits += [(x, self.used[x]) for x in np.flatnonzero(of_value)] * whole
-            some = _shares(np.where(of_value, self.used, 0), rest)
+            visits += [(x, self.used[x]) for x in np.flatnonzero(has_value)] * whole
+            some = _spread(np.where(has_value, self.used, 0), rest)  # (X,)
             visits += [(x, some[x]) for x in np.flatnonzero(some)]
-        self.visits = np.array([v for v in visits if v[1]], np.int64).reshape(-1, 2)  # (Y,2)
+        self.visits = np.array([v for v in visits if v[1]], np.int64).reshape(-1, 2)  # (Y, 2)
         if not len(self.visits):
-            raise ValueError("Expected shards with photos to train on. Received: none")
+            raise ValueError("The shards hold no photos to train on")
 
     def __len__(self) -> int:
+        """Returns the number of photos in an epoch."""
         return int(self.visits[:, 1].sum())
 
-    def shard_of(self, numbers: np.ndarray) -> np.ndarray:
-        """The shards (N,) that photos (N,) are in."""
-        return np.searchsorted(self.starts, numbers, side="right") - 1
+    @property
+    def shards(self) -> np.ndarray:
+        """Numbers of the shards with photos in an epoch, ascending."""
+        return np.unique(self.visits[:, 0])
 
-    def members(self, shard: int) -> np.ndarray:
-        """Numbers of the photos of a shard that are used, ascending."""
+    def shard_of(self, photos: np.ndarray) -> np.ndarray:
+        """Returns the shards (N,) of photos (N,)."""
+        return np.searchsorted(self.starts, photos, side="right") - 1
+
+    def identify(self, photos: np.ndarray) -> list[PhotoId]:
+        """Returns the shards and samples of photos (N,)."""
+        shards = self.shard_of(photos)  # (N,)
+        samples = photos - self.starts[shards]  # (N,)
+        return list(map(PhotoId, shards.tolist(), samples.tolist()))
+
+    def samples(self, shard: int) -> np.ndarray:
+        """Returns the samples of a shard that are used, ascending."""
         count, used = self.counts[shard], self.used[shard]
-        rng = np.random.default_rng([self.seed, SUBSET, shard])
-        return self.starts[shard] + _some(count, used, rng)
+        return _choose(count, used, np.random.default_rng([self.seed, SUBSET, shard]))
 
-    def seen(self, shard: int, count: int, epoch: int) -> np.ndarray:
-        """Numbers of the `count` photos of a shard that one visit sees, ascending."""
-        members = self.members(shard)
+    def visit(self, shard: int, count: int, epoch: int) -> np.ndarray:
+        """Returns the `count` photos of a shard that one visit of an epoch reads, ascending."""
+        photos = self.starts[shard] + self.samples(shard)
         rng = np.random.default_rng([self.seed, PASS, epoch, shard])
-        return members[_some(len(members), count, rng)]
+        return photos[_choose(len(photos), count, rng)]
 
 
 class EpochOrder:
-    """The photos of an epoch, one after the other, dealt to the parts that share each batch.
+    """The order of the photos of an epoch, split among the processes that share each batch.
 
-    Visits of shards come in random order; each part gets a stretch of them, of the same length but
-    for one photo, and within each block of photos of a part the order is random.
+    Visits of shards are in random order. Each process gets a contiguous range of photos, of equal
+    length up to one photo, and shuffles them within blocks.
 
     Args:
         collection: the shards.
-        epoch: its number; orders of different epochs differ.
-        parts: processes that share the batches.
-        block: photos of one part that are shuffled together.
-        shuffle: whether anything is random; otherwise shards and photos come as they stand.
+        epoch: number of the epoch; every epoch has its own order.
+        num_processes: number of processes that share the batches.
+        block: number of photos of one process that are shuffled together.
+        shuffle: whether the order is random; otherwise it is that of the shards.
     """
 
     def __init__(
-        self, collection: Collection, epoch: int, parts: int, block: int, shuffle: bool = True
+        self,
+        collection: Collection,
+        epoch: int,
+        num_processes: int,
+        block: int,
+        shuffle: bool = True,
     ):
         self.collection, self.epoch = collection, epoch
-        self.parts, self.block, self.shuffle = parts, block, shuffle
-        order = np.arange(len(collection.visits))
+        self.num_processes, self.block, self.shuffle = num_processes, block, shuffle
+        order = np.arange(len(collection.visits))  # (Y,)
         if shuffle:
             order = np.random.default_rng([collection.seed, ORDER, epoch]).permutation(order)
-        self.visits = collection.visits[order]  # (Y,2)
+        self.visits = collection.visits[order]  # (Y, 2)
         self.ends = np.concatenate([[0], np.cumsum(self.visits[:, 1])])  # (Y+1,)
 
-    def stretch(self, part: int) -> tuple[int, int]:
-        """Where a part's photos begin and end in the epoch."""
+    def span(self, process: int) -> tuple[int, int]:
+        """Returns the first position of a process in the epoch, and the one after its last."""
         total = len(self.collection)
-        return part * total // self.parts, (part + 1) * total // self.parts
+        return process * total // self.num_processes, (process + 1) * total // self.num_processes
 
-    def in_order(self, part: int, number: int) -> np.ndarray:
-        """Photos of a part's block, shard after shard; may be empty at the epoch's end."""
-        start, end = self.stretch(part)
-        begin = min(end, start + number * self.block)
+    def photos(self, process: int, block: int) -> np.ndarray:
+        """Returns the photos (N,) of a block of a process in the order of the shards.
+
+        There may be none at the end of an epoch.
+        """
+        start, end = self.span(process)
+        begin = min(end, start + block * self.block)
         end = min(end, begin + self.block)
         first = np.searchsorted(self.ends, begin, side="right") - 1
-        found = [np.empty(0, np.int64)]
+        pieces = [np.empty(0, np.int64)]
         for visit in range(first, len(self.visits)):
             if self.ends[visit] >= end:
                 break
             shard, count = self.visits[visit]
-            photos = self.collection.seen(shard, count, self.epoch)
-            low, high = (max(0, place - self.ends[visit]) for place in (begin, end))
-            found.append(photos[low:high])
-        return np.concatenate(found)
+            photos = self.collection.visit(shard, count, self.epoch)
+            low, high = (max(0, position - self.ends[visit]) for position in (begin, end))
+            pieces.append(photos[low:high])
+        return np.concatenate(pieces)
 
-    def random(self, part: int, number: int) -> np.random.Generator:
-        """For whatever is random about a block."""
-        return np.random.default_rng([self.collection.seed, SHUFFLE, self.epoch, part, number])
+    def rng(self, process: int, block: int) -> np.random.Generator:
+        """Returns the random generator of a block of a process."""
+        return np.random.default_rng([self.collection.seed, SHUFFLE, self.epoch, process, block])
 
 
-def _shares(counts: np.ndarray, share: float) -> np.ndarray:
-    """How many of each count (X,) make up a share of them all, spread evenly."""
-    ends = np.floor(share * np.cumsum(counts) + 1e-9).astype(np.int64)  # (X,)
+def _spread(counts: np.ndarray, fraction: float) -> np.ndarray:
+    """Returns how many of each count (X,) make up a fraction of all, spread evenly."""
+    ends = np.floor(fraction * np.cumsum(counts) + 1e-9).astype(np.int64)  # (X,)
     return np.minimum(np.diff(ends, prepend=0), counts)
 
 
-def _some(count: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """`wanted` of the numbers below `count`, ascending."""
+def _choose(count: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns `wanted` of the numbers below `count`, ascending."""
     if wanted >= count:
         return np.arange(count)
     return np.sort(rng.choice(count, wanted, replace=False))

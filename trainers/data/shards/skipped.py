@@ -1,4 +1,4 @@
-"""Photos that could not be had while training: passed over, counted, named in a file."""
+"""Counts photos that could not be used in training and lists them in a file."""
 
 from __future__ import annotations
 
@@ -8,47 +8,53 @@ from pathlib import Path
 from effcap.trainers.data.example import TooManyProblems, one_line
 
 
-class Losses:
-    """Counts photos that were lost, each once, however often an epoch comes to it.
+class SkippedSamples:
+    """Photos that were skipped, each counted once over all epochs.
 
     Args:
-        total: photos there are.
-        allowed: share of them that may be lost.
-        file: a line for each goes there; what it holds already counts, so that a run that was
-            stopped goes on counting. None for no file.
+        total: number of photos in the dataset.
+        max_fraction: largest fraction of the photos that may be skipped.
+        file: file that gets one line per photo. Photos that it already lists are counted, so
+            that a resumed run continues counting. None writes no file.
     """
 
-    def __init__(self, total: int, allowed: float, file: Path | None = None):
-        self.total, self.allowed, self.file = total, allowed, file
+    def __init__(self, total: int, max_fraction: float, file: Path | None = None):
+        self.total, self.max_fraction, self.file = total, max_fraction, file
         self._lock = threading.Lock()
-        self._lost: set[str] = set()
+        self._names: set[str] = set()
         if file is not None and file.is_file():
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-            self._lost = {line.split("\t")[0] for line in lines if "\t" in line}
+            self._names = {line.split("\t")[0] for line in lines if "\t" in line}
 
     def __len__(self) -> int:
-        return len(self._lost)
+        """Returns the number of skipped photos."""
+        return len(self._names)
 
-    def add(self, photo: str, reason: str) -> None:
-        """Counts a photo; TooManyProblems when it is one too many."""
-        photo = one_line(photo)
+    def add(self, name: str, reason: str) -> None:
+        """Counts a photo.
+
+        Raises:
+            TooManyProblems: more than `max_fraction` of the photos were skipped.
+        """
+        name = one_line(name)
         with self._lock:
-            if photo in self._lost:
+            if name in self._names:
                 return
-            self._lost.add(photo)
+            self._names.add(name)
             if self.file is not None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 with self.file.open("a", encoding="utf-8") as file:
-                    file.write(f"{photo}\t{one_line(reason)}\n")
-            if len(self._lost) > max(self.allowed * self.total, 1):
+                    file.write(f"{name}\t{one_line(reason)}\n")
+            if len(self._names) > max(self.max_fraction * self.total, 1):
                 raise TooManyProblems(
-                    f"Expected at most {self.allowed:.2%} of {self.total} photos to be lost while "
-                    f"training (max_bad). Received: {len(self._lost)}, the last of them {photo}: "
-                    f"{reason}. The last checkpoint is in place: mend the shards and resume"
+                    f"{len(self._names)} of {self.total} photos could not be used in training, "
+                    f"more than max_bad ({self.max_fraction:.2%}) allows; the last one is {name}: "
+                    f"{reason}. Repair the shards and resume from the last checkpoint"
                 )
 
-    def __str__(self) -> str:
-        if not self._lost:
+    def summary(self) -> str:
+        """Returns a line with the number of skipped photos; "" if there are none."""
+        if not self._names:
             return ""
-        where = f": see {self.file}" if self.file is not None else ""
-        return f"{len(self)} of {self.total} photos could not be used and were passed over{where}"
+        hint = f": see {self.file}" if self.file is not None else ""
+        return f"{len(self)} of {self.total} photos could not be used and were skipped{hint}"

@@ -1,7 +1,7 @@
-"""The members of a tar, from a file or a stream, and how the tar ends.
+"""Reads the members of tar files and streams.
 
-Headers are read by the standard library, so that GNU's and PAX's long names are whole and offsets
-are right behind them. The tar is read once, from front to back; what is cut off is told.
+Headers are parsed by the standard library, so that long names in GNU and PAX format are complete
+and offsets are correct. A tar is read once, from front to back, and truncation is detected.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import shlex
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from effcap.images import LARGEST_FILE
 from effcap.trainers.data.shards.shard_index import is_remote
 
-BLOCK = 512  # bytes of a header, and what contents are filled up to a multiple of
+BLOCK = 512  # bytes of a header; contents are padded to a multiple of it
 CHUNK = 2**20  # bytes
 COMPRESSIONS = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd",
@@ -24,11 +24,11 @@ Kind = Literal["file", "link", "sparse file", "other"]
 
 
 class NotATar(ValueError):
-    """A shard that is empty, compressed, or no tar at all."""
+    """A shard that is empty, compressed or not a tar."""
 
 
-class Member(NamedTuple):
-    """A member of a tar: its name, what it is, where its bytes begin, and how many they are."""
+class TarMember(NamedTuple):
+    """A member of a tar: its name, kind, and the offset and size of its contents in bytes."""
 
     name: str
     kind: Kind
@@ -36,73 +36,77 @@ class Member(NamedTuple):
     size: int
 
 
-class TarWalk:
-    """Gives a tar's members in their order; `read` reads the one that was given last.
+class TarReader:
+    """Iterates over the members of a tar; `read` returns the contents of the current member.
 
     Args:
-        file: opened in binary mode; need not be able to seek.
-        advance: called with the number of bytes done, as they are done.
+        file: file opened in binary mode; it does not have to be seekable.
+        advance: called with the number of bytes read since the last call.
 
     Attributes:
-        note: at the end, what is wrong with the tar, or an empty text.
+        damage: after the iteration, a description of what is wrong with the tar, or "".
 
     Raises:
-        NotATar: when it is empty, compressed or no tar.
+        NotATar: the file is empty, compressed or not a tar.
     """
 
     def __init__(self, file: BinaryIO, advance: Callable[[int], None] | None = None):
-        self.note = ""
+        self.damage = ""
         self._source = _Source(file, advance or (lambda count: None))
-        self._member: Member | None = None
+        self._member: TarMember | None = None
         try:
-            self._tar = tarfile.TarFile(
-                fileobj=self._source, mode="r", encoding="utf-8", errors="surrogateescape"
+            self._tar: Any = tarfile.TarFile(
+                fileobj=self._source,  # type: ignore[arg-type]
+                mode="r",
+                encoding="utf-8",
+                errors="surrogateescape",
             )
-            # Without a first member, Python 3.10 cannot be asked for the next.
-            self._next = self._tar.next() if self._tar.firstmember else None
+            # In Python 3.10, next() fails on a tar without members.
+            has_members = self._tar.firstmember is not None  # type: ignore[attr-defined]
+            self._next = self._tar.next() if has_members else None
         except _DAMAGED as error:
-            raise NotATar(_why_no_tar(self._source.last, error)) from None
+            raise NotATar(_why_not_a_tar(self._source.last, error)) from None
 
     @property
     def size(self) -> int:
-        """Bytes passed so far."""
+        """Number of bytes read so far."""
         return self._source.position
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[TarMember]:
         while self._next is not None:
             self._member = _member(self._next)
             yield self._member
-            self._tar.members.clear()  # it would keep them all
+            self._tar.members.clear()  # tarfile would keep all of them
             try:
                 self._next = self._tar.next()
             except _DAMAGED:
                 self._next = None
-                self.note = self._cut()
-        self.note = self.note or self._ending()
+                self.damage = self._truncation()
+        self.damage = self.damage or self._damage_at_end()
         self._source.drain()
 
     def read(self) -> bytes | None:
-        """The bytes of the member given last; None where the tar ends before they do."""
+        """Returns the contents of the current member; None if the tar ends within it."""
         assert self._member is not None
         self._source.seek(self._member.offset)
         data = self._source.read(self._member.size)
         return data if len(data) == self._member.size else None
 
-    def _cut(self) -> str:
+    def _truncation(self) -> str:
         last = self._member.name if self._member else ""
-        return f"it is cut off after {self.size} bytes, in or behind {last!r}"
+        return f"truncated after {self.size} bytes, within or after {last!r}"
 
-    def _ending(self) -> str:
-        """What is wrong behind the last member; judged by the header read last."""
+    def _damage_at_end(self) -> str:
+        """Describes what is wrong after the last member, judging by the last header."""
         last = self._source.last
         if not last:
-            return f"it ends without an end mark after {self.size} bytes, and may be cut off"
+            return f"no end mark after {self.size} bytes, possibly truncated"
         if len(last) < BLOCK:
-            return self._cut()
+            return self._truncation()
         if last.strip(b"\0"):
-            return f"its header at byte {self.size - BLOCK} is damaged, what follows is not read"
+            return f"damaged header at byte {self.size - BLOCK}, the rest is not read"
         if self._source.drain():
-            return f"more data follow behind its end mark at byte {self._tar.offset}, not read"
+            return f"more data after the end mark at byte {self._tar.offset}, not read"
         return ""
 
 
@@ -110,7 +114,7 @@ _DAMAGED = (tarfile.TarError, ValueError, OverflowError, EOFError)
 
 
 class _Source:
-    """A file read from front to back, as `tarfile` and `TarWalk` share it."""
+    """A file that `tarfile` and `TarReader` read together, from front to back."""
 
     def __init__(self, file: BinaryIO, advance: Callable[[int], None]):
         self.file, self.advance = file, advance
@@ -121,23 +125,23 @@ class _Source:
         return self.position
 
     def read(self, size: int) -> bytes:
-        """That many bytes, fewer only at the end of the file."""
+        """Returns `size` bytes, fewer only at the end of the file."""
         if size > LARGEST_FILE:
             raise tarfile.ReadError(f"{size} bytes in one piece")
-        parts, missing = [], size
+        chunks, missing = [], size
         while missing > 0:
-            part = self.file.read(min(missing, CHUNK))
-            if not part:
+            chunk = self.file.read(min(missing, CHUNK))
+            if not chunk:
                 break
-            parts.append(part)
-            missing -= len(part)
-        self.last = b"".join(parts)
+            chunks.append(chunk)
+            missing -= len(chunk)
+        self.last = b"".join(chunks)
         self.position += len(self.last)
         self.advance(len(self.last))
         return self.last
 
     def seek(self, position: int) -> None:
-        """Passes over what lies before `position`; stays at the end of the file before it."""
+        """Skips to `position`, or to the end of a shorter file."""
         if position < self.position:
             raise tarfile.ReadError("a header points backwards")
         while self.position < position:
@@ -145,14 +149,14 @@ class _Source:
                 break
 
     def drain(self) -> bool:
-        """Reads to the end; whether anything but zeros came."""
-        found = False
+        """Reads to the end and returns whether there was anything but zeros."""
+        has_data = False
         while data := self.read(CHUNK):
-            found = found or bool(data.strip(b"\0"))
-        return found
+            has_data = has_data or bool(data.strip(b"\0"))
+        return has_data
 
 
-def _member(info: tarfile.TarInfo) -> Member:
+def _member(info: tarfile.TarInfo) -> TarMember:
     kind: Kind = "other"
     if info.issparse():
         kind = "sparse file"
@@ -161,36 +165,36 @@ def _member(info: tarfile.TarInfo) -> Member:
     elif info.issym() or info.islnk():
         kind = "link"
     name = info.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return Member(name, kind, info.offset_data, info.size)
+    return TarMember(name, kind, info.offset_data, info.size)
 
 
-def _why_no_tar(start: bytes, error: Exception) -> str:
+def _why_not_a_tar(start: bytes, error: Exception) -> str:
     if not start:
-        return "it is empty (0 bytes)"
+        return "empty (0 bytes)"
     for magic, name in COMPRESSIONS.items():
         if start.startswith(magic):
-            return f"it is compressed with {name}; unpack it first, photos are read in any order"
-    return f"it is no tar: {error}; it begins with {start[:8]!r}"
+            return f"compressed with {name}; unpack it first, since photos are read in any order"
+    return f"not a tar: {error}; it begins with {start[:8]!r}"
 
 
 def open_shard(shard: str) -> BinaryIO:
-    """A shard opened for reading: a local file, or what `webdataset` opens by URL or command.
+    """Opens a local shard, or a remote one by its URL or command with `webdataset.gopen`.
 
-    `http:` and `https:` need curl, `s3:` Amazon's `aws`, `gs:` Google's `gsutil`.
+    `http:` and `https:` need curl, `s3:` the command `aws`, `gs:` the command `gsutil`.
 
     Raises:
-        OSError: when it cannot be opened.
-        ValueError: for a remote shard without webdataset, or with an address it does not know.
+        OSError: the shard cannot be opened.
+        ValueError: webdataset does not know this kind of URL.
+        ImportError: the shard is remote and webdataset is not installed.
     """
     if not is_remote(shard):
         return open(shard, "rb", buffering=CHUNK)
     try:
         from webdataset import gopen
     except ImportError:
-        raise ValueError(
-            "Expected the package webdataset for remote shards (pip install 'effcap[webdataset]'). "
-            f"Received: {shard} without it"
+        raise ImportError(
+            f"Remote shards such as {shard} require webdataset: pip install 'effcap[webdataset]'"
         ) from None
-    if shard.startswith("s3:"):  # which webdataset leaves to Amazon's own command
+    if shard.startswith("s3:"):  # webdataset has no handler for s3:
         shard = f"pipe:aws s3 cp --quiet {shlex.quote(shard)} -"
     return gopen(shard)

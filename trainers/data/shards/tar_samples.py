@@ -1,4 +1,4 @@
-"""Members of a tar that share a name up to their last suffix are a sample."""
+"""Reads the samples of a tar: members that share a name up to the last suffix."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from typing import Any
 
 from effcap.images import IMAGE_SUFFIXES, LARGEST_FILE
 from effcap.trainers.data.shards.filters import Fault, Filters
-from effcap.trainers.data.shards.tar import Member, TarWalk
+from effcap.trainers.data.shards.tar import TarMember, TarReader
 
 LARGEST_TEXT = 2**24  # bytes of a txt or json
 
 
 @dataclass
-class Sample:
-    """What a shard holds under one key.
+class TarSample:
+    """A sample of a shard.
 
     Attributes:
-        key: the members' name without their last suffix.
-        members: by suffix in lower case, such as ".jpg".
-        faults: by suffix, why that member cannot be used; under "", why none of them can.
-        checksums: by suffix, the CRC-32 of a photo.
-        texts: by suffix, ".txt": the caption; ".json": the fields that may hold captions.
+        key: name of the members without their last suffix.
+        members: members by suffix in lower case, such as ".jpg".
+        faults: faults of members by suffix; under "", a fault of the whole sample.
+        checksums: CRC-32 of photos by suffix.
+        texts: contents by suffix: the caption of ".txt", the fields of ".json" that may hold
+            captions.
     """
 
     key: str
-    members: dict[str, Member] = field(default_factory=dict)
+    members: dict[str, TarMember] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     checksums: dict[str, int] = field(default_factory=dict)
     texts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def image(self) -> str | None:
-        """Suffix of the photo; of several, the first in the order of IMAGE_SUFFIXES."""
+        """Suffix of the photo; of several photos, the first in the order of IMAGE_SUFFIXES."""
         return next((suffix for suffix in IMAGE_SUFFIXES if suffix in self.members), None)
 
     def fault(self) -> Fault | None:
-        """Why the sample cannot be used, whatever its captions; None where it can."""
+        """Returns the fault of the photo or of the whole sample; None if there is none."""
         if "" in self.faults:
             return self.faults[""]
         if self.image is None:
@@ -47,7 +48,11 @@ class Sample:
         return self.faults.get(self.image)
 
     def captions(self, source: str) -> list[Any] | Fault:
-        """What is given as captions, or why nothing is; `source` as `Filters.caption`."""
+        """Returns the unedited captions, or the fault if there are none.
+
+        Args:
+            source: source of captions, as `Filters.caption`.
+        """
         fields = self.texts.get(".json", {})
         if source == "auto":
             texts = fields.get("captions")
@@ -69,41 +74,41 @@ class Sample:
         return texts if isinstance(texts, list) else [texts]
 
 
-def read_samples(walk: TarWalk, filters: Filters) -> list[Sample]:
-    """The samples of a tar, in the order in which they begin, their photos checked.
+def read_samples(reader: TarReader, filters: Filters) -> list[TarSample]:
+    """Reads the samples of a tar, in the order of their first members, and checks their photos.
 
-    Their members may lie apart. Of photos nothing is kept but where they are.
+    The members of a sample do not have to be adjacent. Only the location of a photo is kept.
     """
-    samples: dict[str, Sample] = {}
-    for member in walk:
+    samples: dict[str, TarSample] = {}
+    for member in reader:
         path = PurePosixPath(member.name)
         if not path.suffix or member.kind == "other":
             continue
         key, suffix = member.name.removesuffix(path.suffix), path.suffix.lower()
-        sample = samples.setdefault(key, Sample(key))
+        sample = samples.setdefault(key, TarSample(key))
         if suffix in sample.members:
-            sample.faults[""] = Fault("key twice", f"{path.name} is there more than once")
+            sample.faults[""] = Fault("duplicate key", f"{path.name} occurs more than once")
             continue
         sample.members[suffix] = member
-        fault = _read(walk, member, suffix, sample, filters)
+        fault = _read_member(reader, member, suffix, sample, filters)
         if fault is not None:
             sample.faults[suffix] = fault
     return list(samples.values())
 
 
-def _read(
-    walk: TarWalk, member: Member, suffix: str, sample: Sample, filters: Filters
+def _read_member(
+    reader: TarReader, member: TarMember, suffix: str, sample: TarSample, filters: Filters
 ) -> Fault | None:
-    """Reads and checks a member; what is kept of it goes to the sample."""
+    """Reads and checks a member; stores checksums and texts in the sample."""
     if member.kind != "file":
-        return Fault("no file of its own", f"{member.name} is a {member.kind}")
-    is_text = suffix in wanted_texts(filters.caption)
+        return Fault("not a regular file", f"{member.name} is a {member.kind}")
+    is_text = suffix in text_suffixes(filters.caption)
     limit = LARGEST_TEXT if is_text else LARGEST_FILE
     if member.size > limit:
         return Fault("member too large", f"{member.name} has {member.size} bytes")
-    data = walk.read()
+    data = reader.read()
     if data is None:
-        return Fault("cut off", f"the shard ends within {member.name}")
+        return Fault("truncated", f"the shard ends within {member.name}")
     if suffix in IMAGE_SUFFIXES:
         sample.checksums[suffix] = zlib.crc32(data)
         return filters.image_fault(data)
@@ -113,7 +118,7 @@ def _read(
         if suffix == ".txt":
             sample.texts[suffix] = data.decode("utf-8-sig")
         else:
-            sample.texts[suffix] = _fields(data, filters.caption)
+            sample.texts[suffix] = _json_fields(data, filters.caption)
     except UnicodeDecodeError as error:
         return Fault("caption not in UTF-8", f"{member.name}: {error}")
     except (ValueError, RecursionError) as error:
@@ -121,14 +126,14 @@ def _read(
     return None
 
 
-def wanted_texts(source: str) -> tuple[str, ...]:
-    """Suffixes of the members in which captions are looked for."""
+def text_suffixes(source: str) -> tuple[str, ...]:
+    """Returns the suffixes of members that may hold captions, by `Filters.caption`."""
     return {"auto": (".txt", ".json"), "txt": (".txt",)}.get(source, (".json",))
 
 
-def _fields(data: bytes, source: str) -> dict[str, Any]:
+def _json_fields(data: bytes, source: str) -> dict[str, Any]:
     content = json.loads(data)
     if not isinstance(content, dict):
-        raise ValueError(f"expected an object. Received: {type(content).__name__}")
+        raise ValueError(f"Expected a JSON object. Received: {type(content).__name__}")
     names = ("captions", "caption") if source == "auto" else (source,)
     return {name: content[name] for name in names if name in content}

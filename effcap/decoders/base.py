@@ -1,0 +1,99 @@
+"""Base class of decoders."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import keras
+
+
+class Decoder(keras.layers.Layer):
+    """A language model that generates captions from memory.
+
+    The captioner, the samplers and the trainers use only this interface, so that all kinds in
+    `effcap.decoders.registry.DECODERS` are interchangeable.
+
+    Letters of shapes: B images, K captions of each, R = B*K rows with the rows of an image
+    adjacent, T tokens, V vocabulary.
+
+    Attributes:
+        vocabulary_size: number V of tokens.
+        max_sequence_length: number of positions, including those of a prefix.
+    """
+
+    vocabulary_size: int
+    max_sequence_length: int
+
+    @property
+    @abstractmethod
+    def max_text_length(self) -> int:
+        """Maximum number of tokens of a caption, including the start token."""
+
+    @property
+    @abstractmethod
+    def pretrained_variables(self) -> list[keras.Variable]:
+        """Variables that come with a pretrained language model: neither fusion nor added tokens."""
+
+    def call(
+        self, tokens: Any, memory: Any = None, segments: Any = None, training: bool | None = None
+    ) -> Any:
+        """Computes the logits of the next tokens.
+
+        Args:
+            tokens: int (B, T). A row may hold several concatenated captions of an image.
+            memory: tuple of `Memory` with B rows. None decodes without memory.
+            segments: int (B, T), the number of the caption that each token belongs to. A token
+                attends to those of its own caption only, and positions count from its start. None
+                for one caption per row.
+            training: whether dropout is active.
+
+        Returns:
+            Logits (B, T, V), float32.
+        """
+        return self.call_with_attention(tokens, memory, segments, training)[0]
+
+    @abstractmethod
+    def call_with_attention(
+        self, tokens: Any, memory: Any = None, segments: Any = None, training: bool | None = None
+    ) -> tuple[Any, list[tuple]]:
+        """Computes logits, and the attention weights on memory.
+
+        Returns:
+            Logits (B, T, V), and for each layer a tuple of weights (B, H, T, S), one for each
+            memory.
+        """
+
+    @abstractmethod
+    def precompute_kv(self, memory: Any, training: bool | None = None) -> list:
+        """Computes the keys and values of memory, once per image, for each layer.
+
+        Args:
+            memory: tuple of `Memory` with B rows, or None.
+            training: whether dropout is active.
+
+        Returns:
+            A list to pass to `step`.
+        """
+
+    @abstractmethod
+    def empty_cache(self, rows: int, length: int) -> Any:
+        """Creates the cache of `rows` rows for `length` steps: nested lists and dicts of tensors.
+
+        Raises:
+            ValueError: `length` exceeds `max_text_length`.
+        """
+
+    @abstractmethod
+    def step(self, tokens: Any, position: Any, cache: Any, memory_kv: list) -> tuple[Any, Any]:
+        """Decodes one position.
+
+        Args:
+            tokens: int (R,), the tokens at `position`.
+            position: int scalar, counted from the start token.
+            cache: result of `empty_cache` or of the previous step, with R rows.
+            memory_kv: result of `precompute_kv`, with B rows.
+
+        Returns:
+            Logits (R, V) of the next token, float32, and the updated cache.
+        """

@@ -1,0 +1,40 @@
+"""Embedding table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from effcap.layers.attention import INITIALIZER_STDDEV
+
+
+class Embedding(keras.layers.Layer):
+    """A table of N learned vectors, initialized as in GPT-2.
+
+    Args:
+        num_embeddings: number N of vectors.
+        hidden_dim: width D of a vector.
+
+    Call arguments:
+        ids: integers of any shape, each from 0 to N - 1.
+
+    Returns:
+        Vectors (..., D) in the dtype of the table.
+    """
+
+    def __init__(self, num_embeddings: int, hidden_dim: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.num_embeddings, self.hidden_dim = num_embeddings, hidden_dim
+
+    def build(self, shape: Any = None) -> None:
+        self.embeddings = self.add_weight(
+            shape=(self.num_embeddings, self.hidden_dim),
+            initializer=keras.initializers.RandomNormal(stddev=INITIALIZER_STDDEV),
+            name="embeddings",
+        )
+        self.built = True
+
+    def call(self, ids: Any) -> Any:
+        return ops.take(self.embeddings, ids, axis=0)  # (...,D)

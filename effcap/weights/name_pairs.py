@@ -1,0 +1,152 @@
+"""Pairs of our name and the published name of a weight, and the strict matching of the two sides.
+
+A converter is a list of such pairs. Our name is the path of attributes to a variable, such as
+"decoder.blocks.0.ln_1.gamma"; the published name is a key of the file's state dict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effcap.weights.torch_file import TorchFile
+
+if TYPE_CHECKING:
+    import keras
+
+MAX_LISTED = 10  # names of each kind in an error message
+
+
+@dataclass(frozen=True)
+class NamePair:
+    """A variable and the published tensors that it consists of.
+
+    Attributes:
+        ours: path of attributes to the variable.
+        theirs: names of the tensors, which are concatenated along the variable's last axis.
+        transposed: whether the tensors are kernels (out, in) of a PyTorch Linear.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False
+
+    def shape(self, variable: keras.Variable) -> tuple[int, ...]:
+        """Returns the shape that each of the tensors must have."""
+        *rest, last = variable.shape
+        shape = (*rest, last // len(self.theirs))
+        return shape[::-1] if self.transposed else shape
+
+    def read(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Reads the tensors and returns the variable's values as float32."""
+        arrays = [np.asarray(tensors[name], np.float32) for name in self.theirs]
+        return np.concatenate([a.T if self.transposed else a for a in arrays], axis=-1)
+
+
+@dataclass(frozen=True)
+class Converter:
+    """The published weights of one system.
+
+    Attributes:
+        key: name of a tensor that only this system's files have.
+        encoder_kind: kind of the encoder in hparams.
+        hparams: returns the sections encoder and decoder that fit a file.
+        name_pairs: returns the pairs of a captioner with these hyperparameters.
+        unused: returns a pattern of the names of parameters that have no effect in the original's
+            forward pass with these hyperparameters.
+        buffers: pattern of the names of tensors that are not parameters, such as causal masks.
+        embeddings: name of the token embeddings.
+        copies: names of tensors that must equal the token embeddings where they are present.
+    """
+
+    key: str
+    encoder_kind: str
+    hparams: Callable[[TorchFile], dict]
+    name_pairs: Callable[[Mapping[str, Any]], list[NamePair]]
+    unused: Callable[[Mapping[str, Any]], re.Pattern[str]]
+    buffers: re.Pattern[str]
+    embeddings: str
+    copies: tuple[str, ...] = ()
+
+
+def embedding(ours: str, theirs: str) -> list[NamePair]:
+    """Returns the pair of an embedding table."""
+    return [NamePair(f"{ours}.embeddings", (f"{theirs}.weight",))]
+
+
+def norm(ours: str, theirs: str) -> list[NamePair]:
+    """Returns the pairs of a layer norm."""
+    return [
+        NamePair(f"{ours}.gamma", (f"{theirs}.weight",)),
+        NamePair(f"{ours}.beta", (f"{theirs}.bias",)),
+    ]
+
+
+def conv1d(ours: str, theirs: str) -> list[NamePair]:
+    """Returns the pairs of a dense layer that is a Conv1D of GPT-2: its kernel is (in, out)."""
+    return [
+        NamePair(f"{ours}.kernel", (f"{theirs}.weight",)),
+        NamePair(f"{ours}.bias", (f"{theirs}.bias",)),
+    ]
+
+
+def linear(ours: str, *theirs: str) -> list[NamePair]:
+    """Returns the pairs of a dense layer that consists of PyTorch Linears side by side."""
+    return [
+        NamePair(f"{ours}.kernel", tuple(f"{name}.weight" for name in theirs), transposed=True),
+        NamePair(f"{ours}.bias", tuple(f"{name}.bias" for name in theirs)),
+    ]
+
+
+def nested(ours: str, theirs: str, pairs: Iterable[NamePair]) -> list[NamePair]:
+    """Returns pairs with a prefix on either side, such as the pairs of one block of a stack."""
+    return [
+        NamePair(
+            f"{ours}.{pair.ours}",
+            tuple(f"{theirs}.{name}" for name in pair.theirs),
+            pair.transposed,
+        )
+        for pair in pairs
+    ]
+
+
+def find_variable(layer: keras.layers.Layer, path: str) -> keras.Variable:
+    """Returns the variable at a path of attributes and list indices.
+
+    Args:
+        layer: a built layer or model.
+        path: such as "blocks.0.ln_1.gamma".
+
+    Raises:
+        ValueError: there is none.
+    """
+    value: Any = layer
+    try:
+        for name in path.split("."):
+            value = value[int(name)] if name.isdecimal() else getattr(value, name)
+    except (AttributeError, IndexError, TypeError) as error:
+        raise ValueError(f"The model has no variable {path} for published weights") from error
+    return value
+
+
+def raise_mismatches(source: str, mismatches: Mapping[str, list[str]]) -> None:
+    """Raises a ValueError that lists tensors which do not fit, unless there are none.
+
+    Args:
+        source: where the tensors are from, for the message.
+        mismatches: names of tensors, with shapes, by kind of mismatch.
+    """
+    mismatches = {kind: names for kind, names in mismatches.items() if names}
+    if mismatches:
+        listed = "; ".join(
+            f"{kind}: {', '.join(names[:MAX_LISTED])}"
+            + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
+            for kind, names in mismatches.items()
+        )
+        raise ValueError(
+            f"The weights of {source} do not fit the model. Tensors {listed}. Nothing was loaded"
+        )

@@ -1,0 +1,70 @@
+"""Tests that help, parsing and work on files import neither Keras nor its backends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+from helpers.cli_process import environment
+from helpers.data_maker import write_csv
+
+COMMANDS = ("caption", "train", "evaluate", "features", "shards", "index", "convert", "download")
+SOURCES = ("csv", "json", "dali", "regions", "playlists")
+
+# Runs each step, a statement or the arguments of a command, and stops after the first one that
+# imports something heavy.
+SCRIPT = """
+import contextlib, io, json, sys
+steps, heavy = json.loads(sys.argv[1])
+for step in steps:
+    output = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(output):
+        if isinstance(step, str):
+            exec(step)
+        else:
+            from effcap.tools.cli import main
+            assert main(step) == 0, step
+    imported = sorted(set(heavy) & set(sys.modules))
+    if imported:
+        sys.exit(f"{step} imports {imported}")
+    if not isinstance(step, str):
+        assert output.getvalue(), step
+"""
+BACKENDS = ("keras", "tensorflow", "jax", "torch")
+
+
+def run_steps(steps: list, heavy: tuple[str, ...]) -> None:
+    """Runs steps in a new process and checks that they import none of the heavy packages."""
+    command = [sys.executable, "-c", SCRIPT, json.dumps([steps, heavy])]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_help_of_all_commands_is_fast():
+    times = []
+    for _ in range(3):  # the machine may be busy
+        start = time.perf_counter()
+        run_steps([["--help"]], (*BACKENDS, "numpy", "rich", "PIL"))
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+def test_parsing_and_files_need_no_keras(tmp_path):
+    references = write_csv(tmp_path / "a.csv", [("1.jpg", ["A dog."]), ("2.jpg", ["A cat."])])
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps([{"image": "1.jpg", "caption": "A dog runs."}]))
+    steps = [
+        "import effcap.tools, effcap.trainers, effcap.tokenizers, effcap.images, effcap.metrics",
+        "from effcap.trainers import read_csv, read_json, read_regions, read_shards, tidy",
+        "from effcap.trainers import RunOptions, TrainingOptions",
+        "from effcap.tools import read_references, write_page, gpt2_hparams, download_gpt2",
+        "import effcap.weights.torch_file, effcap.weights.backbone_weights",
+        "import effcap.weights.gpt2.formats, effcap.weights.gpt2.conversion",
+        *[[command, "--help"] for command in COMMANDS],
+        *[["train", source, "--help"] for source in SOURCES],
+        ["list"],
+        ["evaluate", "--captions", str(captions), "--csv", str(references)],
+    ]
+    run_steps(steps, BACKENDS)

@@ -1,0 +1,136 @@
+"""Captions photos, skipping those that cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from effcap.images import Fit, UnreadablePhoto, load_photo
+from effcap.tools.captioning.results import (
+    DEFAULT_PRESET,
+    CaptionResults,
+    check_batch_size,
+    load_captioner,
+)
+from effcap.trainers.data.dataset import photo_encoder
+from effcap.utils.find_files import find_photos
+from effcap.utils.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from effcap.captioner import Captioner
+    from effcap.samplers import Sampler
+
+
+def caption_folder(
+    photos: str | PathLike[str] | Sequence[str | PathLike[str]],
+    captioner: Captioner | str | PathLike[str] = DEFAULT_PRESET,
+    sampler: str | Sampler = "beam",
+    *,
+    batch_size: int = 8,
+) -> CaptionResults[Path]:
+    """Captions photos under a progress bar, skipping those that cannot be read.
+
+    Args:
+        photos: one or several files, folders (with the folders below them) or patterns.
+        captioner: captioner, or the name or folder of a preset.
+        sampler: sampler, or its name.
+        batch_size: photos per batch.
+
+    Returns:
+        Paths with captions, and paths of skipped photos with the reason.
+
+    Raises:
+        FileNotFoundError: a file, folder or preset does not exist, or there are no photos.
+        ValueError: no photo can be read, or the captioner takes other inputs.
+
+    Example:
+        >>> results = effcap.tools.caption_folder("photos", "flickr8k-lite0")
+        >>> for path, captions in results.captions:
+        ...     print(path, captions[0].text)
+    """
+    check_batch_size(batch_size)
+    return caption_paths(expand(photos), load_captioner(captioner), sampler, batch_size)
+
+
+def expand(photos: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
+    """Returns the photos in files, folders and patterns; see `find_photos`."""
+    items = [photos] if isinstance(photos, str | PathLike) else photos
+    return find_photos([os.fspath(item) for item in items])
+
+
+def caption_paths(
+    paths: Sequence[Path], captioner: Captioner, sampler: str | Sampler, batch_size: int
+) -> CaptionResults[Path]:
+    """Captions photo files; see `caption_folder`."""
+    encoder = photo_encoder(captioner)
+    results: CaptionResults[Path] = CaptionResults([], [])
+    with ProgressBar("captioning", len(paths)) as bar:
+        for batch, images in load_batches(
+            paths, encoder.image_size, encoder.fit, batch_size, results.skipped
+        ):
+            inputs = {"images": np.stack(images)}  # (B, h, w, 3)
+            captions = captioner.generate_batch(inputs, sampler, batch_size)
+            results.captions.extend(zip(batch, captions, strict=True))
+            bar.advance(steps=len(batch))
+    check_some_readable(len(paths), results.skipped)
+    return results
+
+
+def load_batches(
+    paths: Sequence[Path],
+    image_size: tuple[int, int],
+    fit: Fit,
+    batch_size: int,
+    skipped: list[tuple[Path, str]],
+) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
+    """Decodes photos in threads and yields those that can be read in batches.
+
+    Args:
+        paths: photo files.
+        image_size: (height, width) of the result in pixels.
+        fit: how photos of another shape are fitted; see `effcap.load_photo`.
+        batch_size: photos per batch; only the last one is smaller.
+        skipped: list to which photos that cannot be read are added, with the reason.
+
+    Yields:
+        Paths and photos (height, width, 3) uint8.
+    """
+
+    def load(path: Path) -> np.ndarray | UnreadablePhoto:
+        try:
+            return load_photo(path, image_size, fit)  # (h,w,3)
+        except UnreadablePhoto as error:
+            return error
+
+    readable: list[tuple[Path, np.ndarray]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), batch_size):
+            group = paths[start : start + batch_size]
+            for path, photo in zip(group, pool.map(load, group), strict=True):
+                if isinstance(photo, UnreadablePhoto):
+                    skipped.append((path, photo.reason))
+                else:
+                    readable.append((path, photo))
+            if len(readable) >= batch_size:
+                yield unzip(readable[:batch_size])
+                readable = readable[batch_size:]
+    if readable:
+        yield unzip(readable)
+
+
+def unzip(pairs: Sequence[tuple[Path, np.ndarray]]) -> tuple[list[Path], list[np.ndarray]]:
+    """Returns the paths and the photos of (path, photo) pairs."""
+    return [path for path, _ in pairs], [photo for _, photo in pairs]
+
+
+def check_some_readable(num_photos: int, skipped: Sequence[tuple[Path, str]]) -> None:
+    """Raises a `ValueError` if all photos were skipped."""
+    if num_photos == len(skipped):
+        path, reason = skipped[0]
+        raise ValueError(f"None of the {num_photos} photos can be read, such as {path}: {reason}")

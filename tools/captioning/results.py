@@ -1,0 +1,52 @@
+"""Results of captioning many inputs, and the loading of captioners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from effcap.caption import Caption
+    from effcap.captioner import Captioner
+
+Name = TypeVar("Name")
+DEFAULT_PRESET = "flickr8k-lite0"
+
+
+@dataclass(frozen=True)
+class CaptionResults(Generic[Name]):
+    """Captions of many inputs, and the inputs that were skipped.
+
+    Attributes:
+        captions: names of inputs, such as the paths of photos, with their captions, best first.
+        skipped: names of inputs that could not be used, with the reason.
+    """
+
+    captions: list[tuple[Name, list[Caption]]]
+    skipped: list[tuple[Name, str]]
+
+
+def load_captioner(captioner: Captioner | str | PathLike[str]) -> Captioner:
+    """Returns a captioner unchanged, or loads a preset given by name or folder.
+
+    Raises:
+        FileNotFoundError: there is no such preset.
+        ValueError: the preset is damaged.
+    """
+    from effcap.captioner import Captioner
+
+    return captioner if isinstance(captioner, Captioner) else Captioner.from_preset(captioner)
+
+
+def model_name(model: str | PathLike[str]) -> str:
+    """Returns the name of a preset; of the best or last preset of a run, such as "run/best"."""
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.name in ("best", "last") else path.name
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises a `ValueError` for a batch size below 1."""
+    if batch_size < 1:
+        raise ValueError(f"Expected batch_size of at least 1. Received: batch_size={batch_size}")

@@ -1,0 +1,58 @@
+"""Checks of output options, and the writing of captions."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def check_file(path: Path | None, option: str) -> None:
+    """Raises an `IsADirectoryError` if the path of an output file is a folder."""
+    if path is not None and path.is_dir():
+        raise IsADirectoryError(f"{option} must be a file. Received: {path}, a folder")
+
+
+def check_folder(path: Path | None, option: str) -> None:
+    """Raises a `NotADirectoryError` if the path of an output folder is a file."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{option} must be a folder. Received: {path}, a file")
+
+
+def refuse_page(arguments: argparse.Namespace, option: str) -> None:
+    """Checks the outputs of `effcap caption` for inputs that are not photos.
+
+    Raises:
+        ValueError: a page is requested.
+        IsADirectoryError: --out is a folder.
+    """
+    for name in ("page", "beside"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} cannot be used with {option}: there are no photos to show")
+    check_file(arguments.out, "--out")
+
+
+def write_captions(path: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Writes captions as JSON and prints the path."""
+    from effcap.tools.reports.json_files import write_json
+    from effcap.utils.progress import print_line
+
+    write_json(path, results)
+    print_line(f"captions: {path}")
+
+
+def print_skipped(skipped: Sequence[tuple[Any, str]], num_photos: int, reason: str) -> None:
+    """Prints skipped photos with the reason of each, and their number.
+
+    Args:
+        skipped: (photo, reason) pairs.
+        num_photos: number of all photos.
+        reason: common reason, such as "cannot be read".
+    """
+    from effcap.utils.progress import print_line
+
+    for photo, text in skipped:
+        print_line(f"skipped: {photo}: {text}")
+    if skipped:
+        print_line(f"{len(skipped)} of {num_photos} photos {reason}")

@@ -1,0 +1,118 @@
+"""Sampler options of `effcap caption` and `effcap evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from effcap.tools.cli.options import add_options, given_options, option_flag
+from effcap.tools.cli.parsing import add_settings, check_fields, parse_sections
+
+if TYPE_CHECKING:
+    from effcap.samplers import Sampler
+
+SAMPLERS = {"beam": "Beam", "nucleus": "Nucleus", "greedy": "Greedy"}  # modules and their classes
+OWN_OPTIONS = {"beam": ("num_beams", "length_penalty"), "nucleus": ("top_p", "temperature", "seed")}
+SHARED_OPTIONS = ("max_new_tokens",)  # other fields: --set sampler.FIELD=VALUE
+
+
+def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False) -> None:
+    """Adds the options of samplers and the batch size.
+
+    Args:
+        parser: parser of the command.
+        num_captions: whether to add --num-captions.
+    """
+    group = parser.add_argument_group("sampling")
+    group.add_argument("--sampler", choices=tuple(SAMPLERS), default="beam", help="decoding method")
+    if num_captions:
+        add_options(group, sampler_class("beam"), ("num_captions",), unset="{}")
+    add_options(group, sampler_class("beam"), SHARED_OPTIONS, unset="{}")
+    add_settings(group, "sampler.no_repeat_ngram_size=2")
+    group.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="inputs captioned per batch"
+    )
+    for name, fields in OWN_OPTIONS.items():
+        group = parser.add_argument_group(f"sampling: {name}")
+        add_options(group, sampler_class(name), fields, unset="{}")
+    names = dict.fromkeys(
+        field.name for name in SAMPLERS for field in dataclasses.fields(sampler_class(name))
+    )
+    parser.epilog = (
+        f"--set sampler.FIELD=VALUE sets any field of the sampler: {', '.join(names)}. "
+        "They are documented in effcap.samplers."
+    )
+
+
+def sampler_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the fields of the sampler that are set.
+
+    Raises:
+        ValueError: a field belongs to another sampler or has another type, or the batch size is
+            below 1.
+    """
+    if arguments.batch_size < 1:
+        raise ValueError(f"Expected --batch-size of at least 1. Received: {arguments.batch_size}")
+    cls = sampler_class(arguments.sampler)
+    known = [field.name for field in dataclasses.fields(cls)]
+    names = [name for fields in (*OWN_OPTIONS.values(), SHARED_OPTIONS) for name in fields]
+    if "num_captions" in arguments:
+        names.append("num_captions")
+    fields = given_options(arguments, names)
+    for name in fields:
+        if name not in known:
+            owners = [sampler for sampler in SAMPLERS if has_field(sampler, name)]
+            raise ValueError(
+                f"{option_flag(name)} requires --sampler {' or '.join(owners)}. "
+                f"Received: --sampler {arguments.sampler}"
+            )
+    settings = parse_sections(arguments.set, ("sampler",))["sampler"]
+    check_fields(cls, "sampler", settings)
+    return {**settings, **fields}
+
+
+def make_sampler(arguments: argparse.Namespace) -> Sampler:
+    """Returns the sampler; imports Keras.
+
+    Raises:
+        ValueError: an option is out of range or belongs to another sampler.
+    """
+    from effcap import samplers
+
+    return samplers.get(arguments.sampler, **sampler_fields(arguments))
+
+
+def has_field(sampler: str, name: str) -> bool:
+    """Returns whether a sampler has a field."""
+    return name in [field.name for field in dataclasses.fields(sampler_class(sampler))]
+
+
+def sampler_class(name: str) -> type:
+    """Returns a dataclass with the fields and the docstrings of a sampler.
+
+    It is created from the source code, because importing the samplers imports Keras.
+    """
+    return stand_in(name, SAMPLERS[name], (stand_in("base", "Sampler", ()),))
+
+
+def stand_in(module: str, name: str, bases: Sequence[type]) -> type:
+    """Returns a dataclass with the fields and the docstring of a class in effcap.samplers."""
+    from effcap.utils.paths import resource_folder
+
+    source = (resource_folder("samplers") / f"{module}.py").read_text(encoding="utf-8")
+    (node,) = (
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    )
+    fields = []
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.expr):
+            default = ast.literal_eval(line.value)
+            kind = int if default is None else type(default)
+            fields.append((ast.unparse(line.target), kind, dataclasses.field(default=default)))
+    namespace = {"__doc__": ast.get_docstring(node, clean=False)}
+    return dataclasses.make_dataclass(name, fields, bases=tuple(bases), namespace=namespace)

@@ -1,0 +1,1 @@
+"""Scores captions against references, and writes reports. May use all below `tools`."""

@@ -1,0 +1,1 @@
+"""Writes features of photos and playlists for training. May use all below `tools`."""

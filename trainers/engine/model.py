@@ -1,0 +1,82 @@
+"""The captioner of a run: a variant with pretrained parts, or a preset to fine-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import keras
+
+from effcap.captioner import Captioner
+from effcap.tokenizers import Tokenizer
+from effcap.trainers.data.dataset import CaptionDataset
+from effcap.trainers.distributed.processes import check_same
+from effcap.trainers.options.run import VOCABULARY_SIZE, RunOptions, flatten
+from effcap.trainers.options.training import PRECISIONS
+from effcap.weights.backbone_weights import load_backbone_weights
+from effcap.weights.gpt2 import load_gpt2
+
+
+@contextmanager
+def dtype_policy(precision: str) -> Iterator[None]:
+    """Makes new layers compute in a precision, within a `with` statement."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(PRECISIONS[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def make_captioner(
+    training: CaptionDataset, options: RunOptions, log: Callable[[str], None]
+) -> Captioner:
+    """Creates the captioner of a run.
+
+    Args:
+        training: training data, for a tokenizer trained on its captions.
+        options: options of the run.
+        log: function that receives messages.
+
+    Returns:
+        A preset's captioner with changed hyperparameters, or a variant's with a pretrained backbone
+        and, if `options.weights` are given, a pretrained decoder.
+
+    Raises:
+        FileNotFoundError: weights are missing.
+        ValueError: a hyperparameter or a weights file does not fit.
+    """
+    try:
+        if options.preset is not None:
+            return Captioner.from_preset(
+                options.preset, encoder=options.encoder, decoder=options.decoder
+            )
+        tokenizer = make_tokenizer(training, options)
+        check_same(tokenizer=tokenizer.fingerprint)
+        decoder = {}
+        if options.tokenizer_folder is None and "vocabulary_size" in options.decoder:
+            # Few captions give fewer tokens than requested.
+            decoder = {"vocabulary_size": tokenizer.vocabulary_size}
+        captioner = Captioner.from_hparams(options.hparams, tokenizer, decoder=decoder)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Cannot create {describe(options)}: {error}") from error
+    backbone = getattr(captioner.encoder, "backbone", None)
+    load_backbone_weights(backbone, options.backbone_weights)
+    if options.weights is not None:
+        log(load_gpt2(captioner, options.weights))
+    return captioner
+
+
+def make_tokenizer(training: CaptionDataset, options: RunOptions) -> Tokenizer:
+    """Returns the tokenizer of `options`, or trains one on the captions."""
+    if options.tokenizer_folder is not None:
+        return Tokenizer.from_folder(options.tokenizer_folder)
+    vocabulary_size = options.decoder.get("vocabulary_size") or VOCABULARY_SIZE
+    return Tokenizer.train(training.captions(), vocabulary_size)
+
+
+def describe(options: RunOptions) -> str:
+    """Returns the model's name and its changed hyperparameters, for messages."""
+    changes = {"encoder": options.encoder, "decoder": options.decoder}
+    settings = ", ".join(f"{name}={value}" for name, value in flatten(changes))
+    return f"{options.model} with {settings}" if settings else str(options.model)

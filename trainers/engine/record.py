@@ -1,0 +1,81 @@
+"""Records the configuration of a run, for run.json and for the check of resumed runs."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+import effcap
+from effcap.trainers.batching.packed import PackedBatches
+from effcap.trainers.engine.loop import RunBatches
+from effcap.trainers.objectives.base import Objective
+from effcap.trainers.options.run import SCST, RunOptions, flatten
+
+if TYPE_CHECKING:
+    from effcap.captioner import Captioner
+
+
+def make_record(captioner: Captioner, batches: RunBatches, options: RunOptions) -> dict[str, Any]:
+    """Returns the configuration of a run for run.json and the presets' training.json."""
+    datasets = {"training": batches.training, "validation": batches.validation}
+    return {
+        "command": shlex.join(map(str, options.command)),
+        "config": dict(options.config),
+        "objective": options.objective,
+        **({"scst": asdict(options.scst)} if options.objective == SCST else {}),
+        "hparams": {**captioner.hparams(), "training": asdict(options.training_options)},
+        "train_fraction": options.train_fraction,
+        "tokenizer": batches.training.tokenizer.fingerprint,
+        "data": {
+            name: count_data(dataset) for name, dataset in datasets.items() if dataset is not None
+        },
+        "versions": {
+            "effcap": effcap.__version__,
+            "keras": keras.__version__,
+            keras.backend.backend(): backend_version(),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def count_data(batches: PackedBatches) -> dict[str, float]:
+    """Returns the numbers of photos and captions used, and of captions left out."""
+    return {
+        "photos": batches.num_images,
+        "captions": batches.num_captions,
+        "left_out": sum(problem.num_captions for problem in batches.problems),
+        "padding": round(float(batches.padding), 4),
+    }
+
+
+def backend_version() -> str:
+    """Returns the version of the backend's package."""
+    try:
+        return version(keras.backend.backend())
+    except PackageNotFoundError:  # the package has another name, such as tensorflow-cpu
+        return "unknown"
+
+
+def run_identity(
+    captioner: Captioner, objective: Objective, batches: RunBatches, options: RunOptions
+) -> dict[str, Any]:
+    """Returns all options and data that a resumed run must have in common with its checkpoint."""
+    training, validation = batches.training, batches.validation
+    values = {
+        **captioner.hparams(),
+        "training": vars(options.training_options),
+        "objective": objective.name,
+        **objective.identity(),
+        "backend": keras.backend.backend(),
+        "tokenizer": training.tokenizer.fingerprint,
+        "training data": training.fingerprint,
+        "validation data": None if validation is None else validation.fingerprint,
+    }
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in flatten(values)
+    }
