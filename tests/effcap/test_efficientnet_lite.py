@@ -171,6 +171,7 @@ def test_preprocessing_centers_pixels_at_127():
     np.testing.assert_array_equal(pixels * SCALE + OFFSET, (pixels - 127) / 128)
 
 
+@pytest.mark.slow
 def test_branches_are_dropped_only_in_training():
     images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
     model = EfficientNetLite("lite0", image_size=64, drop_connect=0.5)
@@ -183,6 +184,7 @@ def test_branches_are_dropped_only_in_training():
     np.testing.assert_array_equal(plain(images, training=True), plain(images, training=True))
 
 
+@pytest.mark.slow
 def test_a_saved_model_gives_the_same_output(lite0, tmp_path):
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
     lite0.save(tmp_path / "lite0.keras")

@@ -53,6 +53,7 @@ def caption(folder, preset, *options, playlist="one.json") -> list[str]:
     return [str(word) for word in words]
 
 
+@pytest.mark.slow
 def test_a_run_validates_on_the_val_split_and_records_the_format(folder):
     out = folder / "run"
     words = ["--format", "both", "--model", str(folder / "tiny.json"), "--steps", "3"]

@@ -75,6 +75,7 @@ def test_event_files_contain_the_run(trained_run):
     assert len(pictures) == 5 and len(events["captions/0"]) == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_process_stops_at_once_with_a_checkpoint(trained_run, tmp_path):
     command = effcap(*words(trained_run, tmp_path / "run", "--epochs", 10**6))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())

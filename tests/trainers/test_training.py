@@ -166,6 +166,7 @@ def test_validation_captions_are_scored_with_cider(data, tmp_path):
     assert 0 <= history[0]["val_cider"] <= 10 and history[0]["val_distinct"] in (0.25, 0.5, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_a_frozen_backbone_keeps_its_weights_and_a_trained_one_does_not(data, tmp_path):
     trainable = make_captioner()
