@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,26 +52,41 @@ class NamePair:
 class Converter:
     """The published weights of one system.
 
+    A tensor's shape determines most hyperparameters of the captioner. Those that change its output
+    and that no tensor determines are `undetermined`: the converter takes the original's default,
+    and says so unless the value is given or recorded beside the file.
+
     Attributes:
         key: name of a tensor that only this system's files have.
         encoder_kind: kind of the encoder in hparams.
         hparams: returns the sections encoder and decoder that fit a file.
         name_pairs: returns the pairs of a captioner with these hyperparameters.
+        undetermined: returns the dotted names of the undetermined settings with these
+            hyperparameters, such as "decoder.fusion.tau".
         unused: returns a pattern of the names of parameters that have no effect in the original's
             forward pass with these hyperparameters.
         buffers: pattern of the names of tensors that are not parameters, such as causal masks.
         embeddings: name of the token embeddings.
+        start_token: token that the original feeds before a caption.
         copies: names of tensors that must equal the token embeddings where they are present.
+        recorded: returns the path of the original's own record beside a file and its settings, by
+            dotted name; None if there is no such record.
+        notes: returns lines about what else the original does differently from the defaults of
+            the commands, with these hyperparameters.
     """
 
     key: str
     encoder_kind: str
     hparams: Callable[[TorchFile], dict]
     name_pairs: Callable[[Mapping[str, Any]], list[NamePair]]
+    undetermined: Callable[[Mapping[str, Any]], tuple[str, ...]]
     unused: Callable[[Mapping[str, Any]], re.Pattern[str]]
     buffers: re.Pattern[str]
     embeddings: str
+    start_token: str
     copies: tuple[str, ...] = ()
+    recorded: Callable[[TorchFile], tuple[Path, dict[str, Any]] | None] = lambda file: None
+    notes: Callable[[Mapping[str, Any]], list[str]] = lambda hparams: []
 
 
 def embedding(ours: str, theirs: str) -> list[NamePair]:

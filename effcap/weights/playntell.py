@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from effcap.config import load_hparams
+from effcap.config import load_hparams, read_json
 from effcap.weights.gpt2.names import gpt2_name_pairs
 from effcap.weights.name_pairs import Converter, NamePair, linear, nested, norm
 from effcap.weights.torch_file import TorchFile
@@ -20,6 +21,7 @@ from effcap.weights.visualgpt import (
     CROSS_ATTENTION,
     EMBEDDINGS,
     GPT2,
+    START_TOKEN,
     UNUSED,
     count_layers,
     decoder_sizes,
@@ -27,6 +29,8 @@ from effcap.weights.visualgpt import (
 )
 
 KEY = "encoder.transformations.0.fc.weight"
+TAU = 0.0  # default of the original's training program, whose documented command gives no other
+PARAMS = "params.json"  # options of the training, which the original writes beside its best.pth
 
 PROJECTION = [
     *linear("dense", "fc"),
@@ -42,23 +46,28 @@ UNUSED_WITHOUT_GATE = re.compile(
 def playntell_hparams(file: TorchFile) -> dict:
     """Returns the sections encoder and decoder that fit a file, based on the variant.
 
-    The fusion has a gate if the file has weights for one.
+    The fusion has a gate if the file has weights for one. The original has them even where it was
+    trained without a gate.
 
     Raises:
         ValueError: a tensor that defines a size is missing or not a matrix.
     """
     hparams = load_hparams("playntell")
     encoder, decoder = hparams["encoder"], hparams["decoder"] | decoder_sizes(file)
-    feature_dims = [
-        matrix_shape(file, f"encoder.transformations.{i}.fc.weight")[1]
-        for i in range(count_layers(file, "encoder.transformations"))
-    ]
-    modalities = name_modalities(feature_dims, encoder["modalities"])
+    modalities = name_modalities(modality_widths(file), encoder["modalities"])
     gate = f"{GPT2}.h.0.fc_alpha.weight" in file
     return {
         "encoder": encoder | {"modalities": modalities},
-        "decoder": decoder | {"fusion": decoder["fusion"] | {"gate": gate}},
+        "decoder": decoder | {"fusion": decoder["fusion"] | {"gate": gate, "tau": TAU}},
     }
+
+
+def modality_widths(file: TorchFile) -> list[int]:
+    """Returns the feature widths of the modalities, in the order of the file."""
+    return [
+        matrix_shape(file, f"encoder.transformations.{i}.fc.weight")[1]
+        for i in range(count_layers(file, "encoder.transformations"))
+    ]
 
 
 def name_modalities(feature_dims: list[int], known: Mapping[str, int]) -> dict[str, int]:
@@ -93,6 +102,46 @@ def playntell_name_pairs(hparams: Mapping[str, Any]) -> list[NamePair]:
     return pairs
 
 
+def undetermined_settings(hparams: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the dotted names of the settings that no tensor determines.
+
+    Without weights for a gate there is none, and no threshold.
+    """
+    gate = ("decoder.fusion.gate", "decoder.fusion.tau") if _has_gate(hparams) else ()
+    return ("encoder.modalities", "decoder.num_heads", *gate)
+
+
+def recorded_settings(file: TorchFile) -> tuple[Path, dict[str, Any]] | None:
+    """Returns the path of the original's params.json beside a file, and the settings it records.
+
+    Raises:
+        ValueError: params.json is damaged, or lists other modalities than the file has.
+    """
+    path = Path(file.name).with_name(PARAMS)
+    params = read_json(path) if Path(file.name).is_file() and path.is_file() else None
+    features = params.get("playlist_feature") if isinstance(params, dict) else None
+    if params is None or not isinstance(features, str) or not {"tau", "no_srau"} <= set(params):
+        return None
+    widths, names = modality_widths(file), features.split("_")
+    known = load_hparams("playntell")["encoder"]["modalities"]
+    if [known.get(name) for name in names] != widths:
+        raise ValueError(
+            f"Expected modalities of the widths {widths} in {path}, as {file.name} has them. "
+            f"Received: playlist_feature={features!r}"
+        )
+    return path, {
+        "encoder.modalities": dict(zip(names, widths, strict=True)),
+        "decoder.fusion.gate": not params["no_srau"],
+        "decoder.fusion.tau": params["tau"],
+    }
+
+
+def _notes(hparams: Mapping[str, Any]) -> list[str]:
+    if "audio" not in hparams["encoder"]["modalities"]:
+        return []
+    return ["compute audio features with --audio-pooling musicnn, as the original did"]
+
+
 def _has_gate(hparams: Mapping[str, Any]) -> bool:
     return (hparams["decoder"]["fusion"] or {}).get("gate", True)
 
@@ -106,8 +155,12 @@ PLAYNTELL = Converter(
     encoder_kind="modalities",
     hparams=playntell_hparams,
     name_pairs=playntell_name_pairs,
+    undetermined=undetermined_settings,
     unused=_unused,
     buffers=BUFFERS,
     embeddings=EMBEDDINGS,
+    start_token=START_TOKEN,
     copies=COPIES,
+    recorded=recorded_settings,
+    notes=_notes,
 )

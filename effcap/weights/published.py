@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effcap.weights.name_pairs import Converter, find_variable, raise_mismatches
-from effcap.weights.overrides import override_model_hparams
+from effcap.weights.overrides import (
+    MISSING,
+    find_setting,
+    nest_settings,
+    override_model_hparams,
+)
 from effcap.weights.playntell import PLAYNTELL
 from effcap.weights.torch_file import TorchFile, read_torch
 from effcap.weights.visualgpt import VISUALGPT
@@ -48,22 +54,76 @@ def published_hparams(
 ) -> dict:
     """Returns the hyperparameters of the captioner that a file's weights fit.
 
-    Sizes are those of the tensors; heads are 64 wide, as in GPT-2. Values that the file does not
-    define, such as tau, are taken from the variant.
+    Sizes are those of the tensors. Values that no tensor determines are, in this order, those of
+    `overrides`, those that the original recorded beside the file (see `recorded_settings`), and
+    defaults (see `assumed_settings`).
 
     Args:
         system: from `open_published`.
         file: from `open_published`.
-        overrides: changed values, such as `{"decoder": {"fusion": {"tau": 0.2}}}`.
+        overrides: changed values, such as `{"decoder": {"fusion": {"tau": 0.2}}}`. Names and
+            widths of modalities replace the assumed ones as a whole.
 
     Raises:
-        ValueError: a tensor that defines a size is missing, or an override is of another section
-            than encoder or decoder.
+        ValueError: a tensor that defines a size is missing, the original's record does not fit the
+            file, or an override is of another section than encoder or decoder.
     """
-    return override_model_hparams(CONVERTERS[system].hparams(file), overrides)
+    converter = CONVERTERS[system]
+    hparams = converter.hparams(file)
+    _, recorded = converter.recorded(file) or (None, {})
+    for changes in (nest_settings(recorded), overrides):
+        hparams = override_model_hparams(hparams, changes, converter.undetermined(hparams))
+    return hparams
 
 
-def load_published(captioner: Captioner, file: TorchFile) -> str:
+def assumed_settings(
+    system: str, file: TorchFile, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns the settings of `published_hparams` that change the output and are defaults.
+
+    No tensor determines them, the original did not record them, and they are not in `overrides`:
+    wrong ones change the captions without an error.
+
+    Args:
+        system, file, overrides: as in `published_hparams`.
+
+    Returns:
+        Values by dotted name, such as `{"decoder.fusion.tau": 0.2}`.
+    """
+    converter, hparams = CONVERTERS[system], published_hparams(system, file, overrides)
+    _, recorded = converter.recorded(file) or (None, {})
+    settings = {name: find_setting(hparams, name) for name in converter.undetermined(hparams)}
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not MISSING
+        and name not in recorded
+        and find_setting(overrides or {}, name) is MISSING
+    }
+
+
+def recorded_settings(
+    system: str, file: TorchFile, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns the settings of `published_hparams` that the original recorded beside the file.
+
+    Args:
+        system, file, overrides: as in `published_hparams`.
+
+    Returns:
+        Values by dotted name, without those in `overrides`.
+    """
+    _, recorded = CONVERTERS[system].recorded(file) or (None, {})
+    return {
+        name: value
+        for name, value in recorded.items()
+        if find_setting(overrides or {}, name) is MISSING
+    }
+
+
+def load_published(
+    captioner: Captioner, file: TorchFile, overrides: Mapping[str, Any] | None = None
+) -> str:
     """Fills a captioner with the weights of a file: all of them, or none on an error.
 
     Every parameter of the file must fill one variable of the same shape, and every variable must
@@ -73,16 +133,19 @@ def load_published(captioner: Captioner, file: TorchFile) -> str:
     Args:
         captioner: created from `published_hparams`.
         file: from `open_published`.
+        overrides: as given to `published_hparams`, for the message.
 
     Returns:
-        A message: the number of parameters, and the names of the skipped ones.
+        A message of several lines: the number of parameters and the names of the skipped ones;
+        then each setting that was recorded beside the file or assumed, with its value.
 
     Raises:
         ValueError: there are no published weights for this kind of captioner, or tensors do not
             fit; the message lists names and shapes on both sides.
     """
     hparams = captioner.hparams()
-    converter = _converter_of(hparams["encoder"]["kind"])
+    system = _system_of(hparams["encoder"]["kind"])
+    converter = CONVERTERS[system]
     pairs = [(pair, find_variable(captioner, pair.ours)) for pair in converter.name_pairs(hparams)]
     expected = {name: pair.shape(variable) for pair, variable in pairs for name in pair.theirs}
     unused = [name for name in file if converter.unused(hparams).fullmatch(name)]
@@ -117,19 +180,43 @@ def load_published(captioner: Captioner, file: TorchFile) -> str:
     message = f"{count / 1e6:.1f} M parameters from {file.name}"
     if unused:
         message += f"; skipped, unused in the original's forward pass: {', '.join(unused)}"
-    return message
+    return "\n".join([message, *_setting_lines(system, file, overrides, hparams)])
 
 
-def _converter_of(encoder_kind: str) -> Converter:
-    """Returns the converter to captioners with a kind of encoder.
+def _setting_lines(
+    system: str,
+    file: TorchFile,
+    overrides: Mapping[str, Any] | None,
+    hparams: Mapping[str, Any],
+) -> list[str]:
+    """Returns a line for each value of a captioner's hyperparameters that no tensor determines.
+
+    Values that differ from those of `published_hparams` were given and have no line.
+    """
+    converter, lines = CONVERTERS[system], []
+    path, _ = converter.recorded(file) or (None, {})
+    for name, value in recorded_settings(system, file, overrides).items():
+        if find_setting(hparams, name) == value:
+            lines.append(f"read {name}={json.dumps(value)} from {path}")
+    for name, value in assumed_settings(system, file, overrides).items():
+        if find_setting(hparams, name) == value:
+            lines.append(
+                f"assumed {name}={json.dumps(value)}, which the file does not record "
+                f"(change it with --set {name}=...)"
+            )
+    return [*lines, *converter.notes(hparams)]
+
+
+def _system_of(encoder_kind: str) -> str:
+    """Returns the system whose captioners have a kind of encoder.
 
     Raises:
         ValueError: there is none.
     """
-    converters = {converter.encoder_kind: converter for converter in CONVERTERS.values()}
-    if encoder_kind not in converters:
+    systems = {converter.encoder_kind: system for system, converter in CONVERTERS.items()}
+    if encoder_kind not in systems:
         raise ValueError(
-            f"Expected a captioner with encoder.kind out of {', '.join(converters)}. "
+            f"Expected a captioner with encoder.kind out of {', '.join(systems)}. "
             f"Received: encoder.kind={encoder_kind!r}"
         )
-    return converters[encoder_kind]
+    return systems[encoder_kind]

@@ -46,17 +46,21 @@ UNUSED = re.compile(
     r"encoder\.layers\.\d+\.mhatt\.attention\.c_attn_(query|key|value)\.(weight|bias)"
     r"|decoder\.transformer\.h\.\d+\.enc_dec_attn\.(\d+\.)?c_attn\.(weight|bias)"
 )
-# Causal masks, and the state of the original's generation.
+# Causal masks, and the state of the original's generation: empty buffers that PyTorch saves too.
 BUFFERS = re.compile(
     r"decoder\.transformer\.h\.\d+\.(attn|enc_dec_attn(\.\d+)?)\.(bias|masked_bias)"
-    r"|(encoder|decoder)\.(running_\w+|\w*position_ids)"
+    r"|(encoder|decoder(\.transformer(\.h\.\d+\.attn)?)?)\.running_\w+"
+    r"|(encoder|decoder)\.\w*position_ids"
 )
 EMBEDDINGS = f"{GPT2}.wte.weight"
+START_TOKEN = "<?"  # of both originals, an ordinary token of GPT-2's vocabulary
 COPIES = ("decoder.lm_head.weight", "decoder.lm_head.decoder.weight")
 
 
 def visualgpt_hparams(file: TorchFile) -> dict:
     """Returns the sections encoder and decoder that fit a file, based on the variant.
+
+    The variant's tau is that of the original's training command.
 
     Raises:
         ValueError: a tensor that defines a size is missing or not a matrix.
@@ -128,8 +132,10 @@ VISUALGPT = Converter(
     encoder_kind="regions",
     hparams=visualgpt_hparams,
     name_pairs=visualgpt_name_pairs,
+    undetermined=lambda hparams: ("encoder.num_heads", "decoder.num_heads", "decoder.fusion.tau"),
     unused=lambda hparams: UNUSED,
     buffers=BUFFERS,
     embeddings=EMBEDDINGS,
+    start_token=START_TOKEN,
     copies=COPIES,
 )

@@ -109,6 +109,19 @@ def test_unsupported_settings_are_an_error(changes, message, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    (
+        {"activation_function": "gelu_pytorch_tanh"},
+        {"activation_function": "gelu_fast"},
+        {"reorder_and_upcast_attn": True},  # the same function
+        {"resid_pdrop": 0.3, "summary_type": "mean", "use_cache": False},
+    ),
+)
+def test_settings_without_effect_on_the_output_are_accepted(changes, tmp_path):
+    assert gpt2_hparams(write(tmp_path, TINY | changes)) == {"kind": "gpt2", **OURS}
+
+
+@pytest.mark.parametrize(
     ("contents", "message"), (("{", "is not a JSON file"), ("[1]", "Received: list"))
 )
 def test_a_file_without_a_json_object_is_an_error(contents, message, tmp_path):

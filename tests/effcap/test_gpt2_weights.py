@@ -17,14 +17,21 @@ from effcap.samplers import Greedy
 from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
 from effcap.weights.gpt2.formats import find_format, open_gpt2
 from helpers.captioners import example_inputs, numpy, tiny_hparams
-from helpers.gpt2_writers import WRITERS, shapes_of, write_folder
+from helpers.gpt2_writers import (
+    HDF5_LAYOUTS,
+    HDF5_WRITERS,
+    WRITERS,
+    shapes_of,
+    write_folder,
+    write_hdf5,
+)
 from helpers.torch_writer import Torch
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 NAMES = ("vocab_size", "n_positions", "n_embd", "n_head", "n_layer", "n_inner")
-FORMATS = tuple(WRITERS)
+FORMATS = (*WRITERS, *HDF5_WRITERS)
 TIGHT = {"rtol": 1e-5, "atol": 1e-5}
-HDF5_ROOT = "transformer/tfgp_t2lm_head_model/transformer"
+HDF5_ROOT = HDF5_LAYOUTS["published"][0]
 
 
 class Reference:
@@ -263,7 +270,7 @@ def test_mismatched_tensors_are_listed_and_nothing_is_loaded(
 ):
     changes, kind, names = MISFITS[misfit]
     folder = references["odd"].write(form, tmp_path, **changes)
-    name = names[{"hdf5": 1, "checkpoint": 2}.get(form, 0)]
+    name = names[1 if "hdf5" in form else 2 if form == "checkpoint" else 0]
     message = load_must_fail(odd_captioner, folder, kind, name, "Nothing was loaded")
     assert message.count(";") == (1 if misfit == "renamed" else 0)
 
@@ -272,7 +279,7 @@ def test_mismatched_tensors_are_listed_and_nothing_is_loaded(
 def test_a_truncated_file_is_named(form, references, odd_captioner, tmp_path):
     folder = references["odd"].write(form, tmp_path)
     for file in sorted(folder.iterdir()):
-        if file.name in ("checkpoint", "model.safetensors.index.json"):
+        if file.name == "checkpoint" or file.name.endswith(".index.json"):
             continue  # the first is only read if there are several checkpoints
         whole = file.read_bytes()
         for size in (0, 5, len(whole) // 2, len(whole) - 1):
@@ -343,6 +350,57 @@ def test_the_checkpoint_file_chooses_among_several(references, odd_captioner, tm
     for file in tmp_path.glob("*.index"):
         file.unlink()
     load_must_fail(odd_captioner, tmp_path, "No model.ckpt.index")
+
+
+@pytest.mark.parametrize("layout", HDF5_LAYOUTS)
+def test_hdf5_files_of_all_versions_of_transformers_are_read(
+    layout, references, odd_captioner, tmp_path
+):
+    reference = references["odd"]
+    folder = reference.write("hdf5", tmp_path)
+    shapes = {name: array.shape for name, array in reference.weights.items()}
+    write_hdf5(folder, shapes, reference.weights.__getitem__, layout)
+    load_gpt2(overwrite(odd_captioner), folder)
+    root, embedding = HDF5_LAYOUTS[layout]
+    file = open_gpt2(folder)
+    assert file.prefix == f"{root}/" and f"{root}/wte/{embedding}:0" in file.tensors
+    np.testing.assert_allclose(
+        numpy(odd_captioner.decoder(reference.tokens)), reference.logits, **TIGHT
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    (
+        ("wte/weight:0", "wte/kernel:0", ("missing: ", "wte/embeddings:0 (31, 16)", "wte/kernel:")),
+        ("wpe/embeddings:0", "wpe/weight:0", ("missing: ", "wpe/embeddings:0", "wpe/weight:0")),
+        (None, "wte/embeddings:0", ("unexpected: ", "wte/weight:0 (31, 16)")),
+        (None, "score/kernel:0", ("unexpected: ", "score/kernel:0 (31, 16)")),
+        (None, "/score/kernel:0", ("unexpected: ", "score/kernel:0 (31, 16)")),
+        (None, "/model_weights/wte/weight:0", ("unexpected: ", "model_weights/wte/weight:0")),
+    ),
+)
+def test_other_names_in_hdf5_files_are_an_error(
+    old, new, words, references, odd_captioner, tmp_path
+):
+    folder = references["odd"].write("hdf5", tmp_path)
+    with h5py.File(folder / "tf_model.h5", "a") as file:
+        group = file[HDF5_ROOT]
+        group[new] = group["wte/weight:0" if old is None else old][()]
+        if old is not None:
+            del group[old]
+    load_must_fail(odd_captioner, folder, *words)
+
+
+def test_hdf5_shards_must_match_their_index(references, odd_captioner, tmp_path):
+    folder = references["odd"].write("sharded_hdf5", tmp_path)
+    index = folder / "tf_model.h5.index.json"
+    shards = json.loads(index.read_text())["weight_map"]
+    name = "tfgpt2lm_head_model/transformer/wte/embeddings:0"
+    index.write_text(json.dumps({"weight_map": {k: v for k, v in shards.items() if k != name}}))
+    load_must_fail(odd_captioner, folder, shards[name], "transformer/wte/embeddings:0")
+    (folder / shards[name]).unlink()
+    load_must_fail(odd_captioner, folder, shards[name], "is missing")
 
 
 def test_hdf5_data_outside_the_file_is_an_error(references, odd_captioner, tmp_path):

@@ -11,14 +11,32 @@ import pytest
 from keras import ops
 
 from effcap.captioner import Captioner
-from effcap.weights.published import load_published, open_published, published_hparams
+from effcap.tokenizers import Tokenizer
+from effcap.weights.published import (
+    assumed_settings,
+    load_published,
+    open_published,
+    published_hparams,
+)
+from effcap.weights.start_token import published_tokenizer
 from helpers.captioners import numpy
 from helpers.gpt2_writers import write_torch
-from helpers.published_shapes import small_playntell, weight
+from helpers.published_shapes import small_playntell, small_visualgpt, weight
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDENS = Path(os.environ.get("EFFCAP_SHARED", REPOSITORY.parent / "shared")) / "goldens"
 FILES = ("visualgpt_tau0", "visualgpt_tau02", "playntell_srau", "playntell_sum")
+SHAPES = {"visualgpt": small_visualgpt(), "playntell": small_playntell()}
+ASSUMED: dict[str, dict] = {
+    "visualgpt": {"encoder.num_heads": 1, "decoder.num_heads": 1, "decoder.fusion.tau": 0.2},
+    "playntell": {
+        "encoder.modalities": {"artist": 10, "audio": 256},
+        "decoder.num_heads": 1,
+        "decoder.fusion.gate": True,
+        "decoder.fusion.tau": 0.0,
+    },
+}
+PARAMS = {"tau": 0.3, "no_srau": True, "playlist_feature": "artist_audio", "batch_size": 10}
 
 
 class StateDict(dict):
@@ -175,6 +193,139 @@ def test_masks_and_copies_of_the_embeddings_are_skipped():
     file["decoder.running_seq"] = np.zeros(1, np.float32)
     file["decoder.lm_head.weight"] = file["decoder.transformer.wte.weight"]
     assert "M parameters" in load_published(captioner, file)
+
+
+@pytest.mark.parametrize("system", SHAPES)
+def test_buffers_of_the_originals_generation_are_skipped(system):
+    file = state_dict(SHAPES[system])
+    captioner = Captioner.from_hparams(published_hparams(system, file))
+    for name in ("keys", "values"):  # as `register_state` of either original creates them
+        file[f"decoder.transformer.h.0.attn.running_{name}"] = np.zeros((12, 0, 64), np.float32)
+    file["decoder.transformer.running_seq"] = np.zeros(1, np.int64)
+    file["decoder.running_mask_self_attention"] = np.zeros((1, 1, 0), bool)
+    file["decoder.lm_head.decoder.weight"] = file["decoder.transformer.wte.weight"]
+    assert "running" not in load_published(captioner, file)
+
+
+def assumed_lines(message: str) -> list[str]:
+    return [line for line in message.splitlines() if line.startswith("assumed")]
+
+
+@pytest.mark.parametrize("system", SHAPES)
+def test_settings_that_no_tensor_determines_are_listed(system):
+    file = state_dict(SHAPES[system])
+    assert assumed_settings(system, file) == ASSUMED[system]
+    message = load_published(Captioner.from_hparams(published_hparams(system, file)), file)
+    assert assumed_lines(message) == [
+        f"assumed {name}={json.dumps(value)}, which the file does not record "
+        f"(change it with --set {name}=...)"
+        for name, value in ASSUMED[system].items()
+    ]
+    assert "M parameters" in message.splitlines()[0]
+    assert ("--audio-pooling musicnn" in message) == (system == "playntell")
+
+
+@pytest.mark.parametrize("system", SHAPES)
+def test_given_settings_are_not_listed_as_assumed(system):
+    file = state_dict(SHAPES[system])
+    tau = ASSUMED[system]["decoder.fusion.tau"]  # given, and equal to the default
+    overrides = {"decoder": {"num_heads": 2, "fusion": {"tau": tau}}}
+    given = ("decoder.num_heads", "decoder.fusion.tau")
+    left = {name: value for name, value in ASSUMED[system].items() if name not in given}
+    assert assumed_settings(system, file, overrides) == left
+    captioner = Captioner.from_hparams(published_hparams(system, file, overrides))
+    assert captioner.decoder.num_heads == 2
+    assert len(assumed_lines(load_published(captioner, file, overrides))) == len(left)
+    captioner.decoder.fusion["tau"] = 0.7  # set by other means
+    assert "tau" not in load_published(captioner, file)
+
+
+@pytest.mark.parametrize("system", SHAPES)
+def test_each_assumed_setting_changes_the_output_but_no_shape(system):
+    file = state_dict(SHAPES[system])
+    others = {
+        "encoder.num_heads": {"encoder": {"num_heads": 4}},
+        "decoder.num_heads": {"decoder": {"num_heads": 4}},
+        "decoder.fusion.tau": {"decoder": {"fusion": {"tau": 0.45}}},
+        "decoder.fusion.gate": {"decoder": {"fusion": {"gate": False}}},
+        "encoder.modalities": {"encoder": {"modalities": {"mood": 10, "sound": 256}}},
+    }
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(2, 3, width)).astype(np.float32) for width in (10, 256, 48)]
+
+    def logits(overrides):
+        captioner = Captioner.from_hparams(published_hparams(system, file, overrides))
+        load_published(captioner, file, overrides)
+        keys = captioner.encoder.input_keys
+        arrays = features if system == "playntell" else features[2:]
+        inputs = dict(zip(keys, arrays, strict=False))
+        return keys, numpy(captioner({**inputs, "tokens": np.arange(10).reshape(2, 5)}))
+
+    keys, expected = logits(None)
+    for name in ASSUMED[system]:
+        other_keys, received = logits(others[name])
+        assert other_keys != keys or np.abs(received - expected).max() > 1e-4, name
+
+
+def test_a_file_without_weights_for_a_gate_determines_it():
+    file = state_dict(small_playntell(gate=False))
+    assert set(assumed_settings("playntell", file)) == {"encoder.modalities", "decoder.num_heads"}
+    file = state_dict(small_playntell())
+    overrides = {"decoder": {"fusion": {"gate": False}}}
+    assert "decoder.fusion.tau" not in assumed_settings("playntell", file, overrides)
+
+
+def write_playntell(folder, params) -> tuple:
+    """Writes a file and the original's params.json; returns the opened file."""
+    write_torch(folder, SHAPES["playntell"], lambda name: weight(name, SHAPES["playntell"][name]))
+    (folder / "params.json").write_text(json.dumps(params))
+    return open_published(folder / "pytorch_model.bin")[1]
+
+
+def test_settings_recorded_beside_the_file_are_read(tmp_path):
+    file = write_playntell(tmp_path, PARAMS)
+    hparams = published_hparams("playntell", file)
+    assert hparams["decoder"]["fusion"]["tau"] == 0.3
+    assert hparams["decoder"]["fusion"]["gate"] is False
+    assert assumed_settings("playntell", file) == {"decoder.num_heads": 1}
+    overrides = {
+        "decoder": {"fusion": {"gate": True}},
+        "encoder": {"modalities": {"a": 10, "b": 256}},
+    }
+    hparams = published_hparams("playntell", file, overrides)
+    assert hparams["encoder"]["modalities"] == {"a": 10, "b": 256}
+    message = load_published(Captioner.from_hparams(hparams), file, overrides)
+    path = tmp_path / "params.json"
+    assert f"read decoder.fusion.tau=0.3 from {path}" in message.splitlines()
+    assert "gate=" not in message and "modalities=" not in message
+
+
+def test_a_record_of_another_file_is_an_error_and_other_files_are_ignored(tmp_path):
+    file = write_playntell(tmp_path, PARAMS | {"playlist_feature": "audio_tags_artist"})
+    with pytest.raises(ValueError, match=r"widths \[10, 256\] in .*Received: .*audio_tags_artist"):
+        published_hparams("playntell", file)
+    for params in ([1], {}, {"tau": 0.3}):
+        file = write_playntell(tmp_path, params)
+        assert published_hparams("playntell", file)["decoder"]["fusion"]["tau"] == 0.0
+
+
+def test_captions_start_with_the_token_of_the_original(tokenizer):
+    learned = Tokenizer.train(["<? <? a dog", "<? a cat"] * 3, 280)
+    started, message = published_tokenizer("visualgpt", learned)
+    assert started.bos_id == learned.encode("<?")[0] != started.eos_id == learned.eos_id
+    assert started.vocabulary_size == learned.vocabulary_size and "'<?'" in message
+    assert started.encode("a dog") == learned.encode("a dog")
+    assert published_tokenizer("visualgpt", started) == (started, None)  # has one of its own
+    same, message = published_tokenizer("playntell", tokenizer)
+    assert same is tokenizer and "no token '<?'" in message
+
+
+def test_gpt2s_tokenizer_gets_the_start_token_of_the_original():
+    folder = GOLDENS.parent / "gpt2_bpe"
+    if not folder.is_dir():
+        pytest.skip("needs GPT-2's vocabulary")
+    started, _ = published_tokenizer("playntell", Tokenizer.from_folder(folder))
+    assert (started.bos_id, started.eos_id, started.vocabulary_size) == (47934, 50256, 50257)
 
 
 def test_a_file_of_another_system_is_an_error(tmp_path):

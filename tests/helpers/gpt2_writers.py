@@ -101,28 +101,90 @@ def write_torch(folder: Path, shapes: Shapes, values: Values) -> None:
         archive.writestr("pytorch_model/version", "3\n")
 
 
-def write_hdf5(folder: Path, shapes: Shapes, values: Values) -> None:
-    """Writes the HDF5 file of transformers' TFGPT2LMHeadModel, whose biases have two axes."""
-    root, names = "transformer/tfgp_t2lm_head_model/transformer", []
+def hdf5_tensor(name: str, array: np.ndarray, embedding: str) -> tuple[str, np.ndarray]:
+    """Returns a tensor's name and values in an HDF5 file, where biases of kernels have two axes.
+
+    Args:
+        name: Hugging Face's name.
+        array: values.
+        embedding: name of the token embeddings' variable: "weight" before transformers 4.30, and
+            "embeddings" since.
+    """
+    *path, kind = name.split(".")
+    if path[0] == "h":
+        path = [f"h_._{path[1]}", *path[2:]]
+    if path[-1].startswith("ln"):
+        kind = {"weight": "gamma", "bias": "beta"}[kind]
+    elif path[-1] == "wpe":
+        kind = "embeddings"
+    elif path[-1] == "wte":
+        kind = embedding
+    elif kind == "bias":
+        array = array[None]
+    return "/".join([*path, f"{kind}:0"]), array
+
+
+# Groups above the layers', and the name of the token embeddings' variable.
+HDF5_LAYOUTS = {
+    "published": ("transformer/tfgp_t2lm_head_model/transformer", "weight"),
+    "older": ("transformer/tfgpt2lm_head_model/transformer", "weight"),
+    "older without head": ("transformer/tfgpt2_model/transformer", "weight"),
+    "newer": ("transformer/tfgpt2lm_head_model/transformer", "embeddings"),
+    "newer without head": ("transformer/tfgpt2_model_1/transformer", "embeddings"),
+    "layer in a Keras model": ("model_weights/transformer/transformer", "embeddings"),
+    "older layer in a Keras model": ("model_weights/transformer/transformer", "weight"),
+    "model in a Keras model": ("model_weights/gpt2/gpt2/transformer", "embeddings"),
+}
+
+
+def write_hdf5(folder: Path, shapes: Shapes, values: Values, layout: str = "published") -> None:
+    """Writes the HDF5 file of transformers' TFGPT2LMHeadModel, or of a Keras model around it.
+
+    A Keras model's file has an optimizer's state too.
+    """
+    root, embedding = HDF5_LAYOUTS[layout]
+    names = []
     with h5py.File(folder / "tf_model.h5", "w") as file:
         for tensor in shapes:
-            *path, kind = tensor.split(".")
-            if path[0] == "h":
-                path = [f"h_._{path[1]}", *path[2:]]
-            array = values(tensor)
-            if path[-1].startswith("ln"):
-                kind = {"weight": "gamma", "bias": "beta"}[kind]
-            elif path[-1] == "wpe":
-                kind = "embeddings"
-            elif kind == "bias":
-                array = array[None]
-            names.append("/".join([root, *path, f"{kind}:0"]))
+            name, array = hdf5_tensor(tensor, values(tensor), embedding)
+            names.append(f"{root}/{name}")
             file.create_dataset(names[-1], data=array)
+            if root.startswith("model_weights"):
+                for moment in "mv":
+                    moments = f"optimizer_weights/Adam/{moment}/transformer/{name}"
+                    file.create_dataset(moments, data=np.zeros_like(array))
         # As Keras 2 wrote them.
-        file.attrs["layer_names"] = [b"transformer"]
-        file.attrs["backend"] = b"tensorflow"
-        inside = [name.removeprefix("transformer/").encode() for name in names]
-        file["transformer"].attrs["weight_names"] = inside
+        group = file
+        if root.startswith("model_weights"):
+            file.create_dataset("optimizer_weights/iteration:0", data=np.int64(1))
+            group = file["model_weights"]
+            names = [name.removeprefix("model_weights/") for name in names]
+        layer = root.removeprefix("model_weights/").partition("/")[0]
+        for attributes in (file.attrs, group.attrs):
+            attributes["backend"] = b"tensorflow"
+        group.attrs["layer_names"] = [layer.encode()]
+        group.create_group("top_level_model_weights").attrs["weight_names"] = []
+        inside = [name.removeprefix(f"{layer}/").encode() for name in names]
+        group[layer].attrs["weight_names"] = inside
+
+
+def write_newer_hdf5(folder: Path, shapes: Shapes, values: Values) -> None:
+    """Writes the HDF5 file of TFGPT2LMHeadModel in transformers 4.30 to 4.57."""
+    write_hdf5(folder, shapes, values, "newer")
+
+
+def write_sharded_hdf5(folder: Path, shapes: Shapes, values: Values) -> None:
+    """Writes two HDF5 files of transformers and their index, which has the model's name too."""
+    names, places = list(shapes), {}
+    for number, half in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
+        shard = f"tf_model-{number:05}-of-00002.h5"
+        with h5py.File(folder / shard, "w") as file:
+            for tensor in half:
+                name, array = hdf5_tensor(tensor, values(tensor), "embeddings")
+                file.create_dataset(f"transformer/{name}", data=array)
+                places[f"tfgpt2lm_head_model/transformer/{name}"] = shard
+    index = {"metadata": {"total_size": 0}, "weight_map": places}
+    (folder / "tf_model.h5.index.json").write_text(json.dumps(index))
 
 
 def write_checkpoint(folder: Path, shapes: Shapes, values: Values) -> None:
@@ -159,14 +221,18 @@ WRITERS: dict[str, Callable[[Path, Shapes, Values], None]] = {
     "hdf5": write_hdf5,
     "checkpoint": write_checkpoint,
 }
+HDF5_WRITERS: dict[str, Callable[[Path, Shapes, Values], None]] = {
+    "newer_hdf5": write_newer_hdf5,
+    "sharded_hdf5": write_sharded_hdf5,
+}
 
 
 def write_folder(
     form: str, folder: Path, config: Mapping[str, int], shapes: Shapes, values: Values
 ) -> Path:
-    """Writes weights and configuration in a format of `WRITERS`; returns the folder."""
+    """Writes weights and configuration in a format of either table; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    WRITERS[form](folder, shapes, values)
+    {**WRITERS, **HDF5_WRITERS}[form](folder, shapes, values)
     if form == "checkpoint":
         sizes = {OPENAI_NAMES[name]: value for name, value in config.items()}
         (folder / "hparams.json").write_text(json.dumps(sizes))

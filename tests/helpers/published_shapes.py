@@ -48,12 +48,32 @@ def small_playntell(
         shapes |= linear(f"encoder.transformations.{number}.fc", width, channels)
         shapes |= norm(f"encoder.transformations.{number}.layer_norm", width)
         shapes |= attention_shapes(f"{h}.enc_dec_attn.{number}", width)
-    shapes |= {
+    shapes |= small_gpt2(width)
+    return shapes | (linear(f"{h}.fc_alpha", width, 2 * width) if gate else {})
+
+
+def small_visualgpt(width: int = 64) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a VisualGPT with one layer and one level, by tensor name."""
+    h, layer = "decoder.transformer.h.0", "encoder.layers.0"
+    shapes = linear("encoder.fc", width, 48) | norm("encoder.layer_norm", width)
+    for part in "qkvo":
+        shapes |= linear(f"{layer}.mhatt.attention.fc_{part}", width, width)
+    shapes |= norm(f"{layer}.mhatt.layer_norm", width) | norm(f"{layer}.pwff.layer_norm", width)
+    shapes |= linear(f"{layer}.pwff.fc1", 96, width) | linear(f"{layer}.pwff.fc2", width, 96)
+    shapes |= attention_shapes(f"{h}.enc_dec_attn", width)
+    return shapes | small_gpt2(width) | linear(f"{h}.fc_alpha1", width, 2 * width)
+
+
+def small_gpt2(width: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of both systems' GPT-2 with one layer, by tensor name."""
+    h = "decoder.transformer.h.0"
+    shapes = {
         "decoder.transformer.wte.weight": (31, width),
         "decoder.transformer.wpe.weight": (16, width),
     }
     for name in (f"{h}.ln_1", f"{h}.ln_2", "decoder.transformer.ln_f"):
         shapes |= norm(name, width)
     shapes |= conv(f"{h}.attn.c_attn", width, 3 * width) | conv(f"{h}.attn.c_proj", width, width)
-    shapes |= conv(f"{h}.mlp.c_fc", width, 4 * width) | conv(f"{h}.mlp.c_proj", 4 * width, width)
-    return shapes | (linear(f"{h}.fc_alpha", width, 2 * width) if gate else {})
+    return shapes | (
+        conv(f"{h}.mlp.c_fc", width, 4 * width) | conv(f"{h}.mlp.c_proj", 4 * width, width)
+    )

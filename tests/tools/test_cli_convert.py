@@ -164,6 +164,7 @@ def playntell(tmp_path) -> Path:
     """A .pth file of PlayNTell's, as a training checkpoint has it."""
     shapes = {f"state_dict.{name}": shape for name, shape in small_playntell().items()}
     shapes["optimizer.step"] = (1,)
+    shapes["state_dict.decoder.transformer.h.0.attn.running_keys"] = (12, 0, 64)
     write_torch(tmp_path, shapes, lambda n: weight(n.removeprefix("state_dict."), shapes[n]))
     return (tmp_path / "pytorch_model.bin").rename(tmp_path / "playntell.pth")
 
@@ -181,6 +182,43 @@ def test_a_pth_file_is_converted_to_a_preset_of_its_system(playntell, tmp_path, 
     np.testing.assert_array_equal(
         numpy(captioner.encoder.projections[1].dense.kernel), weight(name, (64, 256)).T
     )
+
+
+def test_settings_that_a_pth_file_does_not_record_are_printed_and_kept(playntell, tmp_path, capsys):
+    def convert(preset: Path, *options: str) -> tuple[list[str], dict]:
+        assert main(["convert", str(playntell), str(preset), *options]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        record = json.loads((preset / "training.json").read_text())
+        assert lines[-1] == f"preset: {preset} (float32)"
+        assert (record["source"], record["system"]) == (str(playntell), "playntell")
+        return [line for line in lines if line.startswith("assumed")], record["assumed"]
+
+    lines, assumed = convert(tmp_path / "first")
+    assert "change it with --set decoder.fusion.tau=..." in lines[3]
+    assert lines[3].startswith("assumed decoder.fusion.tau=0.0, which the file does not record")
+    assert assumed == {
+        "encoder.modalities": {"artist": 10, "audio": 256},
+        "decoder.num_heads": 1,
+        "decoder.fusion.gate": True,
+        "decoder.fusion.tau": 0.0,
+    }
+    given = ("decoder.fusion.tau=0.2", 'encoder.modalities={"people": 10, "sound": 256}')
+    lines, assumed = convert(tmp_path / "second", *(w for s in given for w in ("--set", s)))
+    assert list(assumed) == ["decoder.num_heads", "decoder.fusion.gate"] and len(lines) == 2
+    captioner = Captioner.from_preset(tmp_path / "second")
+    assert captioner.encoder.modalities == {"people": 10, "sound": 256}
+
+
+def test_a_tokenizer_of_a_pth_file_gets_the_start_token_of_the_original(tmp_path, capsys):
+    learned = Tokenizer.train(["<? <? a dog", "<? a cat"] * 3, 280)
+    learned.save(tmp_path / "tokenizer.json")
+    shapes = small_playntell() | {"decoder.transformer.wte.weight": (learned.vocabulary_size, 64)}
+    write_torch(tmp_path, shapes, lambda name: weight(name, shapes[name]))
+    preset = tmp_path / "preset"
+    file = tmp_path / "pytorch_model.bin"
+    assert main(["convert", str(file), str(preset), "--tokenizer", str(tmp_path)]) == 0
+    assert "captions start with '<?', as in the original" in capsys.readouterr().err
+    assert Captioner.from_preset(preset).tokenizer.bos_id == learned.encode("<?")[0]
 
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_an_error(playntell, tokenizer, tmp_path, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from effcap.config import SECTIONS
 from effcap.tools.cli.options import option_flag
@@ -13,6 +13,8 @@ from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
+
+Converted = tuple["Captioner", str, dict[str, Any] | None]  # captioner, message, record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,16 +65,19 @@ def run(arguments: argparse.Namespace) -> None:
     if preset.exists() and not (preset.is_dir() and next(preset.iterdir(), None) is None):
         raise FileExistsError(f"The folder {preset} exists and is not empty; choose another folder")
     convert = convert_published if arguments.weights.is_file() else convert_gpt2
-    captioner, message = convert(arguments)
+    captioner, message, record = convert(arguments)
     from effcap.utils.progress import print_line
 
-    captioner.save_to_preset(preset, arguments.dtype)
-    print_line(f"{message}, in a captioner of {captioner.count_params() / 1e6:.1f} M")
+    captioner.save_to_preset(preset, arguments.dtype, record)
+    loaded, *lines = message.splitlines()
+    print_line(f"{loaded}, in a captioner of {captioner.count_params() / 1e6:.1f} M")
+    for line in lines:
+        print_line(line)
     print_line(f"preset: {preset} ({arguments.dtype})")
 
 
-def convert_gpt2(arguments: argparse.Namespace) -> tuple[Captioner, str]:
-    """Returns a captioner with the GPT-2 of a folder, and a message."""
+def convert_gpt2(arguments: argparse.Namespace) -> Converted:
+    """Returns a captioner with the GPT-2 of a folder, a message, and no record."""
     from effcap.tokenizers import Tokenizer
     from effcap.weights.backbone_weights import check_backbone_weights
     from effcap.weights.gpt2 import captioner_hparams, gpt2_captioner
@@ -85,20 +90,29 @@ def convert_gpt2(arguments: argparse.Namespace) -> tuple[Captioner, str]:
     overrides = parse_sections(arguments.set, SECTIONS)
     hparams = captioner_hparams(folder, tokenizer, arguments.model, overrides)
     start_keras()
-    return gpt2_captioner(folder, hparams, tokenizer, arguments.backbone_weights)
+    return *gpt2_captioner(folder, hparams, tokenizer, arguments.backbone_weights), None
 
 
-def convert_published(arguments: argparse.Namespace) -> tuple[Captioner, str]:
-    """Returns the captioner of a .pth file, and a message."""
+def convert_published(arguments: argparse.Namespace) -> Converted:
+    """Returns the captioner of a .pth file, a message, and a record of what was assumed."""
     from effcap.tokenizers import Tokenizer
-    from effcap.weights.published import load_published, open_published, published_hparams
+    from effcap.weights.published import (
+        assumed_settings,
+        load_published,
+        open_published,
+        published_hparams,
+    )
+    from effcap.weights.start_token import published_tokenizer
 
     for name in ("model", "backbone_weights"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"{option_flag(name)} cannot be used with a .pth file")
     system, file = open_published(arguments.weights)
-    tokenizer = Tokenizer.from_folder(arguments.tokenizer) if arguments.tokenizer else None
-    hparams = published_hparams(system, file, parse_sections(arguments.set, SECTIONS))
+    tokenizer, start = None, None
+    if arguments.tokenizer:
+        tokenizer, start = published_tokenizer(system, Tokenizer.from_folder(arguments.tokenizer))
+    overrides = parse_sections(arguments.set, SECTIONS)
+    hparams = published_hparams(system, file, overrides)
     start_keras()
     from effcap.captioner import Captioner
 
@@ -106,4 +120,10 @@ def convert_published(arguments: argparse.Namespace) -> tuple[Captioner, str]:
         captioner = Captioner.from_hparams(hparams, tokenizer)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Cannot create {system} of {arguments.weights}: {error}") from error
-    return captioner, load_published(captioner, file)
+    message = load_published(captioner, file, overrides)
+    record = {
+        "source": str(arguments.weights),
+        "system": system,
+        "assumed": assumed_settings(system, file, overrides),
+    }
+    return captioner, message if start is None else f"{message}\n{start}", record

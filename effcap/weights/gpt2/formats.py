@@ -4,7 +4,7 @@
 |-------------|-------------------------------------------------------|--------------|
 | safetensors | model.safetensors, or model.safetensors.index.json    | config.json  |
 | PyTorch     | pytorch_model.bin, or pytorch_model.bin.index.json    | config.json  |
-| HDF5        | tf_model.h5                                           | config.json  |
+| HDF5        | tf_model.h5, or tf_model.h5.index.json                | config.json  |
 | TensorFlow  | OpenAI's checkpoint: checkpoint, model.ckpt.*         | hparams.json |
 
 A tensor's values are read on demand, and nothing of the file stays in memory afterwards.
@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
 
 from effcap.weights.gpt2.hugging_face import (
+    name_in_hdf5_shard,
     open_hdf5,
     open_safetensors,
     open_shards,
@@ -44,6 +45,7 @@ class Format:
             "h.0.attn.c_attn.weight", and its shape in the decoder.
         prefix: pattern of an optional prefix of all names.
         has_buffers: whether causal masks and a copy of the token embeddings may be stored too.
+        older_names: names in older files, by the name that `stored` returns.
     """
 
     title: str
@@ -52,6 +54,7 @@ class Format:
     stored: Callable[[str, Shape], tuple[str, Shape]]
     prefix: str = ""
     has_buffers: bool = False
+    older_names: Mapping[str, str] = field(default_factory=dict)
 
 
 FORMATS = (
@@ -73,10 +76,17 @@ FORMATS = (
     ),
     Format(
         "HDF5",
-        ("tf_model.h5",),
-        open_hdf5,
+        ("tf_model.h5", "tf_model.h5.index.json"),
+        partial(
+            open_shards,
+            name="tf_model.h5",
+            open_file=open_hdf5,
+            name_in_shard=name_in_hdf5_shard,
+        ),
         stored_in_hdf5,
-        r"(transformer/[^/]+/transformer/)?",
+        # Groups of the model and its layers, which may have any name.
+        r"(.*/)?(?=(wte|wpe|h_\._\d+|ln_f)/)",
+        older_names={"wte/embeddings:0": "wte/weight:0"},  # before transformers 4.30
     ),
     Format(
         "TensorFlow checkpoint",
@@ -100,6 +110,19 @@ class GPT2File:
     format: Format
     tensors: dict[str, StoredTensor]
     prefix: str
+
+    def stored(self, name: str, shape: Shape) -> tuple[str, Shape]:
+        """Returns the name and shape that a tensor must have in this file.
+
+        Args:
+            name: Hugging Face's name.
+            shape: shape in the decoder.
+        """
+        stored_name, stored_shape = self.format.stored(name, shape)
+        full, older = self.prefix + stored_name, self.format.older_names.get(stored_name)
+        if older and full not in self.tensors and self.prefix + older in self.tensors:
+            full = self.prefix + older
+        return full, stored_shape
 
 
 def open_gpt2(folder: str | PathLike) -> GPT2File:

@@ -14,6 +14,7 @@ from effcap.weights.gpt2.stored_tensor import NORMS, Shape, StoredTensor, damage
 from effcap.weights.torch_file import read_torch
 
 SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+OPTIMIZER = "optimizer_weights/"  # group beside model_weights/ in a file of a whole Keras model
 HDF5_DTYPES = {
     "float16": h5py.h5t.IEEE_F16LE,
     "float32": h5py.h5t.IEEE_F32LE,
@@ -22,9 +23,18 @@ HDF5_DTYPES = {
 
 
 def open_shards(
-    folder: Path, name: str, open_file: Callable[[Path], Iterable[StoredTensor]]
+    folder: Path,
+    name: str,
+    open_file: Callable[[Path], Iterable[StoredTensor]],
+    name_in_shard: Callable[[str], str] = str,
 ) -> Iterable[StoredTensor]:
     """Yields the tensors of the file `name`, or of the shards that `name`.index.json lists.
+
+    Args:
+        folder: contains the files.
+        name: name of the file.
+        open_file: returns the tensors of one file.
+        name_in_shard: returns a tensor's name in its shard for its name in the index.
 
     Raises:
         FileNotFoundError: a listed shard is missing.
@@ -43,7 +53,7 @@ def open_shards(
         if not (folder / shard).is_file():
             raise FileNotFoundError(f"{shard}, which {index} lists, is missing")
         tensors = list(open_file(folder / shard))
-        listed = {tensor for tensor, file in shard_of.items() if file == shard}
+        listed = {name_in_shard(tensor) for tensor, file in shard_of.items() if file == shard}
         differing = sorted(listed ^ {tensor.name for tensor in tensors})
         if differing:
             raise ValueError(
@@ -100,27 +110,32 @@ def open_torch(path: Path) -> Iterable[StoredTensor]:
 def stored_in_hdf5(name: str, shape: Shape) -> tuple[str, Shape]:
     """Returns a tensor's name and shape in tf_model.h5, without the prefix.
 
-    Examples are h_._0/attn/c_attn/weight:0 and h_._0/ln_1/gamma:0. Biases of kernels are (1, n).
+    Examples are h_._0/attn/c_attn/weight:0, h_._0/ln_1/gamma:0 and wte/embeddings:0. Biases of
+    kernels are (1, n).
     """
     *path, kind = name.split(".")
     if path[0] == "h":
         path[:2] = [f"h_._{path[1]}"]
     if path[-1] in NORMS:
         kind = {"weight": "gamma", "bias": "beta"}[kind]
-    elif path[-1] == "wpe":
+    elif path[-1] in ("wte", "wpe"):
         kind = "embeddings"
     elif kind == "bias":
         shape = (1, *shape)
     return "/".join([*path, f"{kind}:0"]), shape
 
 
-def open_hdf5(folder: Path) -> Iterable[StoredTensor]:
-    """Returns the tensors of tf_model.h5.
+def name_in_hdf5_shard(name: str) -> str:
+    """Returns a tensor's name in a shard: without the model's, which the index has in front."""
+    return name.partition("/")[2] or name
+
+
+def open_hdf5(path: Path) -> Iterable[StoredTensor]:
+    """Returns the tensors of an HDF5 file of Keras 2, without those of an optimizer.
 
     Raises:
         ValueError: the file is damaged.
     """
-    path = folder / "tf_model.h5"
 
     def read(name: str) -> np.ndarray:
         with h5py.File(path) as file:
@@ -140,6 +155,8 @@ def open_hdf5(folder: Path) -> Iterable[StoredTensor]:
             if start is None or size != item.nbytes:
                 raise ValueError(f"{name} is not stored in the file in one piece")
             ranges.append((start, start + size))
+            if name.startswith(OPTIMIZER):
+                return
             stored_type = item.id.get_type()
             matching = (dtype for dtype, t in HDF5_DTYPES.items() if stored_type.equal(t))
             dtype = next(matching, f"HDF5 {item.dtype.str}")

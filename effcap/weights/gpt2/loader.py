@@ -99,8 +99,8 @@ def match_tensors(
     """
     expected: dict[str, tuple[keras.Variable, Shape]] = {}
     for name, variable in variables.items():
-        stored_name, shape = file.format.stored(name, tuple(variable.shape))
-        expected[file.prefix + stored_name] = (variable, shape)
+        stored_name, shape = file.stored(name, tuple(variable.shape))
+        expected[stored_name] = (variable, shape)
     shapes = {name: shape for name, (_, shape) in expected.items()} | dict(buffers)
     present = {name: file.tensors[name] for name in shapes if name in file.tensors}
     raise_mismatches(

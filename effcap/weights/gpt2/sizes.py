@@ -23,6 +23,7 @@ SIZES = {
     "intermediate_dim": ("n_inner",),
 }
 # Settings of a GPT-2 that change its output, and the values that `effcap.decoders.gpt2` supports.
+# `reorder_and_upcast_attn` is not among them: it changes rounding in half precision only.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"),  # the same function
