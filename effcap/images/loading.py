@@ -21,7 +21,15 @@ from effcap.images.framing import (
     scaled_size,
     stored_region,
 )
-from effcap.images.opening import UPRIGHT, Photo, describe_photo, exif_orientation, open_photo
+from effcap.images.opening import (
+    UPRIGHT,
+    Photo,
+    damage,
+    describe_photo,
+    exif_orientation,
+    load_callers_image,
+    open_photo,
+)
 from effcap.images.pixels import to_rgb
 from effcap.images.unreadable_photo import UnreadablePhoto
 
@@ -31,11 +39,12 @@ def load_photo(photo: Photo, image_size: tuple[int, int], fit: Fit = "squash") -
 
     Photos are made upright by their EXIF orientation, reduced to 8 bits per channel, composited on
     white where transparent, and resized with an antialiased bicubic filter. The first frame of an
-    animation is used. Color profiles are not applied.
+    animation is used, of a Pillow image the current one. Color profiles are not applied.
 
     Args:
         photo: path, bytes of a file, file opened in binary mode, Pillow image, or array (h, w),
-            (h, w, 1), (h, w, 3) or (h, w, 4) of uint8 or of floats in 0..255.
+            (h, w, 1), (h, w, 3) or (h, w, 4) of uint8 or of floats in 0..255. Files are read from
+            their start where they can seek. Threads may share a file or a Pillow image.
         image_size: (height, width) in pixels.
         fit: "squash" resizes the whole photo and changes its aspect ratio, "crop" keeps the aspect
             ratio and crops what exceeds the size on both sides, "pad" keeps the whole photo between
@@ -47,7 +56,8 @@ def load_photo(photo: Photo, image_size: tuple[int, int], fit: Fit = "squash") -
     Raises:
         UnreadablePhoto: the file is missing, empty, truncated, damaged, of an unknown format or
             above Pillow's limit of 179 megapixels; or the array has another shape, dtype or range.
-            Floats with a maximum of 1 or less raise too: they would be almost black.
+            Floats with a maximum of 1 or less, and images of 16 bits with a maximum of 255 or
+            less, raise too: they would be almost black. A maximum of 0 does not.
         ValueError: `image_size` or `fit` is not one of the above.
         RuntimeError: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` is set, with which Pillow returns
             truncated photos as if they were complete.
@@ -141,10 +151,12 @@ def _read(photo: Any, width: int, height: int, fit: str, region: Region = WHOLE)
     name = describe_photo(photo)
     try:
         image = open_photo(photo, name)
-        if image is not photo:  # drafting would shrink the caller's own image
+        if image is photo:
+            image, orientation = load_callers_image(image, name)
+        else:  # drafting would shrink the caller's own image
             _draft(image, width, height, fit, region)
-        image.load()
-        orientation = exif_orientation(image)
+            image.load()
+            orientation = exif_orientation(image)
         if orientation > 4:  # rotated by 90 degrees
             width, height = height, width
         region = stored_region(region, orientation)
@@ -155,8 +167,7 @@ def _read(photo: Any, width: int, height: int, fit: str, region: Region = WHOLE)
     except Image.DecompressionBombError as error:
         raise UnreadablePhoto(name, f"it has more pixels than a photo should. {error}") from error
     except Exception as error:  # decoders raise anything from struct.error to SyntaxError
-        reason = f"damaged or truncated: {error or type(error).__name__}"
-        raise UnreadablePhoto(name, reason) from error
+        raise UnreadablePhoto(name, damage(error)) from error
 
 
 def _draft(image: Image.Image, width: int, height: int, fit: str, region: Region) -> None:

@@ -18,9 +18,13 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
         UnreadablePhoto: values are out of range; `name` names the photo.
     """
     if image.mode in SIXTEEN_BITS:
-        array = _sixteen_to_eight_bits(np.asarray(image), name)  # (h, w)
-        if "transparency" in image.info:  # the gray value that means transparent
-            array[np.asarray(image) == image.info["transparency"]] = 255
+        values = np.asarray(image)  # (h, w)
+        opaque = np.ones(values.shape, bool)
+        transparency = image.info.get("transparency")  # the gray value that means transparent
+        if isinstance(transparency, int):  # conversion to gray may leave a color there
+            opaque = values != transparency
+        array = _sixteen_to_eight_bits(values, opaque, name)
+        array[~opaque] = 255
         return Image.fromarray(array).convert("RGB")
     if image.mode == "F":
         return Image.fromarray(_floats_to_bytes(np.asarray(image), name)).convert("RGB")
@@ -44,15 +48,29 @@ def from_array(array: np.ndarray, name: str) -> Image.Image:
             name, f"expected shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4). {received}"
         )
     if array.dtype != np.uint8:
-        if not np.issubdtype(array.dtype, np.floating):
-            raise UnreadablePhoto(name, f"expected uint8, or floats in 0..255. {received}")
+        if "float" not in array.dtype.name:  # np.floating does not include bfloat16
+            advice = _dtype_advice(array)
+            raise UnreadablePhoto(name, f"expected uint8, or floats in 0..255{advice}. {received}")
         array = _floats_to_bytes(array, name)
     if gray:
         array = array.reshape(array.shape[:2])  # (h, w, 1) -> (h, w)
     return Image.fromarray(np.ascontiguousarray(array))
 
 
+def _dtype_advice(array: np.ndarray) -> str:
+    if array.dtype == bool:
+        return '; for black and white, use np.asarray(photo).astype("uint8") * 255'
+    if array.dtype.kind in "iu" and array.min() >= 0:
+        if array.max() <= 255:
+            return '; these values fit in uint8, so use np.asarray(photo).astype("uint8")'
+        if array.max() <= 65535:
+            return "; for values of 16 bits, use np.asarray(photo) / 257"
+    return ""
+
+
 def _floats_to_bytes(array: np.ndarray, name: str) -> np.ndarray:
+    if not np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float32)  # bfloat16 and narrower
     low, high = float(array.min()), float(array.max())
     received = f"Received: values from {low:g} to {high:g}"
     if not (low >= 0 and high <= 255):  # also for NaN
@@ -65,10 +83,15 @@ def _floats_to_bytes(array: np.ndarray, name: str) -> np.ndarray:
     return np.rint(array).astype(np.uint8)
 
 
-def _sixteen_to_eight_bits(array: np.ndarray, name: str) -> np.ndarray:
+def _sixteen_to_eight_bits(array: np.ndarray, opaque: np.ndarray, name: str) -> np.ndarray:
     low, high = int(array.min()), int(array.max())
+    received = f"Received: values from {low} to {high}"
     if low < 0 or high > 65535:
+        raise UnreadablePhoto(name, f"expected at most 16 bits per channel. {received}")
+    if 0 < array.max(initial=0, where=opaque) <= 255:
         raise UnreadablePhoto(
-            name, f"expected at most 16 bits per channel. Received: values from {low} to {high}"
+            name,
+            "expected gray values of 16 bits, 0..65535; these look like 8 bits, so use "
+            f'Image.fromarray(np.asarray(image).astype("uint8")). {received}',
         )
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 -> 255, rounded
