@@ -4,7 +4,8 @@
     captioner = effcap.Captioner.from_preset("flickr8k-lite0")
     captioner.generate(["dog.jpg", "beach.jpg"])
 
-Names are imported on first use, so `import effcap` alone is fast.
+Names are imported on first use, so `import effcap` alone is fast. It is enough to load a `.keras`
+file with `keras.saving.load_model`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effcap.utils.lazy import lazy_names
+from effcap.utils.registration import register_lazily
 from effcap.version import __version__
 
 if TYPE_CHECKING:
@@ -55,3 +57,13 @@ _MODULES = {
 }
 __all__ = ["__version__", *_MODULES]
 __getattr__, __dir__ = lazy_names(__name__, _MODULES)
+
+# Modules of the classes that `.keras` files name.
+_SERIALIZABLE = {
+    "AdvantageLoss": ".losses",
+    "Captioner": ".captioner",
+    "CaptionLoss": ".losses",
+    "CaptionOptimizer": ".optimizers",
+    "TokenCrossEntropy": ".metrics.token_cross_entropy",
+}
+register_lazily(__name__, _SERIALIZABLE)

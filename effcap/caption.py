@@ -11,7 +11,8 @@ class Caption:
 
     Attributes:
         text: text of the caption.
-        score: score assigned by the sampler, in nats; see the sampler for its definition.
+        score: log-probability of the caption under the model, in nats: the sum of those of its
+            tokens and the end token.
         tokens: token ids, without the end token.
     """
 

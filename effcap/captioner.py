@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,13 @@ from effcap.caption import Caption
 from effcap.config import create, load_hparams, merge_hparams, model_hparams
 from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
-from effcap.generation import GenerationCache
-from effcap.images import load_photos
+from effcap.export import export_signature
+from effcap.generation import GenerationCache, check_sampler
+from effcap.images import as_photos, load_photos
 from effcap.losses import CaptionLoss
 from effcap.metrics.token_cross_entropy import TokenCrossEntropy
-from effcap.samplers import Beam, Hypotheses, Sampler, get
+from effcap.samplers import Hypotheses, Sampler, get
+from effcap.token_mean import TokenMeanModel
 from effcap.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @keras.saving.register_keras_serializable("effcap")
-class Captioner(keras.Model):
+class Captioner(TokenMeanModel):
     """An image captioner.
 
     Args:
@@ -88,6 +91,9 @@ class Captioner(keras.Model):
     ) -> None:
         """Configures training as `keras.Model.compile` does, with defaults for captions.
 
+        The loss and the gradients are means over tokens, also over the batches of `evaluate` and
+        over the batches that an optimizer with `gradient_accumulation_steps` accumulates.
+
         Args:
             optimizer: optimizer or its name. Default AdamW.
             loss: loss. Default `CaptionLoss()`.
@@ -108,8 +114,8 @@ class Captioner(keras.Model):
 
     def generate(
         self,
-        photos: Photo | Sequence[Photo] | np.ndarray,
-        sampler: str | Sampler = "beam",
+        photos: Photo | Iterable[Photo],
+        sampler: str | Sampler | type[Sampler] = "beam",
         *,
         details: bool = False,
         batch_size: int = 8,
@@ -117,10 +123,10 @@ class Captioner(keras.Model):
         """Generates captions for photos.
 
         Args:
-            photos: a photo, a sequence of photos, or a batch (B, h, w, 3). A photo is a path, a
-                PIL image, bytes, or an array (h, w, 3) of pixels 0..255.
-            sampler: "beam", "nucleus", "greedy", or a sampler of `effcap.samplers`. Default
-                "beam".
+            photos: a photo, an iterable of photos, or a batch (B, h, w, 3). A photo is a path, a
+                PIL image, bytes, or an array or tensor (h, w, 3) of pixels 0..255.
+            sampler: "beam", "nucleus", "greedy", or a sampler or sampler class of
+                `effcap.samplers`. Default "beam".
             details: return scores and tokens as well, and all captions of the sampler.
             batch_size: photos per batch. Default 8.
 
@@ -130,7 +136,8 @@ class Captioner(keras.Model):
 
         Raises:
             UnreadablePhoto: a photo is missing or cannot be decoded.
-            ValueError: the captioner has no tokenizer, or does not take photos.
+            ValueError: the captioner has no tokenizer, or does not take photos; or its decoder does
+                not fit the sampler.
         """
         if batch_size < 1:
             raise ValueError(
@@ -141,41 +148,64 @@ class Captioner(keras.Model):
                 f"{type(self.encoder).__name__} takes {', '.join(self.encoder.input_keys)}, not "
                 "photos: call generate_batch with these."
             )
-        is_single = not isinstance(photos, Sequence | np.ndarray) or isinstance(photos, str | bytes)
-        is_single = is_single or (isinstance(photos, np.ndarray) and photos.ndim < 4)
-        all_photos: Any = [photos] if is_single else photos
+        sampler = self._get_sampler(sampler)
+        all_photos, is_single = as_photos(photos)
+        stream = iter(all_photos)
         captions: list[list[Caption]] = []
-        for start in range(0, len(all_photos), batch_size):
-            batch = all_photos[start : start + batch_size]
+        while batch := list(islice(stream, batch_size)):
             images = load_photos(batch, self.encoder.image_size, self.encoder.fit)
-            captions += self.generate_batch({"images": images}, sampler, batch_size)
+            indices = range(len(captions), len(captions) + len(batch))
+            captions += self.generate_batch({"images": images}, sampler, batch_size, indices)
         results = captions if details else [options[0].text for options in captions]
         return results[0] if is_single else results
 
     def generate_batch(
-        self, inputs: dict, sampler: str | Sampler = "beam", batch_size: int | None = None
+        self,
+        inputs: Mapping[str, Any],
+        sampler: str | Sampler | type[Sampler] = "beam",
+        batch_size: int | None = None,
+        indices: Sequence[int] | None = None,
     ) -> list[list[Caption]]:
         """Generates captions for one batch of the encoder's inputs.
 
         Args:
-            inputs: the encoder's inputs, NumPy arrays of B rows.
+            inputs: the encoder's inputs, arrays or tensors of B rows.
             sampler: as in `generate`.
             batch_size: maximum size to pad the batch to, if such a size is already compiled.
                 Default B.
+            indices: index of each row in the whole call, which the random numbers of a `Nucleus`
+                sampler with a seed depend on. Default 0 to B - 1.
 
         Returns:
             One list of `Caption` per row, best first.
 
         Raises:
-            ValueError: the captioner has no tokenizer, or there is no such sampler.
+            ValueError: the captioner has no tokenizer, the encoder takes other inputs, there is no
+                such sampler, or it does not fit the decoder.
         """
         tokenizer = self._require_tokenizer()
-        rows = len(next(iter(inputs.values())))
-        if isinstance(sampler, str):
-            longest = min(Beam().max_new_tokens, self.decoder.max_text_length)
-            sampler = get(sampler, max_new_tokens=longest)
-        hypotheses = self._generation.run(inputs, tokenizer, sampler, batch_size or rows)
+        arrays = {name: np.asarray(values) for name, values in inputs.items()}
+        lengths = {len(array) for array in arrays.values()}
+        if not set(arrays) & set(self.encoder.input_keys) or len(lengths) != 1:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise ValueError(
+                f"Expected inputs out of {', '.join(self.encoder.input_keys)}, with one row per "
+                f"photo. Received: {shapes or 'no inputs'}"
+            )
+        (rows,) = lengths
+        hypotheses = self._generation.generate(
+            arrays, tokenizer, self._get_sampler(sampler), batch_size or rows, indices
+        )
         return [_captions(tokenizer, hypotheses, row) for row in range(rows)]
+
+    def _get_sampler(self, sampler: str | Sampler | type[Sampler]) -> Sampler:
+        """Returns a sampler that fits the decoder, also from its name or class."""
+        tokenizer = self._require_tokenizer()
+        if not isinstance(sampler, Sampler):
+            longest = min(Sampler().max_new_tokens, self.decoder.max_text_length)
+            sampler = get(sampler, max_new_tokens=longest)
+        check_sampler(sampler, self.decoder, tokenizer)
+        return sampler
 
     def attention(
         self, inputs: dict, captions: Sequence[str | Sequence[int]]
@@ -314,6 +344,28 @@ class Captioner(keras.Model):
             ) from error
         presets.load_weights(captioner, folder / presets.WEIGHTS)
         return captioner
+
+    def export(
+        self,
+        filepath: str | PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Exports the logits of given tokens for inference, as `keras.Model.export` does.
+
+        Args:
+            filepath: file or folder to write.
+            format: a format of Keras, such as "tf_saved_model" (default) or "onnx".
+            verbose: print the exported function.
+            input_signature: shapes and dtypes of the inputs. Default
+                `effcap.export.export_signature(encoder)`.
+            **kwargs: arguments of the format.
+        """
+        if input_signature is None:
+            input_signature = export_signature(self.encoder)
+        super().export(filepath, format, verbose, input_signature, **kwargs)
 
 
 def _captions(tokenizer: Tokenizer, hypotheses: Hypotheses, row: int) -> list[Caption]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +13,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from effcap.samplers import Hypotheses, Nucleus, Sampler
+from effcap.samplers import Hypotheses, Sampler
 
 if TYPE_CHECKING:
     from effcap.decoders.base import Decoder
     from effcap.tokenizers import Tokenizer
+
+MAX_MODELS = 16  # compiled models that a captioner keeps; each takes about 30 MB
+
+# On JAX, Keras hands the weights over to the compiled function while it runs.
+_weights_lock = threading.Lock() if keras.backend.backend() == "jax" else nullcontext()
 
 
 class GenerationModel(keras.Model):
@@ -30,12 +38,13 @@ class GenerationModel(keras.Model):
 
     Call arguments:
         inputs: as the encoder takes them, B rows.
+        sampler_inputs: as from `Sampler.inputs`.
 
     Returns:
         `{"tokens", "scores", "lengths"}`, as in `Hypotheses`.
 
-    Attributes:
-        seeds: generator of the random numbers of a `Nucleus` sampler without a seed of its own.
+    Raises:
+        ValueError: the decoder is too short for the sampler, or has no such tokens.
     """
 
     def __init__(
@@ -46,32 +55,52 @@ class GenerationModel(keras.Model):
         sampler: Sampler,
     ):
         super().__init__(name="generation_model")
+        check_sampler(sampler, decoder, tokenizer)
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
-        self.seeds = keras.random.SeedGenerator(name="seeds")
-        if isinstance(sampler, Nucleus) and sampler.seed is None:
-            sampler = dataclasses.replace(sampler, seed=self.seeds)
-        self.sampler = sampler
+        self.sampler, self._program = sampler, sampler.program()
         # On a CPU, XLA's decoding loop is slower and takes far longer to compile.
         self.compile(jit_compile=keras.backend.backend() == "jax")
         self.built = True
 
     def call(self, inputs: dict) -> dict:
+        inputs, sampler_inputs = inputs["encoder"], inputs["sampler"]
         memory_kv = self.decoder.precompute_kv(self.encoder(inputs, training=False))
         images = next(iter(inputs.values())).shape[0]
         prompt = ops.full((images, 1), self.tokenizer.bos_id, dtype="int32")  # (B,1)
         # The last token is never fed back, so the start token needs no further position.
-        cache = self.decoder.empty_cache(images, self.sampler.max_new_tokens)
+        cache = self.decoder.empty_cache(images, self._program.max_new_tokens)
 
         def step(tokens: Any, position: Any, state: Any) -> tuple[Any, Any]:
             logits, state = self.decoder.step(tokens, position, state, memory_kv)
             # A decoder may have more tokens than the tokenizer can decode.
             return logits[:, : self.tokenizer.vocabulary_size], state  # (R,V)
 
-        return self.sampler(step, prompt, cache, eos=self.tokenizer.eos_id)._asdict()
+        eos = self.tokenizer.eos_id
+        return self._program(step, prompt, cache, eos=eos, inputs=sampler_inputs)._asdict()
+
+    def generate(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        sampler: Sampler | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> Hypotheses:
+        """Generates captions for one batch.
+
+        Args:
+            inputs: as the encoder takes them, B rows.
+            sampler: a sampler with the same program as that of this model. Default that itself.
+            indices: index of each row, which the random numbers of a seeded sampler depend on.
+                Default 0 to B - 1.
+        """
+        rows = len(next(iter(inputs.values())))
+        values = (sampler or self.sampler).inputs(range(rows) if indices is None else indices)
+        with _weights_lock:
+            outputs = self.predict_on_batch({"encoder": dict(inputs), "sampler": values})
+        return Hypotheses(**outputs)
 
 
 class GenerationCache:
-    """The generation models compiled so far, by sampler and input shape.
+    """The generation models compiled last, by sampler program and input shape.
 
     It is not a Keras container, so that a captioner does not track the models as layers.
 
@@ -81,17 +110,24 @@ class GenerationCache:
 
     def __init__(self, encoder: keras.layers.Layer, decoder: Decoder) -> None:
         self._create_model = partial(GenerationModel, encoder, decoder)
-        self._models: dict[tuple, GenerationModel] = {}
+        self._models: OrderedDict[tuple, GenerationModel] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._models)
 
     def clear(self) -> None:
         """Removes all models; call it when the captioner has changed."""
-        self._models.clear()
+        with self._lock:
+            self._models.clear()
 
-    def run(
-        self, inputs: dict, tokenizer: Tokenizer, sampler: Sampler, batch_size: int
+    def generate(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        tokenizer: Tokenizer,
+        sampler: Sampler,
+        batch_size: int,
+        indices: Sequence[int] | None = None,
     ) -> Hypotheses:
         """Generates captions, padding the batch to an already compiled size if there is one.
 
@@ -100,21 +136,44 @@ class GenerationCache:
             tokenizer: as in `GenerationModel`.
             sampler: sampler that generates the captions.
             batch_size: maximum batch size to pad to.
+            indices: as in `GenerationModel.generate`.
         """
         rows = len(next(iter(inputs.values())))
+        indices = list(range(rows) if indices is None else indices)
         shapes = tuple((name, value.shape[1:], str(value.dtype)) for name, value in inputs.items())
-        sizes = [
-            key[-1]
-            for key in self._models
-            if key[:3] == (sampler, shapes, tokenizer.fingerprint) and rows <= key[-1] <= batch_size
-        ]
-        size = min(sizes, default=rows)
-        key = (sampler, shapes, tokenizer.fingerprint, size)
-        if key not in self._models:
-            self._models[key] = self._create_model(tokenizer, sampler)
+        program = (sampler.program(), shapes, tokenizer.fingerprint)
+        with self._lock:
+            sizes = [size for *key, size in self._models if tuple(key) == program]
+            size = min((size for size in sizes if rows <= size <= batch_size), default=rows)
+            key = (*program, size)
+            if key not in self._models:
+                self._models[key] = self._create_model(tokenizer, sampler)
+            self._models.move_to_end(key)
+            while len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)
+            model = self._models[key]
         padded = {name: pad_rows(value, size) for name, value in inputs.items()}
-        outputs = self._models[key].predict_on_batch(padded)
-        return Hypotheses(**{name: value[:rows] for name, value in outputs.items()})
+        indices += indices[-1:] * (size - rows)
+        hypotheses = model.generate(padded, sampler, indices)
+        return Hypotheses(*(field[:rows] for field in hypotheses))
+
+
+def check_sampler(sampler: Sampler, decoder: Decoder, tokenizer: Tokenizer) -> None:
+    """Checks that a decoder can generate what a sampler asks for.
+
+    Raises:
+        ValueError: `max_new_tokens` or a suppressed token is too large.
+    """
+    if sampler.max_new_tokens > decoder.max_text_length:
+        raise ValueError(
+            f"Expected max_new_tokens of at most {decoder.max_text_length}, as many as the "
+            f"decoder has positions for. Received: {sampler.max_new_tokens}"
+        )
+    if sampler.suppress_tokens and sampler.suppress_tokens[-1] >= tokenizer.vocabulary_size:
+        raise ValueError(
+            "Expected suppress_tokens below the tokenizer's vocabulary_size of "
+            f"{tokenizer.vocabulary_size}. Received: {sampler.suppress_tokens}"
+        )
 
 
 def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:

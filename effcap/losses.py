@@ -1,4 +1,4 @@
-"""Caption loss: cross-entropy over real tokens."""
+"""Losses of captioners: means over real tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import Any
 
 import keras
 from keras import ops
+
+from effcap.utils.replicas import sum_over_replicas
+
+ZERO_ADVANTAGE = 1e-30  # weight of a token in an `AdvantageLoss` in place of 0
 
 
 def cross_entropy(y_true: Any, y_pred: Any, label_smoothing: float = 0.0) -> Any:
@@ -31,7 +35,8 @@ class CaptionLoss(keras.losses.Loss):
     """Mean cross-entropy per real token, in nats.
 
     The sample weights (B, T) mark the real tokens, not the ids: padding may be any token,
-    including the end-of-text token.
+    including the end-of-text token. On several TensorFlow devices, each computes its part of the
+    mean over the tokens of all, so that the gradients add up to the gradient of the mean.
 
     Args:
         label_smoothing: fraction of the target's probability distributed over all tokens
@@ -40,16 +45,15 @@ class CaptionLoss(keras.losses.Loss):
     Call arguments:
         y_true: (B, T) target tokens.
         y_pred: (B, T, V) logits.
-        sample_weight: (B, T), 1 for real tokens and 0 for padding.
+        sample_weight: (B, T), 1 for real tokens and 0 for padding. Default 1 everywhere.
 
     Raises:
         ValueError: `label_smoothing` is out of range.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, name: str = "caption_loss", **kwargs: Any):
-        kwargs.setdefault("reduction", "mean_with_sample_weight")
-        kwargs.setdefault("dtype", "float32")  # Keras casts targets to it; float16 loses large ids
-        super().__init__(name=name, **kwargs)
+    def __init__(self, label_smoothing: float = 0.0, name: str = "caption_loss") -> None:
+        # Keras casts targets to the dtype of the loss, and float16 has no large token ids.
+        super().__init__(name, reduction="sum", dtype="float32")
         if not 0 <= label_smoothing < 1:
             raise ValueError(
                 "Expected label_smoothing from 0 up to but not including 1. "
@@ -57,10 +61,34 @@ class CaptionLoss(keras.losses.Loss):
             )
         self.label_smoothing = label_smoothing
 
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Computes the loss, a scalar."""
+        total = super().__call__(y_true, y_pred, sample_weight)  # ()
+        num_tokens = sum_over_replicas([self.normalizer(y_true, sample_weight)])[0]  # ()
+        return ops.divide_no_nan(total, num_tokens)
+
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Computes the loss per token (B, T)."""
         return cross_entropy(y_true, y_pred, self.label_smoothing)
 
+    def normalizer(self, y_true: Any, sample_weight: Any) -> Any:
+        """Computes the number of real tokens, which the sum of the losses is divided by."""
+        weights = ops.ones_like(y_true) if sample_weight is None else sample_weight  # (B, T)
+        return ops.sum(ops.cast(weights, "float32"))
+
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration for serialization."""
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        return {"name": self.name, "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable("effcap")
+class AdvantageLoss(CaptionLoss):
+    """Mean over tokens of advantage times negative log-probability.
+
+    The sample weights (B, T) are advantages, of either sign. A weight of 0 marks padding; tokens
+    whose advantage is 0 have the weight `ZERO_ADVANTAGE`.
+    """
+
+    def normalizer(self, y_true: Any, sample_weight: Any) -> Any:
+        """Computes the number of tokens that are not padding."""
+        return ops.cast(ops.count_nonzero(sample_weight), "float32")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 # step(tokens, position, state) -> (logits, state); see Sampler.__call__ for the shapes.
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -19,8 +21,9 @@ class Hypotheses(NamedTuple):
     Attributes:
         tokens: (B, K, T) int32 with `T = max_new_tokens`, without the prompt. Positions from the
             end of a caption on are filled with `eos`.
-        scores: (B, K) float32. See the sampler for their definition; -inf where a beam search
-            has no K-th caption, whose length is then 0.
+        scores: (B, K) float32, the log-probability of the caption in nats: the sum of those of its
+            tokens including `eos`, under the model's distribution (after `repetition_penalty`).
+            -inf where a beam search has no K-th caption, whose length is then 0.
         lengths: (B, K) int32, number of generated tokens without `eos`. A length below
             `max_new_tokens` means a finished caption, `max_new_tokens` a truncated one.
     """
@@ -40,7 +43,7 @@ class Sampler:
 
     Constraints apply to generated tokens, not to the prompt. `suppress_tokens`, `min_new_tokens`
     and `no_repeat_ngram_size` forbid tokens and leave the log-probabilities of the others as the
-    model computes them, so a score is the model's probability of the caption; only
+    model computes them, so a score is the model's log-probability; only
     `repetition_penalty` changes the distribution. Tokens with a logit of -inf or NaN are forbidden
     too. If all tokens are forbidden, the caption ends: `eos` is generated at the model's
     log-probability, even if it is suppressed or `min_new_tokens` is not reached. Log-probabilities
@@ -48,7 +51,7 @@ class Sampler:
     an empty caption with a score of -10,000.
 
     Args:
-        min_new_tokens: minimum number of generated tokens before `eos`.
+        min_new_tokens: minimum number of generated tokens before `eos`. 0 allows empty captions.
         max_new_tokens: maximum number of decoding steps per caption. This is the width T of
             `Hypotheses.tokens`.
         no_repeat_ngram_size: size of n-grams that must not occur twice in a caption, 0 for no
@@ -62,11 +65,14 @@ class Sampler:
         TypeError: a field has the wrong type.
     """
 
-    min_new_tokens: int = 0
+    min_new_tokens: int = 1
     max_new_tokens: int = 40
     no_repeat_ngram_size: int = 0
     repetition_penalty: float = 1.0
     suppress_tokens: tuple[int, ...] = ()
+
+    # Numbers that a compiled program takes as inputs: (value without effect, any other value).
+    _dynamic: ClassVar[dict[str, tuple[float, float]]] = {"repetition_penalty": (1.0, 2.0)}
 
     def __post_init__(self) -> None:
         self._check_integer("max_new_tokens", minimum=1)
@@ -97,7 +103,37 @@ class Sampler:
         """Number of rows of `step` per image."""
         return 1
 
-    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Hypotheses:
+    def program(self) -> Sampler:
+        """Returns a sampler with the same program as this one.
+
+        Samplers that differ only in the values of `inputs` have equal programs.
+        """
+        fields: dict[str, Any] = {
+            name: neutral if getattr(self, name) == neutral else other
+            for name, (neutral, other) in self._dynamic.items()
+        }
+        return replace(self, **fields)
+
+    def inputs(self, images: Sequence[int]) -> dict[str, np.ndarray]:
+        """Returns the values that `program` needs to generate the captions of this sampler.
+
+        Args:
+            images: indices of the B images, which random numbers depend on.
+
+        Returns:
+            Scalars float32 by field; and of samplers that draw, "noise" (B, K, T).
+        """
+        return {name: np.array(getattr(self, name), np.float32) for name in self._dynamic}
+
+    def __call__(
+        self,
+        step: Step,
+        prompt: Any,
+        state: Any,
+        *,
+        eos: int,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Hypotheses:
         """Generates captions for a batch of images.
 
         Decoding is one program with buffers of fixed size: call it eagerly or inside `tf.function`
@@ -112,6 +148,8 @@ class Sampler:
             state: any nesting of dicts, lists and tuples of tensors with B rows each, or an empty
                 one. Rows are repeated to R and reordered with their hypotheses.
             eos: id of the token that ends a caption.
+            inputs: tensors in place of this sampler's own values, as in `inputs`. A compiled
+                function that takes them need not be compiled again for other values.
 
         Returns:
             `Hypotheses` with K captions per image.

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
 
 from keras import ops
 
 from effcap.samplers.base import Hypotheses, Sampler, Step
 from effcap.samplers.constraints import FORBIDDEN, NextToken, log_probability
 from effcap.samplers.decode_loop import DecodeLoop
+from effcap.samplers.greedy import Greedy
 from effcap.samplers.ops import gather, top_k
 from effcap.samplers.ranking import Candidates, best_captions
 
 
 class _Group(NamedTuple):
-    """The W hypotheses of one group of beams, and the F best finished ones of the group."""
+    """The W hypotheses of one group of beams, and its F best finished ones that are not empty."""
 
     parents: Any  # (B, W) row within the group that each hypothesis continues
     token: Any  # (B, W) last token
     tokens: Any  # (B, W, T)
     sums: Any  # (B, W) sum of log-probabilities, -inf where there is no hypothesis
+    empty_sums: Any  # (B, 1) log-probability of the empty caption, -inf if it is not generated
     finished_tokens: Any  # (B, F, T)
-    finished_scores: Any  # (B, F), -inf where there is none
+    finished_sums: Any  # (B, F) sum of log-probabilities
+    finished_scores: Any  # (B, F) by which they are ranked, -inf where there is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +40,23 @@ class Beam(Sampler):
     of any image can reach the score of a kept finished one. This test is exact for every
     `length_penalty`; smaller penalties stop earlier.
 
-    R = B * `num_beams` rows, K = `num_captions`. The score is the sum of log-probabilities divided
-    by `length ** length_penalty`, under the model's distribution (after `repetition_penalty`); sum
-    and length include `eos`. Captions are returned best first; truncated ones come after all
-    finished ones, and only if fewer than `num_captions` finished. If an image has fewer possible
-    captions than requested, the remaining slots are empty with a score of -inf. Of equal candidates
-    the one of the better hypothesis is preferred, then the lower token id.
+    R = B * `num_beams` rows, K = `num_captions`. Captions compete by their log-probability divided
+    by `length ** length_penalty`, where the length includes `eos`, and are returned best first;
+    truncated and empty ones come after all others, and only if fewer than `num_captions` finished.
+    If an image has fewer possible captions than requested, the remaining slots are empty with a
+    score of -inf. Of equal candidates the one of the better hypothesis is preferred, then the lower
+    token id. A search with one beam is greedy decoding.
 
     With several groups this is diverse beam search with Hamming diversity (Vijayakumar et al.,
     2016): groups of `num_beams / num_beam_groups` hypotheses select tokens one after the other, and
     the log-probability of a token is reduced by `diversity_penalty` for each selection of it by an
     earlier group in the same step. Scores do not include this reduction. The captions selected are
     the best of each group, then the second best and so on, repeated ones last; they are returned
-    ordered by score.
+    best first.
 
     Args:
         num_beams: number of hypotheses per image.
-        length_penalty: exponent of the length in the score. 0 ranks by probability, 1 by the mean
+        length_penalty: exponent of the length. 0 ranks captions by probability, 1 by the mean
             log-probability per token; higher values prefer longer captions.
         num_captions: number of captions returned per image, at most `num_beams`.
         num_beam_groups: number of groups of beams, a divisor of `num_beams`.
@@ -65,6 +69,12 @@ class Beam(Sampler):
     num_captions: int = 1
     num_beam_groups: int = 1
     diversity_penalty: float = 0.0
+
+    _dynamic: ClassVar[dict[str, tuple[float, float]]] = {
+        **Sampler._dynamic,
+        "length_penalty": (1.0, 1.0),
+        "diversity_penalty": (0.0, 1.0),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,8 +103,19 @@ class Beam(Sampler):
     def rows_per_image(self) -> int:
         return self.num_beams
 
-    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Hypotheses:
-        loop = DecodeLoop(self, step, prompt, state, eos)
+    def __call__(
+        self,
+        step: Step,
+        prompt: Any,
+        state: Any,
+        *,
+        eos: int,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Hypotheses:
+        if self.num_beams == 1:
+            rules = {field.name: getattr(self, field.name) for field in fields(Sampler)}
+            return Greedy(**rules)(step, prompt, state, eos=eos, inputs=inputs)
+        loop = DecodeLoop(self, step, prompt, state, eos, inputs)
         batch_size, beams, steps = loop.batch_size, self.num_beams, self.max_new_tokens
         width = beams // self.num_beam_groups  # W
         kept = min(self.num_captions, width)  # F
@@ -108,7 +129,9 @@ class Beam(Sampler):
             token: Any,
             tokens: Any,
             sums: Any,
+            empty_sums: Any,
             finished_tokens: Any,
+            finished_sums: Any,
             finished_scores: Any,
             state: Any,
         ) -> tuple:
@@ -123,12 +146,14 @@ class Beam(Sampler):
                     token=None,
                     tokens=tokens[:, beam_slice],
                     sums=sums[:, beam_slice],
+                    empty_sums=empty_sums[:, index : index + 1],
                     finished_tokens=finished_tokens[:, kept_slice],
+                    finished_sums=finished_sums[:, kept_slice],
                     finished_scores=finished_scores[:, kept_slice],
                 )
                 group_next_token = _select_rows(next_token, batch_size, beams, beam_slice)
                 groups.append(self._extend(loop, length, group, group_next_token, groups))
-            active = self._can_improve(length + 1, groups)
+            active = self._can_improve(length + 1, groups, loop)
             parents = [group.parents + index * width for index, group in enumerate(groups)]
             parents = ops.concatenate(parents, axis=1)  # (B, K)
             parents = parents + ops.arange(batch_size, dtype="int32")[:, None] * beams
@@ -142,7 +167,7 @@ class Beam(Sampler):
         # Each group starts from one hypothesis; the others would be duplicates of it.
         first_only = ops.where(ops.arange(beams) % width == 0, 0.0, FORBIDDEN)  # (K,)
         slots = self.num_beam_groups * kept
-        _, _, _, tokens, sums, finished_tokens, finished_scores, _ = ops.while_loop(
+        _, _, _, tokens, sums, empty_sums, *finished, _ = ops.while_loop(
             unfinished,
             body,
             (
@@ -151,22 +176,23 @@ class Beam(Sampler):
                 loop.token,
                 ops.full((batch_size, beams, steps), eos, "int32"),
                 ops.broadcast_to(ops.cast(first_only, "float32"), (batch_size, beams)),
+                ops.full((batch_size, self.num_beam_groups), FORBIDDEN, "float32"),
                 ops.full((batch_size, slots, steps), eos, "int32"),
+                ops.full((batch_size, slots), FORBIDDEN, "float32"),
                 ops.full((batch_size, slots), FORBIDDEN, "float32"),
                 loop.state,
             ),
         )
-        tokens, scores = best_captions(
-            Candidates(finished_tokens, finished_scores),
-            Candidates(tokens, self._score(sums, steps)),
+        empty_tokens = ops.full((batch_size, self.num_beam_groups, steps), eos, "int32")
+        tokens, sums = best_captions(
+            Candidates(*finished),
+            Candidates(tokens, sums, _score(sums, steps, loop)),
+            Candidates(empty_tokens, empty_sums, empty_sums),
             num_groups=self.num_beam_groups,
             num_captions=self.num_captions,
             eos=eos,
         )
-        return loop.hypotheses(tokens, scores)
-
-    def _score(self, sums: Any, length: Any) -> Any:
-        return sums / ops.power(ops.cast(length, "float32"), self.length_penalty)
+        return loop.hypotheses(tokens, sums)
 
     def _extend(
         self,
@@ -178,16 +204,19 @@ class Beam(Sampler):
     ) -> _Group:
         """Extends the hypotheses of a group by one token, after those of the `earlier` groups."""
         width, kept = group.sums.shape[1], group.finished_scores.shape[1]
-        parents, token, sums, ranks = self._candidates(next_token, group.sums, earlier, loop.eos)
+        parents, token, sums, ranks = self._candidates(next_token, group.sums, earlier, loop)
         tokens = loop.write_token(gather(group.tokens, parents), length, token)  # (B, C, T)
         ended = token == loop.eos  # (B, C)
 
         # Kept hypotheses come first, so that a new one with an equal score does not replace them.
-        scores = ops.where(ended, self._score(sums, length + 1), FORBIDDEN)  # (B, C)
+        empty = ops.logical_and(ended, length == 0)  # (B, C)
+        empty_sums = ops.max(ops.where(empty, sums, FORBIDDEN), axis=1, keepdims=True)  # (B, 1)
+        competing = ops.logical_and(ended, length > 0)  # (B, C)
+        scores = ops.where(competing, _score(sums, length + 1, loop), FORBIDDEN)  # (B, C)
         finished_scores = ops.concatenate([group.finished_scores, scores], axis=1)  # (B, F + C)
+        finished_sums = ops.concatenate([group.finished_sums, sums], axis=1)  # (B, F + C)
         finished_tokens = ops.concatenate([group.finished_tokens, tokens], axis=1)  # (B, F + C, T)
-        finished_scores, best = top_k(finished_scores, kept)  # (B, F)
-        finished_tokens = gather(finished_tokens, best)  # (B, F, T)
+        finished_scores, best_finished = top_k(finished_scores, kept)  # (B, F)
 
         _, best = top_k(ops.where(ended, FORBIDDEN, ranks), width)  # (B, W)
         return _Group(
@@ -195,12 +224,14 @@ class Beam(Sampler):
             token=gather(token, best),
             tokens=gather(tokens, best),
             sums=gather(ops.where(ended, FORBIDDEN, sums), best),
-            finished_tokens=finished_tokens,
+            empty_sums=ops.maximum(group.empty_sums, empty_sums),
+            finished_tokens=gather(finished_tokens, best_finished),  # (B, F, T)
+            finished_sums=gather(finished_sums, best_finished),  # (B, F)
             finished_scores=finished_scores,
         )
 
     def _candidates(
-        self, next_token: NextToken, sums: Any, earlier: list[_Group], eos: int
+        self, next_token: NextToken, sums: Any, earlier: list[_Group], loop: DecodeLoop
     ) -> tuple[Any, Any, Any, Any]:
         """Returns the C best continuations of W hypotheses.
 
@@ -211,13 +242,13 @@ class Beam(Sampler):
         vocabulary_size = next_token.logits.shape[-1]
         most = min(2 * width, vocabulary_size)
         # One hypothesis has at most `most` of the candidates: the rest of its row is dropped.
-        penalized = self._penalize_earlier(next_token.logits, width, earlier)  # (B * W, V)
+        penalized = self._penalize_earlier(next_token.logits, width, earlier, loop)  # (B * W, V)
         ranked, ids = top_k(penalized, most)  # (B * W, most)
         logits = ops.take_along_axis(next_token.logits, ids, axis=1) if earlier else ranked
 
         # Where all tokens are forbidden, eos is the only continuation.
         stuck = ops.logical_and(ranked[:, :1] <= FORBIDDEN, ops.arange(most) == 0)
-        ids = ops.where(stuck, eos, ids)  # (B * W, most)
+        ids = ops.where(stuck, loop.eos, ids)  # (B * W, most)
         eos_log_prob = next_token.eos_log_prob[:, None]  # (B * W, 1)
 
         def extended_sums(logits: Any) -> Any:
@@ -232,20 +263,23 @@ class Beam(Sampler):
         token = gather(ops.reshape(ids, (batch_size, -1)), best)  # (B, C)
         return best // most, token, gather(new_sums, best), ranks
 
-    def _penalize_earlier(self, logits: Any, width: int, earlier: list[_Group]) -> Any:
+    def _penalize_earlier(
+        self, logits: Any, width: int, earlier: list[_Group], loop: DecodeLoop
+    ) -> Any:
         """Reduces logits (B * W, V) by `diversity_penalty` per use of the token so far."""
         if not earlier or not self.diversity_penalty:
             return logits
         ids = ops.concatenate([group.token for group in earlier], axis=1)  # (B, N)
         sums = ops.concatenate([group.sums for group in earlier], axis=1)  # (B, N)
-        penalties = ops.where(sums > FORBIDDEN, -self.diversity_penalty, 0.0)  # (B, N)
+        penalty = ops.cast(loop.values["diversity_penalty"], "float32")
+        penalties = ops.where(sums > FORBIDDEN, -penalty, 0.0)  # (B, N)
         ids = ops.repeat(ids, width, axis=0)  # (B, N) -> (B * W, N)
         penalties = ops.repeat(penalties, width, axis=0)  # (B, N) -> (B * W, N)
         rows = ops.broadcast_to(ops.arange(ids.shape[0], dtype="int32")[:, None], ids.shape)
         indices = ops.reshape(ops.stack([rows, ids], axis=-1), (-1, 2))  # (B * W * N, 2)
         return ops.scatter_update(logits, indices, ops.reshape(penalties, (-1,)), reduction="add")
 
-    def _can_improve(self, length: Any, groups: list[_Group]) -> Any:
+    def _can_improve(self, length: Any, groups: list[_Group], loop: DecodeLoop) -> Any:
         """Returns whether a hypothesis of `length` tokens can still replace a finished one.
 
         Sums only decrease, so the best reachable score is the current sum with the best reachable
@@ -255,11 +289,16 @@ class Beam(Sampler):
         for group in groups:
             best = ops.max(group.sums, axis=1)  # (B,)
             reachable = ops.maximum(
-                self._score(best, ops.minimum(length + 1, self.max_new_tokens)),
-                self._score(best, self.max_new_tokens),
+                _score(best, ops.minimum(length + 1, self.max_new_tokens), loop),
+                _score(best, self.max_new_tokens, loop),
             )
             improvable.append(ops.any(reachable > ops.min(group.finished_scores, axis=1)))
         return ops.any(ops.stack(improvable))
+
+
+def _score(sums: Any, length: Any, loop: DecodeLoop) -> Any:
+    """Computes the scores by which captions compete, from sums of log-probabilities."""
+    return sums / ops.power(ops.cast(length, "float32"), loop.values["length_penalty"])
 
 
 def _select_rows(next_token: NextToken, batch_size: int, beams: int, group: slice) -> NextToken:

@@ -29,7 +29,9 @@ class NextToken(NamedTuple):
     eos_log_prob: Any
 
 
-def constrain(sampler: Sampler, logits: Any, tokens: Any, length: Any, eos: int) -> NextToken:
+def constrain(
+    sampler: Sampler, logits: Any, tokens: Any, length: Any, eos: int, repetition_penalty: Any
+) -> NextToken:
     """Applies the enabled constraints of a sampler.
 
     Args:
@@ -39,12 +41,13 @@ def constrain(sampler: Sampler, logits: Any, tokens: Any, length: Any, eos: int)
             unfinished rows.
         length: scalar, number of tokens generated so far.
         eos: id of the token that ends a caption.
+        repetition_penalty: value of the sampler's field.
     """
     logits = ops.cast(logits, "float32")
     # The comparison is False for NaN too.
     logits = ops.where(logits > FORBIDDEN, ops.minimum(logits, MAX_LOGIT), FORBIDDEN)
     if sampler.repetition_penalty != 1.0:
-        logits = penalize_repetition(logits, tokens, length, sampler.repetition_penalty, eos)
+        logits = penalize_repetition(logits, tokens, length, repetition_penalty, eos)
     normalizer = ops.logsumexp(logits, axis=-1, keepdims=True)  # (R, 1)
     normalizer = ops.maximum(normalizer, -MAX_LOGIT)  # finite even if no logit is
     eos_log_prob = log_probability(logits[:, eos], normalizer[:, 0])  # (R,)
@@ -62,7 +65,7 @@ def log_probability(logits: Any, normalizer: Any) -> Any:
     return ops.where(logits > FORBIDDEN, log_probs, FORBIDDEN)
 
 
-def penalize_repetition(logits: Any, tokens: Any, length: Any, penalty: float, eos: int) -> Any:
+def penalize_repetition(logits: Any, tokens: Any, length: Any, penalty: Any, eos: int) -> Any:
     """Divides positive logits of the first `length` tokens by `penalty`, multiplies negative ones.
 
     Source: Keskar et al. 2019, "CTRL: A Conditional Transformer Language Model", section 4.1.

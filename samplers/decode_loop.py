@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -20,17 +20,28 @@ class DecodeLoop:
 
     Args:
         sampler: the sampler.
-        step, prompt, state, eos: as in `Sampler.__call__`.
+        step, prompt, state, eos, inputs: as in `Sampler.__call__`.
 
     Attributes:
+        values: the dynamic fields of the sampler by name, numbers or scalars.
         batch_size: B.
         eos: id of the token that ends a caption.
         token: (R,), last token of the prompt, the input of the first decoding step.
         state: flat state after all prompt tokens except the last.
     """
 
-    def __init__(self, sampler: Sampler, step: Step, prompt: Any, state: Any, eos: int):
+    def __init__(
+        self,
+        sampler: Sampler,
+        step: Step,
+        prompt: Any,
+        state: Any,
+        eos: int,
+        inputs: Mapping[str, Any] | None,
+    ):
         self.sampler = sampler
+        self.values = {name: getattr(sampler, name) for name in sampler._dynamic}
+        self.values.update(inputs or {})
         self.eos = _check_eos(eos)
         prompt = _check_prompt(prompt)
         self.batch_size, self.prompt_length = prompt.shape
@@ -72,7 +83,8 @@ class DecodeLoop:
             state: flat state.
         """
         logits, state = self._run_step(token, length + (self.prompt_length - 1), state)
-        return constrain(self.sampler, logits, tokens, length, self.eos), state
+        penalty = self.values["repetition_penalty"]
+        return constrain(self.sampler, logits, tokens, length, self.eos, penalty), state
 
     def write_token(self, tokens: Any, length: Any, token: Any) -> Any:
         """Writes `token` (...) at index `length` of `tokens` (..., T)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,7 @@ from effcap.samplers.decode_loop import DecodeLoop, decode_rows
 class Greedy(Sampler):
     """Greedy decoding: the most probable token at each step, the lower id of equal ones.
 
-    Generates one caption per image (K = 1, R = B rows). Its score is the sum of the
-    log-probabilities of its tokens including `eos`, under the model's distribution (after
-    `repetition_penalty`).
+    Generates one caption per image (K = 1, R = B rows).
 
     Example:
 
@@ -26,6 +25,14 @@ class Greedy(Sampler):
     ```
     """
 
-    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Hypotheses:
-        loop = DecodeLoop(self, step, prompt, state, eos)
+    def __call__(
+        self,
+        step: Step,
+        prompt: Any,
+        state: Any,
+        *,
+        eos: int,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Hypotheses:
+        loop = DecodeLoop(self, step, prompt, state, eos, inputs)
         return decode_rows(loop, lambda next_token, length: ops.argmax(next_token.logits, axis=-1))

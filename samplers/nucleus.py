@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import keras
@@ -26,18 +27,16 @@ class Nucleus(Sampler):
     from it in proportion. Of equal tokens the lower id comes first.
 
     Generates K = `num_captions` captions per image (R = B * K rows), drawn independently and
-    returned in the order drawn. The score is the sum of the log-probabilities of the tokens
-    including `eos`, under the model's distribution (after `repetition_penalty`, before temperature
-    and truncation).
+    returned in the order drawn. Scores are log-probabilities before temperature and truncation.
 
     Args:
         top_p: probability to keep, above 0 and at most 1. 1.0 keeps all tokens.
         top_k: maximum number of tokens to keep, 0 for no limit.
         temperature: divisor of the logits, above 0. Below 1 sharpens the distribution.
         num_captions: number of captions drawn per image.
-        seed: random seed, an integer for the same captions at every call. They are then the same
-            eagerly or compiled and on every backend, and an image's captions do not depend on the
-            number of images after it. A `keras.random.SeedGenerator` gives new captions at every
+        seed: random seed, an integer for the same captions at every call. They then depend on the
+            seed and the index of the image in the call only: not on the other images, the batch
+            size or the backend. A `keras.random.SeedGenerator` gives new captions at every
             call, inside compiled functions too (under `jax.jit` its state is passed through a
             `keras.StatelessScope`, as in any Keras layer). None creates such a generator.
     """
@@ -47,6 +46,11 @@ class Nucleus(Sampler):
     temperature: float = 1.0
     num_captions: int = 1
     seed: int | keras.random.SeedGenerator | None = None
+    _dynamic: ClassVar[dict[str, tuple[float, float]]] = {
+        **Sampler._dynamic,
+        "top_p": (1.0, 0.5),
+        "temperature": (1.0, 1.0),
+    }
     # Set per instance; as a ClassVar it is not a field of the dataclass.
     _generator: ClassVar[keras.random.SeedGenerator | None]
 
@@ -70,46 +74,68 @@ class Nucleus(Sampler):
     def rows_per_image(self) -> int:
         return self.num_captions
 
-    def __call__(self, step: Step, prompt: Any, state: Any, *, eos: int) -> Hypotheses:
-        loop = DecodeLoop(self, step, prompt, state, eos)
-        noise = self._noise(loop.token.shape[0])  # (R, T)
+    def program(self) -> Sampler:
+        return Sampler.program(replace(self, seed=0))
+
+    def inputs(self, images: Sequence[int]) -> dict[str, np.ndarray]:
+        seed = [self.seed] if isinstance(self.seed, int) else self._next_seed()
+        shape = (self.num_captions, self.max_new_tokens)
+        noise = [np.random.default_rng([*seed, i]).random(shape, np.float32) for i in images]
+        return {**super().inputs(images), "noise": np.stack(noise)}  # (B,K,T)
+
+    def __call__(
+        self,
+        step: Step,
+        prompt: Any,
+        state: Any,
+        *,
+        eos: int,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Hypotheses:
+        loop = DecodeLoop(self, step, prompt, state, eos, inputs)
+        noise = loop.values.get("noise")
+        if noise is None:
+            noise = self._noise(loop.batch_size)
+        noise = ops.reshape(noise, (-1, self.max_new_tokens))  # (B,K,T) -> (R,T)
 
         def choose(next_token: NextToken, length: Any) -> Any:
-            return self._draw(next_token.logits, ops.take(noise, length, axis=1))
+            return self._draw(next_token.logits, ops.take(noise, length, axis=1), loop.values)
 
         return decode_rows(loop, choose)
 
-    def _noise(self, rows: int) -> Any:
-        """Draws uniform numbers in [0, 1) for all steps, (R, T)."""
-        if isinstance(self.seed, int):
-            # NumPy's numbers: TensorFlow's differ with and without XLA.
-            noise = np.random.default_rng(self.seed).random((rows, self.max_new_tokens), "float32")
-            return ops.convert_to_tensor(noise)
-        return keras.random.uniform(
-            (rows, self.max_new_tokens), dtype="float32", seed=self._generator
-        )
+    def _next_seed(self) -> list[int]:
+        assert self._generator is not None
+        return ops.convert_to_numpy(self._generator.next()).tolist()
 
-    def _draw(self, logits: Any, noise: Any) -> Any:
+    def _noise(self, batch_size: int) -> Any:
+        """Draws uniform numbers in [0, 1) for all steps, (B, K, T)."""
+        if isinstance(self.seed, int):
+            return ops.convert_to_tensor(self.inputs(range(batch_size))["noise"])
+        shape = (batch_size, self.num_captions, self.max_new_tokens)
+        return keras.random.uniform(shape, dtype="float32", seed=self._generator)
+
+    def _draw(self, logits: Any, noise: Any, values: Mapping[str, Any]) -> Any:
         """Draws token ids (R,) from logits (R, V) by noise (R,) in [0, 1)."""
+        top_p, temperature = values["top_p"], values["temperature"]
         vocabulary_size = logits.shape[-1]
         largest = ops.max(logits, axis=-1, keepdims=True)  # (R, 1)
         largest = ops.maximum(largest, -MAX_LOGIT)  # finite if all tokens are forbidden
-        weights = ops.exp((logits - largest) / self.temperature)  # (R, V)
+        weights = ops.exp((logits - largest) / temperature)  # (R, V)
         if 0 < self.top_k < vocabulary_size:
             weights, ids = top_k(weights, self.top_k)  # (R, V) -> (R, top_k)
             total = ops.sum(weights, axis=-1, keepdims=True)  # (R, 1)
-            return _pick(weights, ids, self.top_p * total, noise)
+            return _pick(weights, ids, top_p * total, noise)
         total = ops.sum(weights, axis=-1, keepdims=True)  # (R, 1)
         if self.top_p == 1.0:  # keeps all tokens: nothing to sort
             ids = ops.broadcast_to(ops.arange(vocabulary_size, dtype="int32"), weights.shape)
             return _pick(weights, ids, 2.0 * total, noise)
         if vocabulary_size <= 16 * NUM_SORTED:
-            return _pick(*top_k(weights, vocabulary_size), self.top_p * total, noise)
+            return _pick(*top_k(weights, vocabulary_size), top_p * total, noise)
         best_weights, best_ids = top_k(weights, NUM_SORTED)  # (R, NUM_SORTED)
         return ops.cond(
-            ops.all(ops.sum(best_weights, axis=-1, keepdims=True) >= self.top_p * total),
-            lambda: _pick(best_weights, best_ids, self.top_p * total, noise),
-            lambda: _pick(*top_k(weights, vocabulary_size), self.top_p * total, noise),
+            ops.all(ops.sum(best_weights, axis=-1, keepdims=True) >= top_p * total),
+            lambda: _pick(best_weights, best_ids, top_p * total, noise),
+            lambda: _pick(*top_k(weights, vocabulary_size), top_p * total, noise),
         )
 
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from effcap.samplers.ops import gather, top_k
 
-FINISHED, TRUNCATED, REPEATED, EMPTY = 0.0, 1.0, 2.0, 3.0  # kinds, preferred ones first
+FINISHED, TRUNCATED, REPEATED, MISSING = 0.0, 1.0, 2.0, 3.0  # kinds, preferred ones first
 
 
 class Candidates(NamedTuple):
@@ -17,23 +17,34 @@ class Candidates(NamedTuple):
 
     Attributes:
         tokens: (B, N, T).
-        scores: (B, N), -inf where there is no caption.
+        sums: (B, N), log-probabilities.
+        scores: (B, N), by which they are ranked, -inf where there is no caption.
     """
 
     tokens: Any
+    sums: Any
     scores: Any
 
 
 class _Ranked(NamedTuple):
     tokens: Any  # (B, N, T)
+    sums: Any  # (B, N)
     scores: Any  # (B, N)
-    kinds: Any  # (B, N), FINISHED to EMPTY
+    kinds: Any  # (B, N), FINISHED to MISSING
 
 
 def best_captions(
-    finished: Candidates, truncated: Candidates, *, num_groups: int, num_captions: int, eos: int
+    finished: Candidates,
+    truncated: Candidates,
+    empty: Candidates,
+    *,
+    num_groups: int,
+    num_captions: int,
+    eos: int,
 ) -> tuple[Any, Any]:
     """Selects the best captions: finished ones before truncated ones, each ordered by score.
+
+    Empty captions count as truncated.
 
     With several groups, the best of each group are selected first, then the second best and so on;
     captions of an earlier group are selected last. Selected captions are returned by kind and
@@ -42,32 +53,38 @@ def best_captions(
     Args:
         finished: captions (B, N, T) that end with `eos`, group by group.
         truncated: captions (B, M, T) without `eos` after the last step, group by group.
+        empty: the empty caption (B, G, T) of each group.
         num_groups: number of groups, a divisor of N and M.
         num_captions: number K of captions to select.
         eos: id that fills the tokens of missing captions.
 
     Returns:
-        tokens (B, K, T) and scores (B, K), -inf where there is no caption.
+        tokens (B, K, T) and log-probabilities (B, K), -inf where there is no caption.
     """
     batch_size = finished.tokens.shape[0]
     rows = batch_size * num_groups
-    by_kind = [_by_group(finished, FINISHED, rows), _by_group(truncated, TRUNCATED, rows)]
+    by_kind = [
+        _by_group(finished, FINISHED, rows),
+        _by_group(truncated, TRUNCATED, rows),
+        _by_group(empty, TRUNCATED, rows),
+    ]
     captions = _Ranked(*(ops.concatenate(field, axis=1) for field in zip(*by_kind, strict=True)))
-    kinds = ops.where(captions.scores > -float("inf"), captions.kinds, EMPTY)
-    tokens = ops.where(kinds[:, :, None] == EMPTY, eos, captions.tokens)
-    captions = _rank(_Ranked(tokens, captions.scores, kinds))
+    kinds = ops.where(captions.scores > -float("inf"), captions.kinds, MISSING)
+    tokens = ops.where(kinds[:, :, None] == MISSING, eos, captions.tokens)
+    captions = _rank(captions._replace(tokens=tokens, kinds=kinds))
     if num_groups > 1:
         most = min(num_captions, truncated.scores.shape[1] // num_groups)
         captions = _Ranked(*(field[:, :most] for field in captions))
         captions = _rank(_alternate_groups(captions, batch_size, num_captions))
-    return captions.tokens[:, :num_captions], captions.scores[:, :num_captions]
+    return captions.tokens[:, :num_captions], captions.sums[:, :num_captions]
 
 
 def _by_group(captions: Candidates, kind: float, rows: int) -> _Ranked:
-    tokens, scores = captions
+    tokens, sums, scores = captions
     tokens = ops.reshape(tokens, (rows, -1, tokens.shape[-1]))  # (B, G * N, T) -> (B * G, N, T)
+    sums = ops.reshape(sums, (rows, -1))  # (B, G * N) -> (B * G, N)
     scores = ops.reshape(scores, (rows, -1))  # (B, G * N) -> (B * G, N)
-    return _Ranked(tokens, scores, ops.full_like(scores, kind))
+    return _Ranked(tokens, sums, scores, ops.full_like(scores, kind))
 
 
 def _sort(captions: _Ranked, key: Any) -> _Ranked:
@@ -93,11 +110,10 @@ def _alternate_groups(captions: _Ranked, batch_size: int, most: int) -> _Ranked:
         field = ops.swapaxes(field, 1, 2)  # (B, G, N) -> (B, N, G)
         return ops.reshape(field, (batch_size * number, groups, *rest))  # (B, N, G) -> (B * N, G)
 
-    tokens, scores, kinds = _rank(_Ranked(*(by_rank(field) for field in captions)))
+    tokens, *numbers = _rank(_Ranked(*(by_rank(field) for field in captions)))
     captions = _Ranked(
         ops.reshape(tokens, (batch_size, -1, steps)),  # (B * N, G, T) -> (B, N * G, T)
-        ops.reshape(scores, (batch_size, -1)),  # (B * N, G) -> (B, N * G)
-        ops.reshape(kinds, (batch_size, -1)),  # (B * N, G) -> (B, N * G)
+        *(ops.reshape(field, (batch_size, -1)) for field in numbers),  # (B * N, G) -> (B, N * G)
     )
     equal = captions.tokens[:, :, None] == captions.tokens[:, None]  # (B, N * G, N * G, T)
     equal = ops.all(equal, axis=-1)  # (B, N * G, N * G, T) -> (B, N * G, N * G)

@@ -13,12 +13,12 @@ from effcap.samplers.nucleus import Nucleus
 SAMPLERS: dict[str, type[Sampler]] = {"beam": Beam, "greedy": Greedy, "nucleus": Nucleus}
 
 
-def get(name_or_sampler: str | Sampler, **fields: Any) -> Sampler:
-    """Returns a sampler by name, or the given sampler unchanged.
+def get(name_or_sampler: str | Sampler | type[Sampler], **fields: Any) -> Sampler:
+    """Returns a sampler by name or class, or the given sampler unchanged.
 
     Args:
-        name_or_sampler: `"beam"`, `"greedy"`, `"nucleus"` or a `Sampler`.
-        **fields: fields of the named sampler; the others have their defaults.
+        name_or_sampler: `"beam"`, `"greedy"`, `"nucleus"`, a `Sampler` or its class.
+        **fields: fields of the sampler named; the others have their defaults.
 
     Raises:
         ValueError: there is no such sampler, it has no such field, a value is out of range, or
@@ -38,18 +38,19 @@ def get(name_or_sampler: str | Sampler, **fields: Any) -> Sampler:
                 f"{name_or_sampler!r} and {_listed(fields)}"
             )
         return name_or_sampler
-    if not isinstance(name_or_sampler, str) or name_or_sampler not in SAMPLERS:
+    names = {id(cls): name for name, cls in SAMPLERS.items()}
+    name = names.get(id(name_or_sampler), name_or_sampler)
+    if not isinstance(name, str) or name not in SAMPLERS:
         raise ValueError(
             f"A sampler must be one of {', '.join(SAMPLERS)} or a Sampler. "
             f"Received: {name_or_sampler!r}"
         )
-    sampler = SAMPLERS[name_or_sampler]
+    sampler = SAMPLERS[name]
     known = [field.name for field in dataclasses.fields(sampler)]
     unknown = {name: value for name, value in fields.items() if name not in known}
     if unknown:
         raise ValueError(
-            f"The {name_or_sampler} sampler has the fields {', '.join(known)}. "
-            f"Received: {_listed(unknown)}"
+            f"The {name} sampler has the fields {', '.join(known)}. Received: {_listed(unknown)}"
         )
     return sampler(**fields)
 

@@ -5,6 +5,7 @@ Imports NumPy and Pillow, no Keras.
 
 from __future__ import annotations
 
+from effcap.images.collections import as_photos
 from effcap.images.framing import WHOLE, Fit, Region, visible_box
 from effcap.images.loading import load_photo, load_photos, load_thumbnail, read_photo
 from effcap.images.opening import FORMATS, LARGEST_FILE, Photo, upright_size
@@ -20,6 +21,7 @@ __all__ = [
     "Photo",
     "Region",
     "UnreadablePhoto",
+    "as_photos",
     "load_photo",
     "load_photos",
     "load_thumbnail",

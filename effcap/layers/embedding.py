@@ -37,4 +37,8 @@ class Embedding(keras.layers.Layer):
         self.built = True
 
     def call(self, ids: Any) -> Any:
-        return ops.take(self.embeddings, ids, axis=0)  # (...,D)
+        # Without this reshape, TensorFlow's gradient is sparse, with one entry per id. Adam then
+        # squares the entries of a repeated id before it adds them up, and takes too large a step.
+        table = ops.reshape(self.embeddings, (self.num_embeddings, self.hidden_dim))  # (N,D)
+        # On several TensorFlow devices, Keras builds a model on the mean of their inputs, a float.
+        return ops.take(table, ops.cast(ids, "int32"), axis=0)  # (...,D)

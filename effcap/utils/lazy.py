@@ -7,6 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
+def import_name(module: str, name: str, package: str | None = None) -> Any:
+    """Imports a module, and returns what it defines under a name.
+
+    Args:
+        module: absolute name of the module, or one relative to `package`, such as ".losses".
+        name: name of a class, function or constant of the module.
+        package: name of the package that a relative module name starts from.
+    """
+    return getattr(importlib.import_module(module, package), name)
+
+
 def lazy_names(
     package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -20,6 +31,6 @@ def lazy_names(
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(modules[name], package), name)
+        return import_name(modules[name], name, package)
 
     return get, lambda: sorted(modules)

@@ -121,9 +121,47 @@ def test_photos_are_accepted_in_every_form(captioner, photos, tmp_path):
     assert isinstance(expected, str)
     data = path.read_bytes()
     forms = [path, str(path), data, io.BytesIO(data), Image.open(path), photos[1].astype("float32")]
+    tensor = keras.ops.convert_to_tensor(photos[1])
+    forms += [bytearray(data), memoryview(data), tensor]
     for form in forms:
         assert captioner.generate(form, GREEDY) == expected
     assert captioner.generate([path, photos[1]], GREEDY) == [expected] * 2
+
+
+def test_photos_are_accepted_in_every_collection(captioner, photos, tmp_path):
+    batch = np.stack([photos[0], photos[0][::-1], photos[0][:, ::-1]])
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, photo in zip(paths, batch, strict=True):
+        Image.fromarray(photo).save(path)
+    expected = captioner.generate(paths, GREEDY)
+    collections = [
+        (path for path in paths),
+        {path.name: path for path in paths}.values(),
+        np.array([str(path) for path in paths]),
+        np.array(paths, dtype=object),
+        Series(paths),
+        keras.ops.convert_to_tensor(batch),
+        keras.ops.convert_to_tensor(batch, "float32"),
+        iter([Image.open(path) for path in paths]),
+    ]
+    for collection in collections:
+        assert captioner.generate(collection, GREEDY, batch_size=2) == expected
+    for collection, advice in (({"a": paths[0]}, "a dict; pass its values"), (set(), "a set")):
+        with pytest.raises(ValueError, match=f"Received: {advice}"):
+            captioner.generate(collection)
+
+
+class Series:
+    """What `generate` sees of a pandas Series: an array of one axis that is no sequence."""
+
+    def __init__(self, values):
+        self.values = np.array(values, dtype=object)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __iter__(self):
+        return iter(self.values)
 
 
 @pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
@@ -159,6 +197,7 @@ def test_samplers_are_accepted_by_name(captioner, photos):
     longest = captioner.decoder.max_text_length
     named = captioner.generate(photos[0], "greedy", details=True)
     assert named == captioner.generate(photos[0], Greedy(max_new_tokens=longest), details=True)
+    assert captioner.generate(photos[0], Greedy, details=True) == named
     assert captioner.generate(photos[0], "beam") == captioner.generate(photos[0])
     with pytest.raises(ValueError, match="beam, greedy, nucleus"):
         captioner.generate(photos[0], "bean")
@@ -218,8 +257,15 @@ def test_a_caption_can_fill_all_positions_of_the_decoder(captioner):
     longest = captioner.decoder.max_text_length
     sampler = Greedy(min_new_tokens=longest, max_new_tokens=longest)
     assert len(captioner.generate_batch(inputs, sampler)[0][0].tokens) == longest
-    with pytest.raises(ValueError, match=f"max_new_tokens of at most {longest}"):
-        captioner.generate_batch(inputs, Greedy(max_new_tokens=longest + 1))
+    for sampler, message in (
+        (Greedy(max_new_tokens=longest + 1), f"Expected max_new_tokens of at most {longest}"),
+        (Beam(max_new_tokens=5, suppress_tokens=[10**6]), "Expected suppress_tokens below"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):  # without Keras's description
+            captioner.generate_batch(inputs, sampler)
+    for wrong in ({}, {"photos": inputs["features"]}):
+        with pytest.raises(ValueError, match="^Expected inputs out of images, features"):
+            captioner.generate_batch(wrong)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
 import numpy as np
 import pytest
 
 from effcap.captioner import Captioner
-from effcap.generation import pad_rows
+from effcap.generation import GenerationModel, pad_rows
 from effcap.samplers import Greedy, Nucleus
 from helpers.captioners import example_inputs
 
@@ -35,6 +38,37 @@ def test_each_sampler_and_input_shape_has_a_model_of_its_own(captioner):
     assert len(captioner._generation) == 3
 
 
+def test_other_seeds_and_numbers_of_a_sampler_use_the_same_model(captioner, monkeypatch):
+    traces = []
+    call = GenerationModel.call
+
+    def counted(self, inputs):
+        traces.append(1)
+        return call(self, inputs)
+
+    monkeypatch.setattr(GenerationModel, "call", counted)
+    for seed in range(6):
+        sampler = Nucleus(top_p=0.5 + seed / 20, temperature=1 + seed, seed=seed, max_new_tokens=4)
+        assert generate(captioner, 2, sampler) == 1
+    assert len(traces) == 1 or keras.backend.backend() == "torch"
+
+
+def test_only_the_models_used_last_are_kept(captioner, monkeypatch):
+    monkeypatch.setattr("effcap.generation.MAX_MODELS", 2)
+    samplers = [Greedy(max_new_tokens=length) for length in (1, 2, 3)]
+    for index, kept in ((0, 1), (1, 2), (0, 2), (2, 2)):
+        assert generate(captioner, 1, samplers[index]) == kept
+    assert {key[0] for key in captioner._generation._models} == {samplers[0], samplers[2]}
+
+
+def test_several_threads_can_generate_at_the_same_time(captioner):
+    inputs = example_inputs(captioner.encoder, 2)
+    samplers = [Greedy(max_new_tokens=4), Nucleus(max_new_tokens=4, seed=1)] * 6
+    with ThreadPoolExecutor(6) as pool:
+        captions = list(pool.map(lambda one: captioner.generate_batch(inputs, one), samplers))
+    assert captions == captions[:2] * 6
+
+
 def test_compiling_the_captioner_drops_its_models(captioner):
     generate(captioner, 1)
     captioner.compile()
@@ -47,13 +81,13 @@ def test_generation_models_add_no_weights(captioner):
     assert [weight.path for weight in captioner.weights] == before
 
 
-def test_padding_rows_do_not_change_what_is_drawn(captioner):
-    inputs = example_inputs(captioner.encoder, 4)
+def test_a_seed_draws_for_each_photo_whatever_the_batch_size(captioner):
+    photos = [np.full((32, 32, 3), 99, np.uint8)] * 12
     sampler = Nucleus(top_p=1.0, max_new_tokens=6, seed=3)
-    four = captioner.generate_batch(inputs, sampler)
-    fewer = {name: array[:2] for name, array in inputs.items()}
-    two = captioner.generate_batch(fewer, sampler, batch_size=4)
-    assert [row[0].tokens for row in two] == [row[0].tokens for row in four[:2]]
+    captions = captioner.generate(photos, sampler, batch_size=4)
+    assert len(set(captions)) == 12
+    assert captioner.generate(photos, sampler, batch_size=5) == captions
+    assert captioner.generate(photos[:7], sampler, batch_size=12) == captions[:7]
 
 
 @pytest.mark.parametrize("rows", [2, 5])

@@ -119,6 +119,7 @@ def score(tokens, total, length_penalty):
 def beam_search(toy, image, sampler):
     """Returns the captions of diverse beam search; beam search is the case of one group."""
     width = sampler.num_beams // sampler.num_beam_groups
+    num_candidates = 2 * width if sampler.num_beams > 1 else 1  # one beam is greedy
     running = [[((), 0.0)] for _ in range(sampler.num_beam_groups)]
     done = [[] for _ in range(sampler.num_beam_groups)]
     for _ in range(sampler.max_new_tokens):
@@ -132,20 +133,14 @@ def beam_search(toy, image, sampler):
                     rank = after - sampler.diversity_penalty * chosen.count(token)
                     candidates.append((rank, (*tokens, token), after))
             candidates.sort(key=lambda candidate: -candidate[0])
-            candidates = candidates[: 2 * width]
+            candidates = candidates[:num_candidates]
             done[group] += [(tokens, total) for _, tokens, total in candidates if tokens[-1] == EOS]
             unfinished = [(tokens, total) for _, tokens, total in candidates if tokens[-1] != EOS]
             running[group] = unfinished[:width]
             chosen += [tokens[-1] for tokens, _ in running[group]]
 
-    def ranked(hypotheses):
-        scored = [(score(*pair, sampler.length_penalty), pair[0]) for pair in hypotheses]
-        return sorted(scored, key=lambda pair: -pair[0])
-
-    # (cut, score, tokens) per group, best first
     groups = [
-        [(False, *pair) for pair in ranked(done[group])]
-        + [(True, *pair) for pair in ranked(running[group])]
+        ranked(done[group] + running[group], sampler.length_penalty)
         for group in range(sampler.num_beam_groups)
     ]
     by_rank = [
@@ -161,11 +156,20 @@ def beam_search(toy, image, sampler):
         distinct.add(caption[2])
     best = [*sorted(new, key=lambda caption: caption[0]), *repeated][: sampler.num_captions]
     best.sort(key=lambda caption: (caption[0], -caption[1]))
-    return [(caption[1], caption[2]) for caption in best]
+    return [(caption[3], caption[2]) for caption in best]
+
+
+def ranked(captions, length_penalty):
+    """Ranks (tokens, log-probability) as (cut or empty, score, tokens, log-probability)."""
+    scored = [
+        (tokens[-1] != EOS or len(tokens) == 1, score(tokens, total, length_penalty), tokens, total)
+        for tokens, total in captions
+    ]
+    return sorted(scored, key=lambda caption: (caption[0], -caption[1]))
 
 
 def assert_captions(samples, image, expected):
-    """Compares an image's hypotheses with (score, tokens including the final eos), best first."""
+    """Compares hypotheses with (log-probability, tokens including the final eos), best first."""
     for place, tokens in enumerate(samples.tokens[image].tolist()):
         length = int(samples.lengths[image, place])
         if place >= len(expected):

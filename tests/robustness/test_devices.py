@@ -164,6 +164,19 @@ def test_two_tensorflow_devices_train_as_one_does(runs, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_notebook_trains_on_two_tensorflow_devices_as_on_one():
+    worker = WORKER.with_name("mirrored_worker.py")
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(
+        [sys.executable, worker], env=environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    differences = json.loads(result.stdout.splitlines()[-1])
+    assert sorted(differences) == ["cross_entropy", "loss", "weights"]
+    assert max(map(abs, differences.values())) < 1e-5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", (False, True))
 def test_two_processes_train_as_one_does_on_their_joint_batches(runs, tmp_path, shards):
     pytest.importorskip("jax", reason="jax is not installed")

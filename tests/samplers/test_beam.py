@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from effcap.samplers import Beam, Greedy
+from effcap.samplers import Beam, Greedy, Nucleus
 from helpers.samplers_reference import (
     EOS,
     Toy,
@@ -16,11 +16,12 @@ from helpers.samplers_reference import (
     assert_captions,
     beam_search,
     compiled,
-    score,
+    ranked,
 )
 
 RULES = [
     {},
+    {"min_new_tokens": 0},
     {"min_new_tokens": 2},
     {"suppress_tokens": (2,)},
     {"no_repeat_ngram_size": 1},
@@ -45,11 +46,9 @@ def test_wide_beam_finds_the_best_captions_of_all(rules, length_penalty):
     hypotheses = toy.run(sampler)
     for image in range(10):
         complete, cut = all_captions(toy, image, sampler)
-        expected = []
-        for captions in (complete, cut):
-            scored = [(score(*item, length_penalty), item[0]) for item in captions.items()]
-            expected += sorted(scored, reverse=True)
-        assert_captions(hypotheses, image, expected[:3])
+        best = ranked([*complete.items(), *cut.items()], length_penalty)[:3]
+        expected = [(total, tokens) for _, _, tokens, total in best]
+        assert_captions(hypotheses, image, expected)
 
 
 @pytest.mark.parametrize("rules", RULES, ids=str)
@@ -142,12 +141,33 @@ def test_finished_beams_survive_longer_unfinished_ones(beams):
 
 
 def test_finished_captions_come_before_truncated_ones_of_higher_score():
-    step = chain([[0.1, 0.9], [0.0, 1.0]])
+    step = chain([[0.0, 1.0, 0.0], [0.1, 0.0, 0.9], [0.0, 0.0, 1.0]])
     hypotheses = as_numpy(
         Beam(num_beams=2, num_captions=2, max_new_tokens=5)(step, [[EOS]], (), eos=EOS)
     )
-    assert hypotheses.lengths.tolist() == [[0, 5]]
+    assert hypotheses.lengths.tolist() == [[1, 5]]
     assert hypotheses.scores[0, 1] > hypotheses.scores[0, 0]
+
+
+@pytest.mark.parametrize("share", (0.1, 0.6))
+def test_empty_captions_are_generated_only_if_asked_for(share):
+    step = chain([[share, 1 - share], [0.0, 1.0]])  # "1 1 1 ..." never ends
+    for sampler in (Greedy, Beam, Nucleus):
+        hypotheses = as_numpy(sampler(max_new_tokens=5)(step, [[EOS]], (), eos=EOS))
+        assert hypotheses.lengths.tolist() == [[5]]
+    asked = Beam(max_new_tokens=5, min_new_tokens=0, length_penalty=0.0)
+    hypotheses = as_numpy(asked(step, [[EOS]], (), eos=EOS))
+    assert hypotheses.lengths.tolist() == [[5 if share < 0.5 else 0]]
+    np.testing.assert_allclose(np.exp(hypotheses.scores), [[max(share, 1 - share)]], rtol=1e-5)
+
+
+def test_one_beam_is_greedy_decoding():
+    toy = Toy(images=32, vocabulary=6, steps=6, seed=11)
+    for rules in RULES:
+        greedy = toy.run(Greedy(max_new_tokens=6, **rules))
+        beam = toy.run(Beam(num_beams=1, max_new_tokens=6, **rules))
+        for one, other in zip(greedy, beam, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_more_steps_never_lower_the_best_score():
@@ -193,7 +213,7 @@ def test_search_continues_while_a_longer_hypothesis_can_improve():
         Beam(num_beams=2, length_penalty=1.0, max_new_tokens=12)(step, [[EOS]], (), eos=EOS)
     )
     assert hypotheses.tokens[0, 0].tolist() == [2, 3, 3, 3, 3, 3, 3] + [EOS] * 5
-    np.testing.assert_allclose(hypotheses.scores[0, 0], np.log(0.4) / 8, rtol=1e-5)
+    np.testing.assert_allclose(hypotheses.scores[0, 0], np.log(0.4), rtol=1e-5)
 
 
 def test_negative_penalty_continues_while_the_next_length_can_improve():
@@ -201,7 +221,7 @@ def test_negative_penalty_continues_while_the_next_length_can_improve():
     sampler = Beam(num_beams=2, length_penalty=-1.0, max_new_tokens=10)
     hypotheses = as_numpy(sampler(step, [[EOS]], (), eos=EOS))
     assert hypotheses.lengths[0, 0] == 1
-    np.testing.assert_allclose(hypotheses.scores[0, 0], np.log(0.63) * 2, rtol=1e-5)
+    np.testing.assert_allclose(hypotheses.scores[0, 0], np.log(0.7 * 0.9), rtol=1e-5)
 
 
 def test_captions_are_independent_of_other_images_in_the_batch():
@@ -253,9 +273,9 @@ def test_vocabulary_may_be_smaller_than_num_beams():
 def test_slots_without_a_caption_are_empty():
     toy = Toy(images=2, vocabulary=3, steps=1, seed=10)
     hypotheses = toy.run(Beam(num_beams=8, num_captions=8, max_new_tokens=1))
-    assert hypotheses.lengths.tolist() == [[0, 1, 1, 0, 0, 0, 0, 0]] * 2
-    assert np.isfinite(hypotheses.scores).sum(1).tolist() == [3, 3]
-    assert (hypotheses.tokens[:, 3:] == EOS).all()
+    assert hypotheses.lengths.tolist() == [[1, 1, 0, 0, 0, 0, 0, 0]] * 2
+    assert np.isfinite(hypotheses.scores).sum(1).tolist() == [2, 2]
+    assert (hypotheses.tokens[:, 2:] == EOS).all()
 
 
 @pytest.mark.parametrize("jit", [False, True])

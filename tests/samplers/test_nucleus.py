@@ -25,7 +25,7 @@ def fixed(logits):
 
 
 def first_tokens(logits, draws=20_000, **fields):
-    sampler = Nucleus(num_captions=draws, max_new_tokens=1, **fields)
+    sampler = Nucleus(num_captions=draws, max_new_tokens=1, min_new_tokens=0, **fields)
     return as_numpy(sampler(fixed(logits), [[EOS]], (), eos=EOS)).tokens[0, :, 0]
 
 
@@ -155,12 +155,15 @@ def test_integer_seed_determines_the_captions():
     assert (one != other).any()
 
 
-def test_integer_seed_gives_the_same_captions_in_a_smaller_batch():
+def test_captions_depend_on_the_seed_and_the_index_of_the_image_only():
     toy = Toy(images=8, vocabulary=6, steps=6, seed=4)
     sampler = Nucleus(num_captions=2, max_new_tokens=6, seed=7)
-    state = keras.tree.map_structure(lambda tensor: tensor[:3], toy.state)
-    fewer = as_numpy(sampler(toy.step, toy.prompt[:3], state, eos=EOS))
-    np.testing.assert_array_equal(fewer.tokens, toy.run(sampler).tokens[:3])
+    state = keras.tree.map_structure(lambda tensor: tensor[3:6], toy.state)
+    inputs = sampler.inputs(range(3, 6))
+    fewer = as_numpy(sampler(toy.step, toy.prompt[3:6], state, eos=EOS, inputs=inputs))
+    np.testing.assert_array_equal(fewer.tokens, toy.run(sampler).tokens[3:6])
+    noise = sampler.inputs(range(1000))["noise"]
+    assert noise.shape == (1000, 2, 6) and len(np.unique(noise)) > 11_990
 
 
 def test_seed_generator_gives_new_captions_at_every_call():

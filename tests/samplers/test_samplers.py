@@ -211,7 +211,37 @@ def test_suppressed_ids_must_be_in_the_vocabulary():
         toy.run(Greedy(max_new_tokens=5, suppress_tokens=(5, 2)))
 
 
-def test_get_returns_samplers_by_name():
+@pytest.mark.parametrize(
+    "samplers",
+    (
+        [Greedy(max_new_tokens=6, repetition_penalty=penalty) for penalty in (1.2, 3.0)],
+        [Beam(max_new_tokens=6, length_penalty=penalty) for penalty in (0.0, 3.0)],
+        [
+            Beam(max_new_tokens=6, num_beam_groups=5, num_captions=5, diversity_penalty=penalty)
+            for penalty in (0.4, 4.0)
+        ],
+        [
+            Nucleus(max_new_tokens=6, seed=seed, top_p=0.5 + seed / 10, temperature=2.0 * seed)
+            for seed in (1, 2)
+        ],
+    ),
+)
+def test_one_program_serves_samplers_that_differ_in_their_inputs(samplers):
+    toy = Toy(images=8, vocabulary=6, steps=6, seed=12)
+    captions = []
+    for sampler in samplers:
+        assert sampler.program() == samplers[0].program()
+        received = toy.run(sampler.program(), inputs=sampler.inputs(range(8)))
+        expected = toy.run(sampler)
+        np.testing.assert_array_equal(received.tokens, expected.tokens)
+        np.testing.assert_allclose(received.scores, expected.scores, rtol=1e-5)
+        captions.append(received.tokens)
+    assert (captions[0] != captions[1]).any()
+    assert Greedy().program() != Greedy(repetition_penalty=1.2).program()  # nothing to compute
+
+
+def test_get_returns_samplers_by_name_or_class():
+    assert get("greedy", max_new_tokens=7) == get(Greedy, max_new_tokens=7)
     assert get("greedy", max_new_tokens=7) == Greedy(max_new_tokens=7)
     assert get("beam", num_beams=3, suppress_tokens=[4, 1]) == Beam(
         num_beams=3, suppress_tokens=(1, 4)
@@ -227,8 +257,8 @@ def test_get_returns_a_given_sampler_unchanged():
 
 
 def test_get_lists_the_available_names_and_fields():
-    for name in ("top", None):
-        with pytest.raises(ValueError, match=f"beam, greedy, nucleus.*{name!r}"):
+    for name in ("top", None, [], int):
+        with pytest.raises(ValueError, match=f"beam, greedy, nucleus.*{re.escape(repr(name))}"):
             get(name)
     with pytest.raises(ValueError, match="greedy sampler.*max_new_tokens.*num_beams=3"):
         get("greedy", num_beams=3)

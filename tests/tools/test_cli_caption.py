@@ -48,8 +48,8 @@ def words(folder, *options, photos="photos") -> list[str]:
 @pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
 def test_photos_are_fitted_as_the_encoder_requires(folder, fit):
     path = folder / "photos" / "1.jpg"
-    ((paths, (image,)),) = load_batches([path], (32, 32), fit, 2, [])
-    assert paths == [path] and np.array_equal(image, load_photo(path, (32, 32), fit))
+    ((indices, (image,)),) = load_batches([path], (32, 32), fit, 2, [])
+    assert indices == [0] and np.array_equal(image, load_photo(path, (32, 32), fit))
 
 
 def test_unreadable_photos_are_skipped_with_a_reason(folder, captioner):

@@ -56,6 +56,7 @@ def test_parsing_and_files_need_no_keras(tmp_path):
     captions = tmp_path / "captions.json"
     captions.write_text(json.dumps([{"image": "1.jpg", "caption": "A dog runs."}]))
     steps = [
+        "import effcap, importlib.util; importlib.util.find_spec('keras')",
         "import effcap.tools, effcap.trainers, effcap.tokenizers, effcap.images, effcap.metrics",
         "from effcap.trainers import read_csv, read_json, read_regions, read_shards, tidy",
         "from effcap.trainers import RunOptions, TrainingOptions",

@@ -46,7 +46,7 @@ def write(captioner, monkeypatch):
     """Returns a function that sets the text the captioner generates for every playlist."""
 
     def set_text(text):
-        def generate_batch(inputs, sampler, batch_size):
+        def generate_batch(inputs, sampler, batch_size, indices):
             return [[Caption(text, -1.0, ())] for _ in inputs["tags"]]
 
         monkeypatch.setattr(captioner, "generate_batch", generate_batch)

@@ -9,8 +9,9 @@ from keras.ops import convert_to_numpy as numpy
 
 from effcap.captioner import Captioner
 from effcap.config import load_hparams
+from effcap.optimizers import CaptionOptimizer, accumulate_by_tokens
 from effcap.trainers import TrainingOptions
-from effcap.trainers.engine.optimizer import CaptionOptimizer, make_optimizer
+from effcap.trainers.engine.optimizer import make_optimizer
 from effcap.trainers.engine.smoke import shrink
 from helpers.data_maker import make_captioner
 
@@ -120,6 +121,7 @@ def test_a_learning_rate_of_a_frozen_part_is_rejected():
 def test_accumulated_gradients_make_one_update_with_their_mean():
     gradients = [[0.4, 0.2], [-0.2, 0.6]]
     accumulating = CaptionOptimizer(0.1, decay=0.1, gradient_accumulation_steps=2)
+    accumulate_by_tokens(accumulating)  # each of one token
     accumulated = apply(accumulating, [make_variable([1.0, 1.0])], gradients)
     plain = CaptionOptimizer(0.1, decay=0.1)
     averaged = apply(plain, [make_variable([1.0, 1.0])], [np.mean(gradients, axis=0)])
@@ -145,7 +147,8 @@ def test_averages_replace_the_weights_and_then_the_weights_return_exactly():
 
 def test_a_compiled_captioner_is_saved_with_its_optimizer(tmp_path):
     captioner = make_captioner()
-    optimizer = make_optimizer(TrainingOptions(ema_momentum=0.5), 100, captioner)
+    options = TrainingOptions(ema_momentum=0.5, gradient_accumulation_steps=2)
+    optimizer = make_optimizer(options, 100, captioner)
     captioner.compile(optimizer, jit_compile=False)
     captioner.save(tmp_path / "captioner.keras")
     loaded = keras.saving.load_model(tmp_path / "captioner.keras")

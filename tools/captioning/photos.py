@@ -71,11 +71,12 @@ def caption_paths(
     encoder = photo_encoder(captioner)
     results: CaptionResults[Path] = CaptionResults([], [])
     with ProgressBar("captioning", len(paths)) as bar:
-        for batch, images in load_batches(
+        for indices, images in load_batches(
             paths, encoder.image_size, encoder.fit, batch_size, results.skipped
         ):
             inputs = {"images": np.stack(images)}  # (B, h, w, 3)
-            captions = captioner.generate_batch(inputs, sampler, batch_size)
+            captions = captioner.generate_batch(inputs, sampler, batch_size, indices)
+            batch = [paths[index] for index in indices]
             results.captions.extend(zip(batch, captions, strict=True))
             bar.advance(steps=len(batch))
     check_some_readable(len(paths), results.skipped)
@@ -88,7 +89,7 @@ def load_batches(
     fit: Fit,
     batch_size: int,
     skipped: list[tuple[Path, str]],
-) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """Decodes photos in threads and yields those that can be read in batches.
 
     Args:
@@ -99,7 +100,7 @@ def load_batches(
         skipped: list to which photos that cannot be read are added, with the reason.
 
     Yields:
-        Paths and photos (height, width, 3) uint8.
+        Indices of paths, and photos (height, width, 3) uint8.
     """
 
     def load(path: Path) -> np.ndarray | UnreadablePhoto:
@@ -108,15 +109,15 @@ def load_batches(
         except UnreadablePhoto as error:
             return error
 
-    readable: list[tuple[Path, np.ndarray]] = []
+    readable: list[tuple[int, np.ndarray]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), batch_size):
             group = paths[start : start + batch_size]
-            for path, photo in zip(group, pool.map(load, group), strict=True):
+            for index, photo in enumerate(pool.map(load, group), start):
                 if isinstance(photo, UnreadablePhoto):
-                    skipped.append((path, photo.reason))
+                    skipped.append((paths[index], photo.reason))
                 else:
-                    readable.append((path, photo))
+                    readable.append((index, photo))
             if len(readable) >= batch_size:
                 yield unzip(readable[:batch_size])
                 readable = readable[batch_size:]
@@ -124,9 +125,9 @@ def load_batches(
         yield unzip(readable)
 
 
-def unzip(pairs: Sequence[tuple[Path, np.ndarray]]) -> tuple[list[Path], list[np.ndarray]]:
-    """Returns the paths and the photos of (path, photo) pairs."""
-    return [path for path, _ in pairs], [photo for _, photo in pairs]
+def unzip(pairs: Sequence[tuple[int, np.ndarray]]) -> tuple[list[int], list[np.ndarray]]:
+    """Returns the indices and the photos of (index, photo) pairs."""
+    return [index for index, _ in pairs], [photo for _, photo in pairs]
 
 
 def check_some_readable(num_photos: int, skipped: Sequence[tuple[Path, str]]) -> None:

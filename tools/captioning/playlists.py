@@ -157,7 +157,9 @@ def _generate(
         playlists = featurized.playlists[start : start + batch_size]
         features = featurized.features[start : start + batch_size]
         inputs = stack_features(features, num_rows)
-        best = [captions[0] for captions in captioner.generate_batch(inputs, sampler, batch_size)]
+        indices = range(start, start + len(playlists))
+        captions = captioner.generate_batch(inputs, sampler, batch_size, indices)
+        best = [alternatives[0] for alternatives in captions]
         rankings: list[Ranking] = [{} for _ in playlists]
         if attention:
             rankings = _rank_rows(captioner, inputs, features, best)

@@ -129,10 +129,12 @@ def caption_datasets(
     feature_dim = region_encoder(captioner).feature_dim
     num_regions = file.grid or file.max_regions
     results: CaptionResults[str] = CaptionResults([], [])
+    numbers = {dataset: number for number, dataset in enumerate(datasets)}
     with ProgressBar("captioning", len(datasets)) as bar:
         for batch in usable_batches(file, datasets, feature_dim, batch_size, results.skipped):
             inputs = {"regions": file.load(batch, num_regions, feature_dim)}  # (B,N,C)
-            captions = captioner.generate_batch(inputs, sampler, batch_size)
+            indices = [numbers[name] for name in batch]
+            captions = captioner.generate_batch(inputs, sampler, batch_size, indices)
             keys = [datasets[name] for name in batch]
             results.captions.extend(zip(keys, captions, strict=True))
             bar.advance(steps=len(batch))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from effcap.tools.captioning.parquet import CaptionFolder, Row, ShardCaptions
@@ -52,7 +54,8 @@ def caption_each(
     shard = next(remaining, "")
     for item in prefetch(read_batches(shards, encoder.image_size, encoder.fit, batch_size)):
         if isinstance(item, PhotoBatch):
-            rows += caption_batch(captioner, item, sampler, batch_size)
+            first_index = (zlib.crc32(PurePosixPath(shard).name.encode()) << 32) + len(rows)
+            rows += caption_batch(captioner, item, sampler, batch_size, first_index)
             before, done = done, 0 if is_remote(shard) else min(item.position, shard_steps(shard))
             advance(done - before, len(item.keys))
             continue
@@ -65,9 +68,17 @@ def caption_each(
 
 
 def caption_batch(
-    captioner: Captioner, batch: PhotoBatch, sampler: Sampler, batch_size: int
+    captioner: Captioner, batch: PhotoBatch, sampler: Sampler, batch_size: int, first_index: int
 ) -> list[Row]:
-    """Captions a batch and returns its rows in the order of the keys."""
+    """Captions a batch and returns its rows in the order of the keys.
+
+    Args:
+        captioner: captioner of photos.
+        batch: photos.
+        sampler: sampler.
+        batch_size: number of rows to pad the photos to.
+        first_index: index of the first photo, which what a seeded sampler draws depends on.
+    """
     from effcap.generation import pad_rows
 
     images = batch.images  # (N, h, w, 3)
@@ -75,7 +86,9 @@ def caption_batch(
     if len(images):
         # Always the same batch size: otherwise captions would depend on earlier batches.
         inputs = {"images": pad_rows(images, batch_size)}  # (B, h, w, 3)
-        captions = captioner.generate_batch(inputs, sampler)[: len(images)]
+        indices = [first_index + i for i, error in enumerate(batch.errors) if not error]
+        indices += indices[-1:] * (batch_size - len(indices))
+        captions = captioner.generate_batch(inputs, sampler, indices=indices)[: len(images)]
         best = [alternatives[0] for alternatives in captions]
     remaining = iter(best)
     rows = []

@@ -110,7 +110,11 @@ def stand_in(module: str, name: str, bases: Sequence[type]) -> type:
     )
     fields = []
     for line in node.body:
-        if isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.expr):
+        if (
+            isinstance(line, ast.AnnAssign)
+            and isinstance(line.value, ast.expr)
+            and not ast.unparse(line.annotation).startswith("ClassVar")
+        ):
             default = ast.literal_eval(line.value)
             kind = int if default is None else type(default)
             fields.append((ast.unparse(line.target), kind, dataclasses.field(default=default)))

@@ -167,4 +167,4 @@ def _generate(
     for start in range(0, len(loader.playlists), batch_size):
         indices = np.arange(start, min(start + batch_size, len(loader.playlists)))  # (B,)
         inputs = loader.load(indices, np.zeros(len(indices), bool))
-        yield from captioner.generate_batch(inputs, sampler, batch_size)
+        yield from captioner.generate_batch(inputs, sampler, batch_size, indices.tolist())

@@ -139,17 +139,18 @@ def extract_features(
     if not photos:
         return
     extractor = FeatureExtractor(backbone)
-    with ProgressBar("features", len(photos)) as bar:
-        for paths, images in load_batches(
-            list(photos), backbone.image_size, backbone.fit, batch_size, skipped
+    paths = list(photos)
+    with ProgressBar("features", len(paths)) as bar:
+        for indices, images in load_batches(
+            paths, backbone.image_size, backbone.fit, batch_size, skipped
         ):
             batch = pad_rows(np.stack(images), batch_size)  # (B,h,w,3)
-            features = extractor.predict_on_batch(batch)[: len(paths)]  # (B,S,C)
+            features = extractor.predict_on_batch(batch)[: len(indices)]  # (B,S,C)
             with np.errstate(over="ignore"):
                 features = features.astype(dtype)
             if not np.isfinite(features).all():
                 raise ValueError(
                     f"The features exceed the range of {dtype}; use float32 or other weights"
                 )
-            yield from zip(paths, features, strict=True)
-            bar.advance(steps=len(paths))
+            yield from zip([paths[index] for index in indices], features, strict=True)
+            bar.advance(steps=len(indices))

@@ -1,104 +1,19 @@
-"""AdamW with learning rates by component, warmup, cosine decay and averaged weights."""
+"""The optimizer of a run: warmup and cosine decay, and learning rates by component."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
-from keras import ops
 
 from effcap.layers.roles import no_decay_variables
-from effcap.trainers.distributed.replicas import sum_over_replicas
+from effcap.optimizers import CaptionOptimizer
 from effcap.trainers.options.training import TrainingOptions
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
 
 MAX_EMA_SPAN = 0.2  # of all steps: the moving average spans 1 / (1 - momentum) steps
-
-
-@keras.saving.register_keras_serializable("effcap")
-class CaptionOptimizer(keras.optimizers.Adam):
-    """AdamW (Loshchilov and Hutter, 2019) with learning rates and decay by variable.
-
-    Args:
-        learning_rate: a number or a schedule.
-        decay: decoupled weight decay.
-        no_decay: paths of the variables without weight decay.
-        factors: factors of the learning rate by path of a variable; 1 for all others.
-        name: name of the optimizer.
-        **kwargs: arguments of `keras.optimizers.Adam`.
-    """
-
-    def __init__(
-        self,
-        learning_rate: Any = 1e-3,
-        decay: float = 0.0,
-        no_decay: Collection[str] = (),
-        factors: Mapping[str, float] | None = None,
-        name: str = "caption_optimizer",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(learning_rate, name=name, **kwargs)
-        self.decay, self.no_decay, self.factors = decay, sorted(no_decay), dict(factors or {})
-
-    def build(self, variables: Sequence[keras.Variable]) -> None:
-        super().build(variables)
-        no_decay = set(self.no_decay)
-        self._decays = [0.0 if v.path in no_decay else self.decay for v in variables]
-        self._factors = [self.factors.get(v.path, 1.0) for v in variables]
-
-    def apply(
-        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
-    ) -> None:
-        """Applies gradients summed over all replicas, because Keras would clip those of each."""
-        sums = iter(sum_over_replicas([gradient for gradient in grads if gradient is not None]))
-        grads = [None if gradient is None else next(sums) for gradient in grads]
-        super().apply(grads, trainable_variables)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        """Returns its argument, because `apply` sums the gradients before clipping."""
-        return grads_and_vars
-
-    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        index = self._get_variable_index(variable)
-        rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
-        if self._decays[index]:
-            self.assign_sub(variable, variable * (rate * self._decays[index]))
-        super().update_step(gradient, variable, rate)
-
-    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
-        """Does nothing, because a run calls `fit` once per epoch; see `assign_averages`."""
-
-    def assign_averages(self, captioner: Captioner) -> None:
-        """Replaces the captioner's weights by their moving averages, if there are any."""
-        if not self.use_ema:
-            return
-        super().finalize_variable_values(captioner.trainable_variables)
-        for variable in captioner.trainable_variables:
-            # On JAX, weights and averages would share arrays, which training overwrites.
-            variable.assign(ops.convert_to_numpy(variable))
-
-    @contextmanager
-    def averaged(self, captioner: Captioner) -> Iterator[None]:
-        """Replaces the weights by their averages in a `with` statement; restores them exactly."""
-        if not self.use_ema:
-            yield
-            return
-        variables = captioner.trainable_variables
-        weights = [ops.convert_to_numpy(variable) for variable in variables]
-        self.assign_averages(captioner)
-        try:
-            yield
-        finally:
-            for variable, value in zip(variables, weights, strict=True):
-                variable.assign(value)
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"decay": self.decay, "no_decay": self.no_decay, "factors": self.factors}
-        return {**super().get_config(), **config}
 
 
 def make_optimizer(

@@ -11,17 +11,12 @@ from effcap.trainers import objectives
 from effcap.trainers.data.dataset import CaptionDataset
 from effcap.trainers.data.example import one_line
 from effcap.trainers.data.feature_cache import cache_features, check_cacheable
-from effcap.trainers.distributed.devices import computing_on
+from effcap.trainers.distributed.devices import computing_on, strategy_scope
 from effcap.trainers.distributed.processes import (
     check_same,
     is_main_process,
     process_count,
     process_index,
-)
-from effcap.trainers.distributed.replicas import (
-    build_loss_and_metrics,
-    check_gradient_accumulation,
-    strategy_scope,
 )
 from effcap.trainers.engine.checkpoint import Checkpoint, TrainState
 from effcap.trainers.engine.loop import Loop, RunBatches, count_steps
@@ -112,7 +107,6 @@ def train(
     settings = options.training_options
     num_steps = count_steps(settings, batches.training)
     keras.utils.set_random_seed(settings.seed)
-    check_gradient_accumulation(captioner, settings.gradient_accumulation_steps)
     with strategy_scope(captioner):
         objective.build(captioner)
         captioner.compile(
@@ -123,7 +117,6 @@ def train(
             jit_compile=keras.backend.backend() == "jax",
         )
         captioner.optimizer.build(captioner.trainable_variables)  # for checkpoints of step 0
-        build_loss_and_metrics(captioner, batches.training)
 
     identity = run_identity(captioner, objective, batches, options)
     checkpoint = Checkpoint(

@@ -49,11 +49,11 @@ class CiderValidator:
         references: list[list[list[str]]] = []
         for batch in prefetch(self.batches, 0, len(self.batches)):
             inputs, _, weights = batch
-            outputs = self.model.predict_on_batch(encoder_inputs(inputs))
+            hypotheses = self.model.generate(encoder_inputs(inputs))
             texts = self.batches.texts(batch)
             for row in np.flatnonzero(weights.any(axis=1)):
-                length = outputs["lengths"][row, 0]
-                text = self.tokenizer.decode(outputs["tokens"][row, 0, :length])
+                length = hypotheses.lengths[row, 0]
+                text = self.tokenizer.decode(hypotheses.tokens[row, 0, :length])
                 captions.append(tokenize(text))
                 references.append([tokenize(text) for text in texts[row]])
             set_status(f"captioning {len(captions)} of {self.num_photos}")

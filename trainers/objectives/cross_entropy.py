@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from effcap.losses import CaptionLoss
 from effcap.metrics.token_cross_entropy import TokenCrossEntropy
 from effcap.trainers.batching.prefetch import as_dataset
-from effcap.trainers.distributed.replicas import ReplicatedCaptionLoss
 from effcap.trainers.objectives.base import Objective
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class CrossEntropy(Objective):
 
     def build(self, captioner: Captioner) -> None:
         """Creates the loss, and the cross-entropy without label smoothing as a metric."""
-        self.loss = ReplicatedCaptionLoss(self.label_smoothing)
+        self.loss = CaptionLoss(self.label_smoothing)
         self.metrics = self.weighted_metrics = [TokenCrossEntropy()]
 
     def train_epoch(

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 
 from effcap.generation import GenerationModel
-from effcap.losses import CaptionLoss
+from effcap.losses import ZERO_ADVANTAGE, AdvantageLoss
 from effcap.samplers import Greedy, Nucleus, Sampler
 from effcap.trainers.batching.packed import encoder_inputs
 from effcap.trainers.batching.prefetch import prefetch
@@ -98,18 +99,20 @@ class Scst(Objective):
                 f"Received: max_new_tokens={self.options.max_new_tokens}"
             )
         self.tokenizer = captioner.tokenizer
-        nucleus = Nucleus(
+        self._nucleus = Nucleus(
             top_p=self.options.top_p,
             temperature=self.options.temperature,
             num_captions=self.options.num_samples,
+            # An empty sample teaches the captioner not to generate it.
+            min_new_tokens=0,
             max_new_tokens=self.options.max_new_tokens,
         )
-        self.sampling_model = self._make_model(captioner, nucleus)
+        self.sampling_model = self._make_model(captioner, self._nucleus)
         self.greedy_model = None
         if self.options.baseline == "greedy":
             greedy = Greedy(max_new_tokens=self.options.max_new_tokens)
             self.greedy_model = self._make_model(captioner, greedy)
-        self.loss = CaptionLoss(reduction="sum")  # the weights of a batch include its mean
+        self.loss = AdvantageLoss()
         self.metrics = [keras.metrics.Mean(name) for name in METRICS]
 
     def identity(self) -> dict[str, Any]:
@@ -152,7 +155,7 @@ class Scst(Objective):
     def sample_batch(self, batches: PackedBatches, batch: Batch, step: int) -> Batch:
         """Replaces the references of a batch by samples, weighted by their advantages.
 
-        The weights are signed and include the mean over tokens, so that the loss is their sum.
+        The weights are those of an `AdvantageLoss`.
 
         Args:
             batches: batches that `batch` is from.
@@ -168,8 +171,8 @@ class Scst(Objective):
         inputs, _, weights = batch
         is_real = np.any(weights, axis=1)  # (B,) False for rows that pad the last batch
         photos, references = encoder_inputs(inputs), batches.texts(batch)
-        self.sampling_model.seeds.state.assign(np.array([self.seed, step], np.uint32))
-        samples = self._generate(self.sampling_model, photos)
+        nucleus = replace(self._nucleus, seed=(self.seed << 32) + step)
+        samples = self._generate(self.sampling_model, photos, nucleus)
         rewards = self._rewards(samples, references, is_real)  # (B,K)
         if self.greedy_model is None:
             others = rewards.sum(axis=1, keepdims=True) - rewards  # (B,K)
@@ -185,15 +188,17 @@ class Scst(Objective):
     def _make_model(self, captioner: Captioner, sampler: Sampler) -> GenerationModel:
         return GenerationModel(captioner.encoder, captioner.decoder, self.tokenizer, sampler)
 
-    def _generate(self, model: GenerationModel, photos: dict[str, Any]) -> Samples:
-        outputs = model.predict_on_batch(photos)  # tokens (B,K,T), lengths (B,K)
-        lengths = outputs["lengths"]
+    def _generate(
+        self, model: GenerationModel, photos: dict[str, Any], sampler: Sampler | None = None
+    ) -> Samples:
+        hypotheses = model.generate(photos, sampler)
         tokens = [
             [row[:length] for row, length in zip(*rows, strict=True)]
-            for rows in zip(outputs["tokens"], lengths, strict=True)
+            for rows in zip(hypotheses.tokens, hypotheses.lengths, strict=True)
         ]
         texts = [[self.tokenizer.decode(row) for row in rows] for rows in tokens]
-        return Samples(tokens, texts, lengths, lengths < outputs["tokens"].shape[-1])
+        finished = hypotheses.lengths < hypotheses.tokens.shape[-1]
+        return Samples(tokens, texts, hypotheses.lengths, finished)
 
     def _rewards(
         self, samples: Samples, references: Sequence[Sequence[str]], is_real: np.ndarray
@@ -235,29 +240,30 @@ class Scst(Objective):
         inputs, reference_targets, reference_weights = batch
         tokens, targets, segments = batches.pack(samples.tokens, self._row_length(samples))  # (B,T)
         weights = np.zeros(tokens.shape, np.float32)  # (B,T)
-        counted = np.zeros(tokens.shape, bool)  # (B,T)
         for row in np.flatnonzero(reference_weights.any(axis=1)):
             for k, caption in enumerate(samples.tokens[row]):
                 positions = np.flatnonzero(segments[row] == k + 1)
                 if not samples.finished[row, k]:
                     positions = positions[: len(caption)]  # without the end token
-                weights[row, positions] = advantages[row, k]
-                counted[row, positions] = True
-        mix = self.options.cross_entropy_weight
-        weights *= (1 - mix) / max(counted.sum(), 1)
+                weights[row, positions] = advantages[row, k] or ZERO_ADVANTAGE
         photos = encoder_inputs(inputs)
+        mix = self.options.cross_entropy_weight
         if not mix:
             return {**photos, "tokens": tokens, "segments": segments}, targets, weights
         # The references follow the samples in each row, as further segments.
         reference_segments = inputs["segments"] + self.options.num_samples  # (B,T')
         reference_segments = np.where(inputs["segments"] > 0, reference_segments, 0)  # (B,T')
-        reference_weights = mix * reference_weights / max(reference_weights.sum(), 1)  # (B,T')
         packed = {
             "tokens": np.concatenate([tokens, inputs["tokens"]], axis=1),  # (B,T+T')
             "segments": np.concatenate([segments, reference_segments], axis=1),  # (B,T+T')
         }
         targets = np.concatenate([targets, reference_targets], axis=1)  # (B,T+T')
-        weights = np.concatenate([weights, reference_weights.astype(np.float32)], axis=1)
+        # The mean over all tokens becomes the mixture of the two means.
+        num_samples, num_references = np.count_nonzero(weights), reference_weights.sum()
+        num_tokens = num_samples + num_references
+        weights *= (1 - mix) * num_tokens / max(num_samples, 1)
+        reference_weights = reference_weights * (mix * num_tokens / max(num_references, 1))
+        weights = np.concatenate([weights, reference_weights], axis=1, dtype=np.float32)
         return {**photos, **packed}, targets, weights  # (B,T+T')
 
     def _row_length(self, samples: Samples) -> int:

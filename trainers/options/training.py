@@ -43,8 +43,8 @@ class TrainingOptions:
         batch_size: photos per step, over all devices. Each photo comes with its captions.
         captions_per_photo: maximum number of captions per photo and epoch, sampled anew each epoch
             (default: all).
-        gradient_accumulation_steps: steps whose gradients are averaged for one update of the
-            weights. Those of an unfinished update at the end of a run are dropped.
+        gradient_accumulation_steps: steps whose gradients are averaged, by tokens, for one update
+            of the weights. Those of an unfinished update at the end of a run are dropped.
         learning_rate: peak learning rate, reached at the end of the warmup.
         backbone_learning_rate: peak learning rate of a trained backbone (default: learning_rate).
         decoder_learning_rate: peak learning rate of the decoder's pretrained weights (default:

@@ -1,0 +1,89 @@
+"""Losses and accumulated gradients as means over tokens, whatever the sizes of the batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from effcap.losses import CaptionLoss
+from effcap.optimizers import accumulate_by_tokens
+from effcap.utils.replicas import is_mirrored, sum_over_replicas
+
+
+class TokenMeanModel(keras.Model):
+    """A model that trains on means over tokens.
+
+    Keras weights each batch by its rows in the loss that `fit` and `evaluate` report, and each
+    batch equally in accumulated gradients. Here both are weighted by tokens, so N accumulated
+    batches are equal to one batch N times as large.
+    """
+
+    def compile(self, optimizer: Any, loss: Any, **kwargs: Any) -> None:
+        """Configures training as `keras.Model.compile` does.
+
+        Raises:
+            ValueError: the optimizer accumulates gradients on several devices under TensorFlow.
+        """
+        super().compile(optimizer, loss, **kwargs)
+        self.token_loss = keras.metrics.Mean("loss")
+        accumulating = self._accumulating_optimizer
+        if accumulating is not None:
+            if is_mirrored(self):
+                raise ValueError(
+                    "Expected gradient_accumulation_steps=1 on several devices under TensorFlow. "
+                    f"Received: {accumulating.gradient_accumulation_steps}; use a larger batch "
+                    "size, or KERAS_BACKEND=jax"
+                )
+            accumulate_by_tokens(accumulating)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Metrics of `fit` and `evaluate`: the loss per token first."""
+        others = [metric for metric in super().metrics if metric.name != "loss"]
+        return [self.token_loss, *others] if self.compiled else others
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Computes the loss of a batch, and adds it to the mean that `fit` reports."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)  # ()
+        values = [self._normalizer(y, sample_weight), ops.convert_to_tensor(1.0)]
+        num_tokens, num_replicas = sum_over_replicas(values)
+        # The loss of a replica is its part of the mean, and metrics are summed over replicas.
+        self.token_loss.update_state(loss * num_replicas, num_tokens / num_replicas)
+        return loss
+
+    def train_step(self, *arguments: Any) -> Any:
+        """Trains on one batch, as `keras.Model.train_step` does."""
+        optimizer = self._accumulating_optimizer
+        if optimizer is None:
+            return super().train_step(*arguments)
+        *states, data = arguments  # JAX passes the values of all variables as well
+        _, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        num_tokens = self._normalizer(y, sample_weight)
+        if not states:
+            optimizer.num_tokens.assign(num_tokens)
+            return super().train_step(data)
+        trainable, non_trainable, values, metrics = states[0]
+        values = [
+            num_tokens if variable is optimizer.num_tokens else value
+            for variable, value in zip(self.optimizer.variables, values, strict=True)
+        ]
+        return super().train_step((trainable, non_trainable, values, metrics), data)
+
+    @property
+    def _accumulating_optimizer(self) -> Any:
+        """The optimizer, if it accumulates gradients."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # of float16
+        return optimizer if getattr(optimizer, "gradient_accumulation_steps", None) else None
+
+    def _normalizer(self, y: Any, sample_weight: Any) -> Any:
+        loss = self.loss if isinstance(self.loss, CaptionLoss) else CaptionLoss()
+        return loss.normalizer(y, sample_weight)
