@@ -94,8 +94,11 @@ class GenerationModel(keras.Model):
         """
         rows = len(next(iter(inputs.values())))
         values = (sampler or self.sampler).inputs(range(rows) if indices is None else indices)
-        with _weights_lock:
-            outputs = self.predict_on_batch({"encoder": dict(inputs), "sampler": values})
+        try:
+            with _weights_lock:
+                outputs = self.predict_on_batch({"encoder": dict(inputs), "sampler": values})
+        except Exception as error:
+            raise original_error(error) from None
         return Hypotheses(**outputs)
 
 
@@ -174,6 +177,14 @@ def check_sampler(sampler: Sampler, decoder: Decoder, tokenizer: Tokenizer) -> N
             "Expected suppress_tokens below the tokenizer's vocabulary_size of "
             f"{tokenizer.vocabulary_size}. Received: {sampler.suppress_tokens}"
         )
+
+
+def original_error(error: Exception) -> BaseException:
+    """Returns the error that Keras has wrapped in descriptions of layers and their arguments."""
+    original: BaseException = error
+    while str(original).startswith("Exception encountered when calling") and original.__context__:
+        original = original.__context__
+    return original
 
 
 def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:

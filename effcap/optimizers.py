@@ -15,19 +15,19 @@ from effcap.utils.replicas import sum_over_replicas
 class TokenAccumulation(keras.optimizers.Optimizer):
     """Weights accumulated gradients by tokens; mixed into the class of an optimizer.
 
-    See `accumulate_by_tokens`, which creates the variables.
+    It has no effect before `accumulate_by_tokens`, which creates the variables.
 
     Attributes:
         num_tokens: scalar variable, the tokens of the step whose gradients are applied next.
         total_tokens: scalar variable, the tokens of the gradients accumulated so far.
     """
 
-    num_tokens: keras.Variable
-    total_tokens: keras.Variable
+    num_tokens: Any = None
+    total_tokens: Any = None
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """Adds the gradients of the mean over `num_tokens`; updates the weights if it is time."""
-        if not self.gradient_accumulation_steps:
+        if self.num_tokens is None:
             super().apply(grads, trainable_variables)
             return
         total = self.total_tokens + self.num_tokens  # ()
@@ -39,7 +39,7 @@ class TokenAccumulation(keras.optimizers.Optimizer):
 
     def _clip_gradients(self, grads: Any) -> Any:
         """Clips the mean over tokens; `grads` is the sum over tokens divided by the steps."""
-        if not self.gradient_accumulation_steps:
+        if self.num_tokens is None:
             return super()._clip_gradients(grads)
         scale = ops.divide_no_nan(float(self.gradient_accumulation_steps), self.total_tokens)
         return super()._clip_gradients([g * ops.cast(scale, g.dtype) for g in grads])
@@ -58,7 +58,7 @@ def accumulate_by_tokens(optimizer: keras.optimizers.Optimizer) -> None:
         if package:  # saved files name the original class
             keras.saving.register_keras_serializable(package, name)(type(optimizer))
             keras.saving.register_keras_serializable(package, name)(cls)
-    if not hasattr(optimizer, "num_tokens"):
+    if optimizer.num_tokens is None:
         optimizer.num_tokens = optimizer.add_variable((), "ones", name="num_tokens")
         optimizer.total_tokens = optimizer.add_variable((), "zeros", name="total_tokens")
 

@@ -263,6 +263,8 @@ def test_a_caption_can_fill_all_positions_of_the_decoder(captioner):
     ):
         with pytest.raises(ValueError, match=f"^{message}"):  # without Keras's description
             captioner.generate_batch(inputs, sampler)
+    with pytest.raises(ValueError, match="^Input 0 .* expected shape="):
+        captioner.generate_batch({"images": np.zeros((1, 20, 20, 3), np.uint8)}, GREEDY)
     for wrong in ({}, {"photos": inputs["features"]}):
         with pytest.raises(ValueError, match="^Expected inputs out of images, features"):
             captioner.generate_batch(wrong)
