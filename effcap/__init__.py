@@ -64,6 +64,7 @@ _SERIALIZABLE = {
     "Captioner": ".captioner",
     "CaptionLoss": ".losses",
     "CaptionOptimizer": ".optimizers",
+    "SwinTransformer": ".backbones.swin",
     "TokenCrossEntropy": ".metrics.token_cross_entropy",
 }
 register_lazily(__name__, _SERIALIZABLE)

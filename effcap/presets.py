@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.weights.h5", "tokenizer.json"
 RECORD = "training.json"
+BACKBONE = "backbone"  # section of the config.json of a preset that holds a backbone alone
 BEST = "best"  # best preset in a run folder
 DTYPES = ("float32", "float16")
 BYTES_PER_VARIABLE = 4096  # maximum overhead of HDF5
@@ -65,8 +66,12 @@ def read_config(folder: Path) -> dict:
     """Reads the hyperparameters of the preset in `folder`.
 
     Raises:
-        ValueError: config.json is damaged.
+        ValueError: config.json is damaged, or the preset holds a backbone alone.
     """
+    if BACKBONE in read_json(folder / CONFIG):
+        raise ValueError(
+            f"{folder} holds a backbone alone, not a captioner: use it with --backbone-weights"
+        )
     return read_json(folder / CONFIG, ("encoder", "decoder"))
 
 

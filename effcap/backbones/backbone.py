@@ -23,8 +23,8 @@ class Backbone(keras.layers.Layer):
         network: vision network, a name such as "efficientnet_lite0" or a Keras model. Names are
             those in `effcap.backbones.registry.BACKBONES` ("efficientnet_b0" … "efficientnet_b7",
             "efficientnet_v2_b0" … "efficientnet_v2_l", "efficientnet_lite0" …
-            "efficientnet_lite2"). A Keras model maps images to a feature map (B, h, w, C) or a
-            sequence (B, S, C).
+            "efficientnet_lite2", "swin_tiny" … "swin_large_384", "xvlm_swin_base"). A Keras model
+            maps images to a feature map (B, h, w, C) or a sequence (B, S, C).
         image_size: height and width in pixels (default: the network's own).
         trainable_blocks: number of trainable blocks, counted from the last, or "all" (default: 0).
             Layers before them are frozen, including batch-norm statistics; see `find_blocks`.

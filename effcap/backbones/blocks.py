@@ -36,6 +36,8 @@ def find_blocks(model: keras.Model) -> list[list[keras.layers.Layer]]:
       "MobileNetV2", CVPR 2018). The block starts at the convolution with the fewest input channels
       since the previous block.
 
+    A cut that is a layer with the attribute `is_residual_block` is a block as a whole.
+
     The stem, the head and convolutions between blocks (downsampling in ConvNeXt, transitions in
     DenseNet) belong to no block.
 
@@ -43,13 +45,17 @@ def find_blocks(model: keras.Model) -> list[list[keras.layers.Layer]]:
         model: network with one input and one output.
 
     Returns:
-        A list of layers per block; no blocks for a network without either kind of cut, such as
-        VGG, and for a subclass of `keras.Model` with its own `call`, whose graph is unknown.
+        A list of layers per block; no blocks for a network without any such cut, such as VGG, and
+        for a subclass of `keras.Model` with its own `call`, whose graph is unknown.
     """
     graph = _Graph(model)
     blocks: list[list[keras.layers.Layer]] = []
     end = None
     for before, cut in pairwise(graph.cuts):
+        if getattr(graph.operations[cut], "is_residual_block", False):
+            blocks.append([graph.operations[cut]])
+            end = cut
+            continue
         start = graph.start_of_residual(before, cut, end)
         if start is None:
             start = graph.start_of_bottleneck(cut, end)

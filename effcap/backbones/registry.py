@@ -11,10 +11,14 @@ import keras
 from keras import ops
 
 from effcap.backbones import efficientnet_lite as lite
+from effcap.backbones import swin
 
 # Mean and standard deviation of ImageNet's channels, for pixels 0..1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STDDEV = (0.229, 0.224, 0.225)
+# Those of the photos that CLIP was trained on.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STDDEV = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,14 @@ class Preprocessing:
         scale = ops.convert_to_tensor(self.scale, dtype=images.dtype)
         offset = ops.convert_to_tensor(self.offset, dtype=images.dtype)
         return images * scale + offset
+
+
+def standardize(mean: Sequence[float], stddev: Sequence[float]) -> Preprocessing:
+    """Returns the preprocessing to (pixels / 255 - mean) / stddev, by channel."""
+    return Preprocessing(
+        scale=tuple(1 / (255 * channel) for channel in stddev),
+        offset=tuple(-channel / scale for channel, scale in zip(mean, stddev, strict=True)),
+    )
 
 
 @dataclass(frozen=True)
@@ -57,12 +69,8 @@ class BackboneSpec:
 # keras.applications preprocesses inside the model, and for EfficientNet V1 differently with
 # weights="imagenet" than with weights=None. Here the network starts after its preprocessing, so
 # that it receives the same pixels either way.
-STANDARDIZE = Preprocessing(
-    scale=tuple(1 / (255 * stddev) for stddev in IMAGENET_STDDEV),
-    offset=tuple(
-        -mean / stddev for mean, stddev in zip(IMAGENET_MEAN, IMAGENET_STDDEV, strict=True)
-    ),
-)
+STANDARDIZE = standardize(IMAGENET_MEAN, IMAGENET_STDDEV)
+STANDARDIZE_CLIP = standardize(CLIP_MEAN, CLIP_STDDEV)
 MINUS_ONE_TO_ONE = Preprocessing(scale=1 / 128, offset=-1.0)
 
 
@@ -97,6 +105,19 @@ def _lite_spec(variant: str) -> BackboneSpec:
     return BackboneSpec(build, (side, side), Preprocessing(lite.SCALE, lite.OFFSET))
 
 
+def _swin_spec(variant: str) -> BackboneSpec:
+    arguments = swin.VARIANTS[variant]
+
+    def build(input_shape: tuple[int, int, int]) -> keras.Model:
+        return swin.SwinTransformer(**{**arguments, "image_size": input_shape[:2]}, name=variant)
+
+    return BackboneSpec(build, arguments["image_size"], STANDARDIZE)
+
+
+def _build_xvlm_swin(input_shape: tuple[int, int, int]) -> keras.Model:
+    return swin.SwinTransformer(**swin.xvlm_arguments(input_shape[:2]), name=swin.XVLM)
+
+
 _SIDES = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "B4": 380, "B5": 456, "B6": 528, "B7": 600}
 _SIDES_V2 = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, "M": 480, "L": 480}
 
@@ -115,3 +136,5 @@ BACKBONES |= {
     for size, side in _SIDES_V2.items()
 }
 BACKBONES |= {f"efficientnet_{variant}": _lite_spec(variant) for variant in lite.VARIANTS}
+BACKBONES |= {variant: _swin_spec(variant) for variant in swin.VARIANTS}
+BACKBONES[swin.XVLM] = BackboneSpec(_build_xvlm_swin, (384, 384), STANDARDIZE_CLIP)

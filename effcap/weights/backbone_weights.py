@@ -1,14 +1,17 @@
-"""Selects the weights of a new captioner's backbone: ImageNet, a file, or none."""
+"""Selects the weights of a new captioner's backbone: ImageNet, a file, a preset, or none."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effcap.presets import BEST, CONFIG
+
 if TYPE_CHECKING:
     from effcap.backbones.backbone import Backbone
 
 IMAGENET, NONE = "imagenet", "none"
+SWIN_SUFFIXES = (".pth", ".th")
 
 
 def check_backbone_weights(weights: str | None) -> None:
@@ -19,22 +22,33 @@ def check_backbone_weights(weights: str | None) -> None:
     """
     if weights not in (None, IMAGENET, NONE) and not Path(weights).exists():
         raise FileNotFoundError(
-            f'Expected backbone weights "{IMAGENET}", "{NONE}", or a file. Received: {weights!r}'
+            f'Expected backbone weights "{IMAGENET}", "{NONE}", a file, or the folder of a preset. '
+            f"Received: {weights!r}"
         )
 
 
-def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> None:
+def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str | None:
     """Fills the backbone of a new captioner.
 
     Args:
         backbone: None for an encoder without a backbone.
-        weights: "imagenet", "none" to keep the random weights, or the path of weights (default:
-            "imagenet" for a network known by name, otherwise "none").
+        weights: "imagenet", "none" to keep the random weights, the path of weights, or the folder
+            of a preset whose backbone's weights are copied (default: "imagenet" for a network known
+            by name, otherwise "none").
+
+    Returns:
+        A message about what was loaded, if the weights are those of a Swin transformer or of a
+        preset.
 
     Raises:
-        OSError, ValueError: as in `load_imagenet`, and for weights without a backbone.
+        OSError, ValueError: as in `load_imagenet`, `load_swin` and `copy_preset_backbone`, and for
+            weights without a backbone.
     """
+    from effcap.backbones.swin import SwinTransformer
+    from effcap.weights.backbone_preset import copy_preset_backbone
     from effcap.weights.imagenet import load_imagenet
+    from effcap.weights.swin_checkpoint import find_swin
+    from effcap.weights.swin_weights import load_swin, swin_backbone
 
     if backbone is None:
         if weights not in (None, NONE):
@@ -42,8 +56,33 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> Non
                 "The encoder has no backbone to load weights into. "
                 f"Received: backbone_weights={weights!r}"
             )
-        return
+        return None
     if weights is None:
         weights = IMAGENET if isinstance(backbone.network, str) else NONE
-    if weights != NONE:
-        load_imagenet(backbone, None if weights == IMAGENET else weights)
+    if weights == NONE:
+        return None
+    if weights != IMAGENET and is_preset(weights):
+        return copy_preset_backbone(backbone, weights)
+    if isinstance(backbone.net, SwinTransformer):
+        if weights == IMAGENET:
+            raise FileNotFoundError(
+                f"The weights of {backbone.net.name} are not downloaded. Pass their file with "
+                "--backbone-weights, or start from random weights with --backbone-weights none"
+            )
+        return load_swin(backbone.net, weights)
+    if Path(weights).suffix in SWIN_SUFFIXES and (checkpoint := find_swin(weights)) is not None:
+        fitting = swin_backbone(checkpoint)
+        network = fitting["network"]
+        height, width = fitting["image_size"]
+        raise ValueError(
+            f"{weights} has the weights of a Swin transformer, for --set encoder.backbone.network="
+            f"{network if isinstance(network, str) else '...'} --set encoder.backbone.image_size="
+            f"[{height},{width}]. Received: {backbone.net.name}"
+        )
+    load_imagenet(backbone, None if weights == IMAGENET else weights)
+    return None
+
+
+def is_preset(weights: str) -> bool:
+    """Returns whether a path is the folder of a preset or of a run."""
+    return any((Path(weights) / folder / CONFIG).is_file() for folder in ("", BEST))

@@ -31,10 +31,17 @@ PUBLISHED = {
     "efficientnet_lite0": (1280, 224),
     "efficientnet_lite1": (1280, 240),
     "efficientnet_lite2": (1280, 260),
+    "swin_tiny": (768, 224),
+    "swin_small": (768, 224),
+    "swin_base": (1024, 224),
+    "swin_base_384": (1024, 384),
+    "swin_large": (1536, 224),
+    "swin_large_384": (1536, 384),
+    "xvlm_swin_base": (1024, 384),
 }
 
 
-def test_all_efficientnets_are_registered():
+def test_networks_are_registered_with_their_native_sizes():
     assert set(BACKBONES) == set(PUBLISHED)
     for name, (_, side) in PUBLISHED.items():
         assert BACKBONES[name].image_size == (side, side)
@@ -46,7 +53,9 @@ def test_all_efficientnets_are_registered():
 )
 def test_networks_have_neither_classifier_nor_preprocessing(name):
     model = BACKBONES[name].build((64, 96, 3))
-    assert tuple(model.output.shape) == (None, 2, 3, PUBLISHED[name][0])
+    tokens = 7 if name.startswith("xvlm") else 6  # with their mean in front
+    shape = (tokens,) if "swin" in name else (2, 3)
+    assert tuple(model.output.shape) == (None, *shape, PUBLISHED[name][0])
     preprocessing = (keras.layers.Rescaling, keras.layers.Normalization)
     assert not any(isinstance(layer, preprocessing) for layer in model.layers)
     keras.backend.clear_session()

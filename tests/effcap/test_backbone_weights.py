@@ -21,12 +21,12 @@ def loaded(monkeypatch) -> list:
 
 def test_the_default_for_a_named_network_is_imagenet(loaded):
     for weights in (None, "imagenet", "none", "file.h5"):
-        load_backbone_weights(SimpleNamespace(network="efficientnet_b0"), weights)
+        load_backbone_weights(SimpleNamespace(network="efficientnet_b0", net=None), weights)
     assert loaded == [None, None, "file.h5"]
 
 
 def test_the_default_for_a_keras_model_is_none(loaded):
-    load_backbone_weights(SimpleNamespace(network=object()), None)
+    load_backbone_weights(SimpleNamespace(network=object(), net=None), None)
     assert loaded == []
 
 

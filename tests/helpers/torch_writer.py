@@ -6,10 +6,35 @@ import io
 import pickle
 import struct
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C
+
+
+STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongStorage"}
+
+
+def checkpoint(content: Mapping[str, Any], form: str = "zip") -> bytes:
+    """Returns a file of torch.save with nested dicts of arrays and plain values."""
+    torch = Torch()
+
+    def opcodes(value: Any) -> bytes:
+        if isinstance(value, Mapping):
+            return torch.dict(**{key: opcodes(child) for key, child in value.items()})
+        if not isinstance(value, np.ndarray):
+            return torch.value(value)
+        key, stride = str(len(torch.storages)), 1
+        strides = []
+        for size in reversed(value.shape):
+            strides.append(stride)
+            stride *= size
+        torch.storages[key] = (STORAGES[value.dtype.name], value.ravel())
+        return torch.tensor(key, 0, value.shape, tuple(strides[::-1]))
+
+    return torch.file(form, opcodes(content))
 
 
 class Torch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
+    from effcap.weights.swin_checkpoint import SwinCheckpoint
 
 Converted = tuple["Captioner", str, dict[str, Any] | None]  # captioner, message, record
 
@@ -21,12 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `effcap convert`."""
     parser.description = (
         "Converts published weights to a preset: the folder of a GPT-2, as OpenAI's TensorFlow "
-        "checkpoint or Hugging Face's model.safetensors, pytorch_model.bin or tf_model.h5; or a "
-        ".pth file of VisualGPT or PlayNTell, which is a whole captioner. A converted GPT-2 "
-        "generates the same text as before until it is trained: effcap train csv --model PRESET."
+        "checkpoint or Hugging Face's model.safetensors, pytorch_model.bin or tf_model.h5; a .pth "
+        "file of VisualGPT or PlayNTell, which is a whole captioner; or the .pth file of a Swin "
+        "transformer or the .th file of X-VLM, for a backbone alone. A converted GPT-2 generates "
+        "the same text as before until it is trained: effcap train csv --model PRESET. A converted "
+        "backbone is used by effcap train csv --backbone-weights PRESET."
     )
     parser.add_argument(
-        "weights", type=Path, metavar="FOLDER|FILE", help="folder of a GPT-2, or a .pth file"
+        "weights", type=Path, metavar="FOLDER|FILE", help="folder of a GPT-2, or a .pth or .th file"
     )
     parser.add_argument("preset", type=Path, metavar="PRESET", help="folder to write")
     parser.add_argument(
@@ -46,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backbone-weights",
-        metavar="imagenet|none|FILE",
+        metavar="imagenet|none|FILE|PRESET",
         help="weights of the backbone; only with a folder (default: imagenet)",
     )
     parser.add_argument(
@@ -61,13 +65,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap convert`."""
+    from effcap.utils.progress import print_line
+    from effcap.weights.swin_checkpoint import find_swin
+
     preset = arguments.preset
     if preset.exists() and not (preset.is_dir() and next(preset.iterdir(), None) is None):
         raise FileExistsError(f"The folder {preset} exists and is not empty; choose another folder")
+    if arguments.weights.is_file() and (checkpoint := find_swin(arguments.weights)) is not None:
+        convert_swin(arguments, checkpoint)
+        return
     convert = convert_published if arguments.weights.is_file() else convert_gpt2
     captioner, message, record = convert(arguments)
-    from effcap.utils.progress import print_line
-
     captioner.save_to_preset(preset, arguments.dtype, record)
     loaded, *lines = message.splitlines()
     print_line(f"{loaded}, in a captioner of {captioner.count_params() / 1e6:.1f} M")
@@ -127,3 +135,50 @@ def convert_published(arguments: argparse.Namespace) -> Converted:
         "assumed": assumed_settings(system, file, overrides),
     }
     return captioner, message if start is None else f"{message}\n{start}", record
+
+
+def convert_swin(arguments: argparse.Namespace, checkpoint: SwinCheckpoint) -> None:
+    """Writes the preset of a backbone, and prints what was taken and skipped."""
+    from effcap.utils.progress import print_line
+
+    for name in ("model", "tokenizer", "backbone_weights"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"{option_flag(name)} cannot be used with the file of a backbone")
+    overrides = parse_sections(arguments.set, SECTIONS)
+    settings = overrides.get("encoder", {}).get("backbone", {})
+    if {name: values for name, values in overrides.items() if values} not in (
+        {},
+        {"encoder": {"backbone": settings}},
+    ):
+        raise ValueError(
+            f"Expected settings of encoder.backbone for the file of a backbone. "
+            f"Received: {json.dumps(overrides)}"
+        )
+    start_keras()
+    from effcap.backbones.backbone import Backbone
+    from effcap.weights.backbone_preset import save_backbone
+    from effcap.weights.swin_weights import load_swin, swin_backbone
+
+    try:
+        backbone = Backbone(**{**swin_backbone(checkpoint), **settings})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Cannot create the backbone of {arguments.weights}: {error}") from error
+    message = load_swin(backbone.net, checkpoint)
+    record = {
+        "source": str(arguments.weights),
+        "system": "xvlm" if checkpoint.is_xvlm else "swin",
+        "skipped": dict(checkpoint.skipped),
+    }
+    save_backbone(backbone, arguments.preset, arguments.dtype, record)
+    for line in message.splitlines():
+        print_line(line)
+    name, (height, width) = backbone.net.name, backbone.image_size
+    positions, channels = backbone.feature_shape
+    print_line(f"{name} for {height}x{width} pixels: {positions} positions of width {channels}")
+    print_line(f"preset: {arguments.preset} ({arguments.dtype})")
+    if isinstance(backbone.network, str):
+        print_line(
+            f"next: effcap train csv --set encoder.backbone.network={name} "
+            f"--set encoder.backbone.image_size=[{height},{width}] "
+            f"--backbone-weights {arguments.preset} ..."
+        )

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--backbone-weights",
-        metavar="imagenet|none|FILE",
+        metavar="imagenet|none|FILE|PRESET",
         help="weights of --backbone (default: imagenet)",
     )
     network.add_argument(
@@ -169,10 +169,12 @@ def find_photo_keys(arguments: argparse.Namespace) -> dict[str, Path]:
 def make_backbone(arguments: argparse.Namespace) -> Backbone:
     """Returns the network of --backbone with its weights."""
     from effcap.backbones.backbone import Backbone
+    from effcap.utils.progress import print_line
     from effcap.weights.backbone_weights import check_backbone_weights, load_backbone_weights
 
     check_backbone_weights(arguments.backbone_weights)
     fit: Fit = arguments.fit or "squash"
     backbone = Backbone(arguments.backbone, arguments.image_size, fit=fit)
-    load_backbone_weights(backbone, arguments.backbone_weights)
+    for line in (load_backbone_weights(backbone, arguments.backbone_weights) or "").splitlines():
+        print_line(line)
     return backbone

@@ -28,7 +28,7 @@ METAVARS = {
     "model": "VARIANT|PRESET",
     "weights": "DIR",
     "tokenizer": "DIR",
-    "backbone_weights": "imagenet|none|FILE",
+    "backbone_weights": "imagenet|none|FILE|PRESET",
     "objective": "cross-entropy|scst",
     "feature_cache": "DIR",
     "out": "DIR",

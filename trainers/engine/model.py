@@ -61,7 +61,9 @@ def make_captioner(
     except (TypeError, ValueError) as error:
         raise ValueError(f"Cannot create {describe(options)}: {error}") from error
     backbone = getattr(captioner.encoder, "backbone", None)
-    load_backbone_weights(backbone, options.backbone_weights)
+    loaded = load_backbone_weights(backbone, options.backbone_weights)
+    for line in (loaded or "").splitlines():
+        log(line)
     if options.weights is not None:
         log(load_gpt2(captioner, options.weights))
     return captioner

@@ -70,10 +70,11 @@ def gpt2_captioner(
         folder: folder of the GPT-2.
         hparams: from `captioner_hparams`.
         tokenizer: the GPT-2's.
-        backbone_weights: "imagenet", "none", or a file (default: as in `load_backbone_weights`).
+        backbone_weights: "imagenet", "none", a file or a preset (default: as in
+            `load_backbone_weights`).
 
     Returns:
-        The captioner, and a message about the loaded weights.
+        The captioner, and a message of one or several lines about the loaded weights.
 
     Raises:
         OSError, ValueError: as in `load_gpt2` and `load_backbone_weights`, and for hyperparameters
@@ -88,5 +89,6 @@ def gpt2_captioner(
     except (TypeError, ValueError) as error:  # a width may be a string
         raise ValueError(f"Cannot create a captioner of these hyperparameters: {error}") from error
     message = load_gpt2(captioner, folder)
-    load_backbone_weights(getattr(captioner.encoder, "backbone", None), backbone_weights)
-    return captioner, message
+    backbone = getattr(captioner.encoder, "backbone", None)
+    loaded = load_backbone_weights(backbone, backbone_weights)
+    return captioner, "\n".join(filter(None, [message, loaded]))
