@@ -65,6 +65,7 @@ _SERIALIZABLE = {
     "CaptionLoss": ".losses",
     "CaptionOptimizer": ".optimizers",
     "SwinTransformer": ".backbones.swin",
+    "NPairLoss": ".npair",
     "TokenCrossEntropy": ".metrics.token_cross_entropy",
 }
 register_lazily(__name__, _SERIALIZABLE)

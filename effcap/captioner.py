@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 from effcap import presets
 from effcap.caption import Caption
 from effcap.config import create, load_hparams, merge_hparams, model_hparams
+from effcap.decoders.prefix_words import MASKED, nearest_tokens
 from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
 from effcap.export import export_signature
@@ -20,6 +21,7 @@ from effcap.generation import GenerationCache, check_sampler
 from effcap.images import as_photos, load_photos
 from effcap.losses import CaptionLoss
 from effcap.metrics.token_cross_entropy import TokenCrossEntropy
+from effcap.npair import NPairLoss, PrefixedLogits
 from effcap.samplers import Hypotheses, Sampler, get
 from effcap.token_mean import TokenMeanModel
 from effcap.tokenizers import Tokenizer
@@ -44,7 +46,7 @@ class Captioner(TokenMeanModel):
             one photo, with "segments" (B, T) int, the number of each token's caption.
 
     Returns:
-        Logits (B, T, V).
+        Logits (B, T, V). In training with an `NPairLoss`, `PrefixedLogits`.
 
     Example:
         >>> captioner = effcap.Captioner.from_preset("flickr8k-lite0")
@@ -78,9 +80,27 @@ class Captioner(TokenMeanModel):
 
     def call(self, inputs: dict, training: bool | None = None) -> Any:
         memory = self.encoder(inputs, training=training)
-        return self.decoder(
-            inputs["tokens"], memory, inputs.get("segments"), training=training
-        )  # (B,T,V)
+        tokens, segments = inputs["tokens"], inputs.get("segments")
+        if not training or not isinstance(getattr(self, "loss", None), NPairLoss):
+            return self.decoder(tokens, memory, segments, training=training)  # (B,T,V)
+        prefix = self.decoder.map_prefix(memory, training=training)
+        logits = self.decoder(tokens, prefix, segments, training=training)  # (B,T,V)
+        embeddings = self.decoder.embed_tokens(tokens)  # (B,T,D)
+        return PrefixedLogits(logits, prefix.values, embeddings, segments)
+
+    def batch_loss(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool = True
+    ) -> Any:
+        """Computes the loss of a batch, with the n-pair loss if the captioner trains with it."""
+        if not isinstance(y_pred, PrefixedLogits):
+            return super().batch_loss(x, y, y_pred, sample_weight, training)
+        loss = super().batch_loss(x, y, y_pred.logits, sample_weight, training)
+        return loss + self.loss.npair(y_pred, sample_weight)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
+        """Updates and returns the metrics, as `keras.Model.compute_metrics` does."""
+        logits = y_pred.logits if isinstance(y_pred, PrefixedLogits) else y_pred
+        return super().compute_metrics(x, y, logits, sample_weight)
 
     def compile(
         self,
@@ -139,6 +159,58 @@ class Captioner(TokenMeanModel):
             ValueError: the captioner has no tokenizer, or does not take photos; or its decoder does
                 not fit the sampler.
         """
+        self._check_photos(batch_size)
+        sampler = self._get_sampler(sampler)
+        all_photos, is_single = as_photos(photos)
+        captions: list[list[Caption]] = []
+        for images in self._load_batches(all_photos, batch_size):
+            indices = range(len(captions), len(captions) + len(images))
+            captions += self.generate_batch({"images": images}, sampler, batch_size, indices)
+        results = captions if details else [options[0].text for options in captions]
+        return results[0] if is_single else results
+
+    def prefix_words(
+        self, photos: Photo | Iterable[Photo], *, batch_size: int = 8
+    ) -> list[str | None] | list[list[str | None]]:
+        """Returns the vocabulary word that is nearest to each position of a photo's prefix.
+
+        Nearest is the token whose embedding has the highest cosine similarity to the prefix
+        embedding, as in ClipCap. The words describe the photo only as far as the language model
+        was not trained; a tuned one leaves the prefix no reason to resemble words.
+
+        Args:
+            photos: as in `generate`.
+            batch_size: photos per batch. Default 8.
+
+        Returns:
+            One list of P words per photo, with None at positions that are masked. For a single
+            photo the list itself.
+
+        Raises:
+            UnreadablePhoto: a photo is missing or cannot be decoded.
+            ValueError: the captioner has no tokenizer or no prefix, or does not take photos.
+        """
+        self._check_photos(batch_size)
+        tokenizer, decoder = self._require_tokenizer(), self.decoder
+        if not decoder.prefix_length:
+            raise ValueError(
+                "This captioner has no prefix: its decoder.fusion.kind is not 'prefix'"
+            )
+        size = min(tokenizer.vocabulary_size, decoder.vocabulary_size)
+        table = decoder.embed_tokens(np.arange(size, dtype="int32"))  # (V,D)
+        all_photos, is_single = as_photos(photos)
+        words: list[list[str | None]] = []
+        for images in self._load_batches(all_photos, batch_size):
+            memory = self.encoder({"images": images}, training=False)
+            rows = nearest_tokens(decoder.map_prefix(memory, training=False), table)  # (B,P)
+            words += [
+                [None if token == MASKED else _word(tokenizer, int(token)) for token in row]
+                for row in rows
+            ]
+        return words[0] if is_single else words
+
+    def _check_photos(self, batch_size: int) -> None:
+        """Checks that the captioner takes photos, and the batch size."""
         if batch_size < 1:
             raise ValueError(
                 f"Expected batch_size of at least 1. Received: batch_size={batch_size}"
@@ -148,16 +220,12 @@ class Captioner(TokenMeanModel):
                 f"{type(self.encoder).__name__} takes {', '.join(self.encoder.input_keys)}, not "
                 "photos: call generate_batch with these."
             )
-        sampler = self._get_sampler(sampler)
-        all_photos, is_single = as_photos(photos)
-        stream = iter(all_photos)
-        captions: list[list[Caption]] = []
+
+    def _load_batches(self, photos: Iterable[Photo], batch_size: int) -> Iterator[np.ndarray]:
+        """Yields photos (B, h, w, 3) as the encoder takes them."""
+        stream = iter(photos)
         while batch := list(islice(stream, batch_size)):
-            images = load_photos(batch, self.encoder.image_size, self.encoder.fit)
-            indices = range(len(captions), len(captions) + len(batch))
-            captions += self.generate_batch({"images": images}, sampler, batch_size, indices)
-        results = captions if details else [options[0].text for options in captions]
-        return results[0] if is_single else results
+            yield load_photos(batch, self.encoder.image_size, self.encoder.fit)
 
     def generate_batch(
         self,
@@ -379,6 +447,11 @@ def _captions(tokenizer: Tokenizer, hypotheses: Hypotheses, row: int) -> list[Ca
     return captions
 
 
+def _word(tokenizer: Tokenizer, token: int) -> str:
+    """Returns a token as text, special tokens included."""
+    return tokenizer.decode([token], skip_special_tokens=False).strip()
+
+
 def _kind(kinds: Mapping[str, type], layer: keras.layers.Layer) -> str:
     return next(kind for kind, cls in kinds.items() if type(layer) is cls)
 
@@ -392,4 +465,5 @@ def create_encoder_and_decoder(
         ValueError: as `Captioner.from_hparams`.
     """
     encoder, decoder = model_hparams(dict(hparams), tokenizer)
-    return create("encoder", ENCODERS, encoder), create("decoder", DECODERS, decoder)
+    widths = {name: decoder[name] for name in ("hidden_dim",) if decoder.get(name) is not None}
+    return create("encoder", ENCODERS, encoder, widths), create("decoder", DECODERS, decoder)

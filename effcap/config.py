@@ -114,7 +114,7 @@ def _merge(target: dict, overrides: Mapping[str, Any], path: str) -> dict:
 
 
 def model_hparams(hparams: dict, tokenizer: Any | None = None) -> tuple[dict, dict]:
-    """Returns copies of the encoder's and the decoder's hyperparameters, with defaults filled in.
+    """Returns copies of the encoder's and the decoder's hyperparameters.
 
     Args:
         hparams: hyperparameters with the sections encoder and decoder.
@@ -134,18 +134,22 @@ def model_hparams(hparams: dict, tokenizer: Any | None = None) -> tuple[dict, di
         if tokenizer is None:
             raise ValueError("decoder.vocabulary_size is null and there is no tokenizer to set it")
         decoder["vocabulary_size"] = tokenizer.vocabulary_size
-    if decoder.get("hidden_dim") is not None:
-        encoder.setdefault("hidden_dim", decoder["hidden_dim"])
     return encoder, decoder
 
 
-def create(section: str, kinds: Mapping[str, type], arguments: Mapping[str, Any]) -> Any:
+def create(
+    section: str,
+    kinds: Mapping[str, type],
+    arguments: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> Any:
     """Creates the encoder or decoder configured by a section of hyperparameters.
 
     Args:
         section: name of the section, for messages.
         kinds: classes by kind.
         arguments: `kind`, and the arguments of that class.
+        defaults: values of arguments that are not given, for the classes that have them.
 
     Raises:
         ValueError: the kind is unknown, or an argument is unknown, missing or out of range.
@@ -159,6 +163,7 @@ def create(section: str, kinds: Mapping[str, type], arguments: Mapping[str, Any]
     parameters = inspect.signature(kinds[kind]).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.name not in ("name", "kwargs")]
     required = [p.name for p in parameters if p.default is p.empty and p.name in known]
+    arguments = {k: v for k, v in (defaults or {}).items() if k in known} | arguments
     missing = [name for name in required if name not in arguments]
     if missing:
         raise ValueError(f"{section} lacks the hyperparameters {', '.join(missing)}")

@@ -53,12 +53,18 @@ class TokenMeanModel(keras.Model):
         training: bool = True,
     ) -> Any:
         """Computes the loss of a batch, and adds it to the mean that `fit` reports."""
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)  # ()
+        loss = self.batch_loss(x, y, y_pred, sample_weight, training)  # ()
         values = [self._normalizer(y, sample_weight), ops.convert_to_tensor(1.0)]
         num_tokens, num_replicas = sum_over_replicas(values)
         # The loss of a replica is its part of the mean, and metrics are summed over replicas.
         self.token_loss.update_state(loss * num_replicas, num_tokens / num_replicas)
         return loss
+
+    def batch_loss(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool = True
+    ) -> Any:
+        """Computes the loss of a batch, as `keras.Model.compute_loss` does."""
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def train_step(self, *arguments: Any) -> Any:
         """Trains on one batch, as `keras.Model.train_step` does."""

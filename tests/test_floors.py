@@ -19,6 +19,7 @@ MAPPED_FOLDERS = (*FLOORS, "hparams", "res")
 LEVELS = (
     ("utils", "version"),
     ("tokenizers", "images", "metrics", "losses", "optimizers", "layers", "caption"),
+    ("npair",),
     ("backbones",),
     ("encoders", "decoders"),
     ("generation", "token_mean", "presets", "config", "export"),

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+
+
+class Prefix(NamedTuple):
+    """Embeddings before the text, mapped from memory.
+
+    Attributes:
+        values: (B, P, D).
+        mask: bool (B, P), true where the text attends. None attends everywhere.
+        gate: (B, P), the mask as a number, with a gradient for what it was made from. None for a
+            mask without a gradient.
+    """
+
+    values: Any
+    mask: Any = None
+    gate: Any = None
 
 
 class Decoder(keras.layers.Layer):
@@ -31,9 +46,30 @@ class Decoder(keras.layers.Layer):
         """Maximum number of tokens of a caption, including the start token."""
 
     @property
+    def prefix_length(self) -> int:
+        """Number P of positions before the text."""
+        return 0
+
+    @property
     @abstractmethod
     def pretrained_variables(self) -> list[keras.Variable]:
         """Variables that come with a pretrained language model: neither fusion nor added tokens."""
+
+    def map_prefix(self, memory: Any, training: bool | None = None) -> Prefix:
+        """Maps memory to a prefix, which the other methods take in place of memory.
+
+        Raises:
+            NotImplementedError: the decoder takes no prefix; its `prefix_length` is 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no prefix")
+
+    def embed_tokens(self, tokens: Any) -> Any:
+        """Computes embeddings (..., D) of tokens (...), without positions.
+
+        Raises:
+            NotImplementedError: the decoder takes no prefix to compare them with.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no prefix")
 
     def call(
         self, tokens: Any, memory: Any = None, segments: Any = None, training: bool | None = None
@@ -42,7 +78,8 @@ class Decoder(keras.layers.Layer):
 
         Args:
             tokens: int (B, T). A row may hold several concatenated captions of an image.
-            memory: tuple of `Memory` with B rows. None decodes without memory.
+            memory: tuple of `Memory` with B rows, or the result of `map_prefix`. None decodes
+                without memory.
             segments: int (B, T), the number of the caption that each token belongs to. A token
                 attends to those of its own caption only, and positions count from its start. None
                 for one caption per row.
@@ -69,7 +106,7 @@ class Decoder(keras.layers.Layer):
         """Computes the keys and values of memory, once per image, for each layer.
 
         Args:
-            memory: tuple of `Memory` with B rows, or None.
+            memory: tuple of `Memory` with B rows, the result of `map_prefix`, or None.
             training: whether dropout is active.
 
         Returns:

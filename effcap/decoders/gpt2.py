@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from effcap.decoders.base import Decoder
+from effcap.decoders.base import Decoder, Prefix
 from effcap.decoders.fusions import FUSIONS, create_fusion
 from effcap.layers.embedding import Embedding
 from effcap.layers.transformer import TransformerBlock
@@ -161,12 +161,17 @@ class GPT2(Decoder):
         added = {id(weight) for layer in added_layers if layer for weight in layer.weights}
         return [weight for weight in self.weights if id(weight) not in added]
 
-    def embed(self, tokens: Any, positions: Any) -> Any:
-        """Computes embeddings (..., D) of tokens (...) at text positions (...)."""
+    def embed_tokens(self, tokens: Any) -> Any:
+        """Computes embeddings (..., D) of tokens (...), without positions."""
         x = self.token_embedding(ops.minimum(tokens, self.base_size - 1))  # (...,D)
         if self.special_embedding is not None:
             special = self.special_embedding(ops.maximum(tokens - self.base_size, 0))  # (...,D)
             x = ops.where(ops.expand_dims(tokens >= self.base_size, -1), special, x)
+        return x
+
+    def embed(self, tokens: Any, positions: Any) -> Any:
+        """Computes embeddings (..., D) of tokens (...) at text positions (...)."""
+        x = self.embed_tokens(tokens)  # (...,D)
         x = x + self.position_embedding(ops.add(positions, self.prefix_length))  # (...,D)
         return ops.cast(x, self.compute_dtype)
 
@@ -186,22 +191,30 @@ class GPT2(Decoder):
             return [None] * self.num_layers
         if self.prefix_fusion is None:
             return [block.precompute_kv(memory) for block in self.blocks]
-        prefix, mask = self.prefix_fusion(memory, training=training)  # (B,P,D), (B,P)
-        return self._prefix_kv(prefix, mask, training)
+        prefix = memory if isinstance(memory, Prefix) else self.map_prefix(memory, training)
+        return self._prefix_kv(prefix, training)
 
-    def _prefix_kv(self, prefix: Any, prefix_mask: Any, training: bool | None) -> list[dict]:
-        """Runs the blocks over a prefix (B, P, D): L x {"keys", "values"}, each (B, P, H, d)."""
+    def map_prefix(self, memory: Any, training: bool | None = None) -> Prefix:
+        if self.prefix_fusion is None:
+            return super().map_prefix(memory, training)
+        return self.prefix_fusion(memory, training=training)
+
+    def _prefix_kv(self, prefix: Prefix, training: bool | None) -> list[dict]:
+        """Runs the blocks over a prefix: L x {"keys", "values"}, each (B, P, H, d)."""
         length = self.prefix_length
-        x = prefix + ops.cast(self.position_embedding.embeddings[:length], prefix.dtype)
+        positions = self.position_embedding.embeddings[:length]  # (P,D)
+        x = prefix.values + ops.cast(positions, prefix.values.dtype)  # (B,P,D)
         x = self.embedding_dropout(x, training=training)
         steps = ops.arange(length)
         mask = ops.expand_dims(steps[:, None] >= steps[None, :], 0)  # (1,P,P)
-        if prefix_mask is not None:
-            mask = ops.logical_and(mask, ops.expand_dims(prefix_mask, 1))  # (B,P,P)
+        if prefix.mask is not None:
+            mask = ops.logical_and(mask, ops.expand_dims(prefix.mask, 1))  # (B,P,P)
+        masks = {"mask": prefix.mask, "gate": prefix.gate}
+        masks = {name: value for name, value in masks.items() if value is not None}
         prefix_kv = []
         for block in self.blocks:
             x, kv, _ = block(x, attention_mask=mask, training=training)  # (B,P,D)
-            prefix_kv.append(kv if prefix_mask is None else {**kv, "mask": prefix_mask})
+            prefix_kv.append({**kv, **masks})
         return prefix_kv
 
     def call_with_attention(
@@ -257,8 +270,14 @@ class GPT2(Decoder):
 
     def get_config(self) -> dict:
         config = {name: getattr(self, name) for name in CONFIG}
-        # A plain dict: Keras's tracked one references the layer and is copied with it.
-        return config | {"fusion": None if self.fusion is None else dict(self.fusion)}
+        return config | {"fusion": _plain(self.fusion)}
+
+
+def _plain(value: Any) -> Any:
+    """Returns plain dicts, because Keras's tracked ones reference the layer."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value
 
 
 def packed_mask(tokens: Any, segments: Any = None) -> tuple[Any, Any]:

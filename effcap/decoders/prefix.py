@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
+from keras import ops
 
+from effcap.decoders.base import Prefix
 from effcap.decoders.cross import check_single_memory
-from effcap.layers.attention import dense
+from effcap.decoders.mapper_registry import create_mapper
+from effcap.decoders.sparse_mask import SparseMask
 
 
 class PrefixFusion(keras.layers.Layer):
-    """A linear map of memory to a prefix of embeddings: one for each memory position.
+    """A mapper of memory to a prefix of embeddings, and an optional mask of its positions.
 
     The prefix takes the decoder's first P positions. Every caption of an image attends to all of
-    it; its keys and values are computed once per image and shared by the image's rows.
+    it that is not masked; its keys and values are computed once per image and shared by the
+    image's rows.
 
     Args:
         hidden_dim: model width D.
         num_heads: not used: the prefix is attended to by the decoder's self-attention.
         dropout: rate on the prefix embeddings. Default 0.0.
         attention_dropout: not used, as `num_heads`.
+        mapper: `{"kind": "mlp", ...}` as in `effcap.decoders.mapper_registry.MAPPERS`. None for a
+            linear map of each memory position. Default None.
+        sparse_mask: arguments of a `SparseMask`. None for no mask. Default None.
 
     Call arguments:
-        memory: tuple of one `Memory` with values (B, P, D').
+        memory: tuple of one `Memory` with values (B, S, C).
 
     Returns:
-        Prefix embeddings (B, P, D), and the mask (B, P) or None.
+        A `Prefix`.
 
     Raises:
-        ValueError: the encoder gives several memories, or memories of varying length.
+        ValueError: the encoder gives several memories, or the mapper does not fit the memory.
     """
 
     in_blocks = False
@@ -40,24 +48,37 @@ class PrefixFusion(keras.layers.Layer):
         num_heads: int | None = None,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        mapper: Mapping[str, Any] | None = None,
+        sparse_mask: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.projection = dense(hidden_dim, "projection")
+        self.hidden_dim = hidden_dim
+        self.mapper = create_mapper(hidden_dim, mapper or {"kind": "linear"})
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
+        self.sparse_mask = None
+        if sparse_mask is not None:
+            self.sparse_mask = SparseMask(**sparse_mask, name="sparse_mask")
+
+    @property
+    def prefix_length(self) -> int:
+        """Number P of prefix positions."""
+        return self.mapper.prefix_length
 
     def build(self, memory_shapes: Any) -> None:
         check_single_memory(memory_shapes, "prefix")
-        (_, length, _), *_ = memory_shapes
-        if length is None:
-            raise ValueError(
-                "fusion.kind='prefix' takes an encoder whose memory has a fixed length, such as "
-                "encoder.kind='image'. Received: memory of varying length"
-            )
-        self.prefix_length = length
-        self.projection.build(memory_shapes[0])
+        self.mapper.build(memory_shapes[0])
+        if self.sparse_mask is not None:
+            self.sparse_mask.build((None, self.prefix_length, self.hidden_dim))
         self.built = True
 
-    def call(self, memory: Any, training: bool | None = None) -> tuple[Any, Any]:
-        prefix = self.projection(memory[0].values)  # (B,P,D)
-        return self.dropout(prefix, training=training), memory[0].mask
+    def call(self, memory: Any, training: bool | None = None) -> Prefix:
+        prefix, mask = self.mapper(memory[0].values, memory[0].mask)  # (B,P,D), (B,P)
+        gate = None
+        if self.sparse_mask is not None:
+            selected, scores = self.sparse_mask(prefix)  # (B,P), (B,P)
+            mask = selected if mask is None else ops.logical_and(mask, selected)
+            if training and self.sparse_mask.straight_through:
+                hard = ops.cast(mask, scores.dtype)  # (B,P)
+                gate = hard + scores - ops.stop_gradient(scores)  # (B,P)
+        return Prefix(self.dropout(prefix, training=training), mask, gate)

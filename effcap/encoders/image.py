@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
 from keras import ops
 
 from effcap.backbones.backbone import Backbone
+from effcap.encoders.base import PhotoEncoder
 from effcap.encoders.memory import Memory
-from effcap.images import Fit
 from effcap.layers.embedding import Embedding
 from effcap.layers.transformer import TransformerBlock
 
-MANY_POSITIONS = 1024
 
-
-class ImageEncoder(keras.layers.Layer):
+class ImageEncoder(PhotoEncoder):
     """Backbone, projection to D, position embedding, N bidirectional pre-norm blocks.
 
     Relative positions are not used, because convolutions already encode them.
@@ -32,14 +29,11 @@ class ImageEncoder(keras.layers.Layer):
         attention_dropout: rate on the attention weights. Default 0.0.
 
     Call arguments:
-        inputs: `{"images": (B, h, w, 3)}`, pixels 0..255, or `{"features": (B, S, C)}`, the
-            precomputed output of the backbone.
+        inputs: as in `PhotoEncoder`.
 
     Returns:
         A tuple of one `Memory` with values (B, S, D).
     """
-
-    input_keys = ("images", "features")
 
     def __init__(
         self,
@@ -52,8 +46,7 @@ class ImageEncoder(keras.layers.Layer):
         name: str = "image_encoder",
         **kwargs: Any,
     ):
-        super().__init__(name=name, **kwargs)
-        self.backbone = Backbone(**backbone) if isinstance(backbone, dict) else backbone
+        super().__init__(backbone, name, **kwargs)
         self.hidden_dim, self.num_heads = hidden_dim, num_heads
         self.dropout, self.attention_dropout = dropout, attention_dropout
         positions = self.backbone.feature_shape[0]
@@ -75,47 +68,22 @@ class ImageEncoder(keras.layers.Layer):
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the input images, in pixels."""
-        return self.backbone.image_size
-
-    @property
-    def fit(self) -> Fit:
-        """How photos of another aspect ratio are fitted to `image_size`."""
-        return self.backbone.fit
-
-    @property
     def memory_shapes(self) -> list[tuple[None, int, int]]:
         """Shapes of the memories: one (None, S, D)."""
         return [(None, self.backbone.feature_shape[0], self.hidden_dim)]
 
     def build(self, shape: Any = None) -> None:
         positions, feature_dim = self.backbone.feature_shape
-        if positions > MANY_POSITIONS:
-            warnings.warn(
-                f"The backbone gives {positions} memory positions for images of "
-                f"{self.image_size[0]}x{self.image_size[1]} pixels. More than {MANY_POSITIONS} "
-                "make attention slow; choose a smaller image_size",
-                stacklevel=2,
-            )
-        if not self.backbone.built:
-            self.backbone.build((None, *self.image_size, 3))
+        self.warn_of_many_positions()
+        super().build(shape)
         self.feature_norm.build((None, positions, feature_dim))
         self.projection.build((None, positions, feature_dim))
         self.position_embedding.build()
         for layer in (*self.blocks, self.norm):
             layer.build(self.memory_shapes[0])
-        self.built = True
-
-    def features(self, images: Any, training: bool | None = None) -> Any:
-        """Computes the backbone's features (B, S, C) of images (B, h, w, 3), pixels 0..255."""
-        return self.backbone(images, training=training)
 
     def call(self, inputs: dict, training: bool | None = None) -> tuple[Memory]:
-        if "features" in inputs:
-            features = ops.cast(inputs["features"], self.compute_dtype)  # (B,S,C)
-        else:
-            features = self.features(inputs["images"], training=training)  # (B,S,C)
+        features = self.read_features(inputs, training)  # (B,S,C)
         x = self.projection(self.feature_norm(features))  # (B,S,D)
         x = x + ops.cast(self.position_embedding.embeddings, x.dtype)
         x = self.feature_dropout(x, training=training)

@@ -10,6 +10,7 @@ from keras import ops
 
 INITIALIZER_STDDEV = 0.02  # GPT-2's
 MASKED_SCORE = -1e30
+MIN_OPEN_WEIGHT = 1e-3  # limits gradients where closed gates have almost all the weight
 
 
 def attend(
@@ -52,6 +53,29 @@ def attention_weights(scores: Any, dtype: Any) -> Any:
     # Keras warns of a softmax over one position, and of variables without a gradient.
     weights = 0 * scores + 1 if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
     return ops.cast(weights, dtype)  # (B,H,Q,S)
+
+
+def gate_gradient(scores: Any, gate: Any, dtype: Any) -> Any:
+    """Computes zeros with the gradient that gates on attention have for their values.
+
+    With gates, the weights are gate * exp(score), normalized. A closed gate has a gradient too:
+    that of opening it.
+
+    Args:
+        scores: (R, H, T, P+S), without a mask on the first P positions.
+        gate: (R, P), 0 or 1.
+        dtype: dtype of the result.
+
+    Returns:
+        (R, H, T, P+S), all zero; the scores get no gradient.
+    """
+    weights = ops.stop_gradient(ops.softmax(scores, axis=-1))  # (R,H,T,P+S)
+    num_gates, gate = gate.shape[1], ops.cast(gate, weights.dtype)
+    gated = weights[..., :num_gates] * gate[:, None, None, :]  # (R,H,T,P)
+    gated = ops.concatenate([gated, weights[..., num_gates:]], axis=-1)  # (R,H,T,P+S)
+    total = ops.sum(gated, axis=-1, keepdims=True)  # (R,H,T,1)
+    gated = gated / ops.maximum(total, MIN_OPEN_WEIGHT)  # (R,H,T,P+S)
+    return ops.cast(gated - ops.stop_gradient(gated), dtype)
 
 
 def weighted_values(weights: Any, values: Any) -> Any:
@@ -106,7 +130,8 @@ class SelfAttention(keras.layers.Layer):
             keys and values of x are written at `position`. None uses those of x alone.
         position: int scalar, where in the buffers x starts. Only with `cache`.
         prefix_kv: `{"keys", "values"}`, each (B, P, H, d), of a prefix that all R = B*K rows of an
-            image attend to, and optionally `"mask"`, bool (B, P). None for no prefix.
+            image attend to; optionally `"mask"`, bool (B, P), and, with one row per image,
+            `"gate"` (B, P), the mask as a number whose gradient is computed. None for no prefix.
 
     Returns:
         The output (R, T, D), the keys and values attended to as `{"keys", "values"}`, which are
@@ -152,23 +177,26 @@ class SelfAttention(keras.layers.Layer):
             mixed, _ = attend(queries, keys, values, mask, self.attention_dropout, training)
             return self.c_proj(mixed), cache, None
         scores = attention_scores(queries, keys, mask)  # (R,H,T,S)
-        prefix_scores = self._prefix_scores(queries, prefix_kv)  # (R,H,T,P)
+        prefix_scores = self._prefix_scores(queries, prefix_kv, prefix_kv.get("mask"))
         num_prefix = prefix_kv["keys"].shape[1]
-        scores = ops.concatenate([prefix_scores, scores], axis=-1)  # (R,H,T,P+S)
-        weights = attention_weights(scores, values.dtype)  # (R,H,T,P+S)
+        all_scores = ops.concatenate([prefix_scores, scores], axis=-1)  # (R,H,T,P+S)
+        weights = attention_weights(all_scores, values.dtype)  # (R,H,T,P+S)
+        if "gate" in prefix_kv:
+            open_scores = self._prefix_scores(queries, prefix_kv)  # (R,H,T,P)
+            open_scores = ops.concatenate([open_scores, scores], axis=-1)  # (R,H,T,P+S)
+            weights = weights + gate_gradient(open_scores, prefix_kv["gate"], values.dtype)
         dropped = self.attention_dropout(weights, training=training)
         mixed = weighted_values(dropped[..., num_prefix:], values)  # (R,T,D)
         mixed = mixed + self._prefix_values(dropped[..., :num_prefix], prefix_kv["values"])
         return self.c_proj(mixed), cache, weights[..., :num_prefix]
 
-    def _prefix_scores(self, queries: Any, prefix_kv: dict) -> Any:
+    def _prefix_scores(self, queries: Any, prefix_kv: dict, mask: Any = None) -> Any:
         """Computes scores (R, H, T, P) on the prefix, whose keys are not repeated for each row."""
         rows, length = ops.shape(queries)[0], ops.shape(queries)[1]
         keys = prefix_kv["keys"]  # (B,P,H,d)
         images = ops.shape(keys)[0]
         captions = rows // images
         shared = ops.reshape(queries, (images, captions * length, *queries.shape[2:]))  # (B,KT,H,d)
-        mask = prefix_kv.get("mask")  # (B,P)
         if mask is not None:
             mask = mask[:, None, None, :]  # (B,1,1,P)
         scores = attention_scores(shared, keys, mask)  # (B,H,KT,P)

@@ -16,6 +16,7 @@ class Embedding(keras.layers.Layer):
     Args:
         num_embeddings: number N of vectors.
         hidden_dim: width D of a vector.
+        stddev: standard deviation of the initial vectors. Default 0.02.
 
     Call arguments:
         ids: integers of any shape, each from 0 to N - 1.
@@ -24,14 +25,20 @@ class Embedding(keras.layers.Layer):
         Vectors (..., D) in the dtype of the table.
     """
 
-    def __init__(self, num_embeddings: int, hidden_dim: int, **kwargs: Any):
+    def __init__(
+        self,
+        num_embeddings: int,
+        hidden_dim: int,
+        stddev: float = INITIALIZER_STDDEV,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
-        self.num_embeddings, self.hidden_dim = num_embeddings, hidden_dim
+        self.num_embeddings, self.hidden_dim, self.stddev = num_embeddings, hidden_dim, stddev
 
     def build(self, shape: Any = None) -> None:
         self.embeddings = self.add_weight(
             shape=(self.num_embeddings, self.hidden_dim),
-            initializer=keras.initializers.RandomNormal(stddev=INITIALIZER_STDDEV),
+            initializer=keras.initializers.RandomNormal(stddev=self.stddev),
             name="embeddings",
         )
         self.built = True

@@ -18,6 +18,7 @@ from effcap.config import (
     model_hparams,
     parse_settings,
 )
+from effcap.encoders.unprojected import BackboneEncoder
 from helpers.captioners import tiny_hparams
 
 
@@ -96,11 +97,11 @@ def test_keywords_change_hyperparameters(tokenizer):
         Captioner.from_hparams(hparams, tokenizer, decoder={"drop_out": 0.2})
 
 
-def test_vocabulary_size_comes_from_the_tokenizer_and_width_from_the_decoder(tokenizer):
-    hparams = {"encoder": {"kind": "image"}, "decoder": {"vocabulary_size": None, "hidden_dim": 48}}
-    encoder, decoder = model_hparams(hparams, tokenizer)
-    assert decoder["vocabulary_size"] == tokenizer.vocabulary_size and encoder["hidden_dim"] == 48
-    assert hparams["decoder"]["vocabulary_size"] is None and "hidden_dim" not in hparams["encoder"]
+def test_vocabulary_size_comes_from_the_tokenizer(tokenizer):
+    hparams = {"encoder": {"kind": "image"}, "decoder": {"vocabulary_size": None}}
+    _, decoder = model_hparams(hparams, tokenizer)
+    assert decoder["vocabulary_size"] == tokenizer.vocabulary_size
+    assert hparams["decoder"]["vocabulary_size"] is None
     with pytest.raises(ValueError, match="vocabulary_size is null"):
         model_hparams(hparams)
 
@@ -111,6 +112,8 @@ def test_unknown_and_missing_hyperparameters_are_listed():
 
     kinds = {"plain": layer}
     assert create("decoder", kinds, {"kind": "plain", "hidden_dim": 3}) == (3, 2)
+    defaults = {"hidden_dim": 4, "num_heads": 5, "width": 6}
+    assert create("decoder", kinds, {"kind": "plain", "num_heads": 3}, defaults) == (4, 3)
     with pytest.raises(ValueError, match="decoder out of hidden_dim, num_heads. Received: head$"):
         create("decoder", kinds, {"kind": "plain", "hidden_dim": 3, "head": 4})
     with pytest.raises(ValueError, match="decoder lacks the hyperparameters hidden_dim"):
@@ -163,7 +166,29 @@ def size_of_fusion(width: int, kind: str, memories: int) -> int:
         "cross": cross + 2 * width,
         "meshed": cross + memories * gate,
         "modalities": memories * cross + gate,
+        "prefix": 0,
     }[kind]
+
+
+def size_of_prefix(width: int, fusion: dict, encoder) -> int:
+    """Returns the number of parameters of a mapper and its mask; 0 for a fusion in blocks."""
+    if fusion["kind"] != "prefix":
+        return 0
+    ((_, length, channels),) = encoder.memory_shapes
+    mapper = fusion["mapper"]
+    positions, vectors = mapper.get("prefix_length", length), mapper.get("clip_length", 1)
+    if mapper["kind"] == "mlp":
+        count = dense(channels, 4 * width) + dense(4 * width, width)
+    elif mapper["kind"] == "clipcap-mlp":
+        inner = positions * width // 2
+        count = dense(channels, inner) + dense(inner, positions * width)
+    else:
+        attention = 3 * width * width + dense(width, width)
+        block = 4 * width + attention + dense(width, 2 * width) + dense(2 * width, width)
+        count = dense(channels, vectors * width) + positions * width + mapper["num_layers"] * block
+    if "sparse_mask" in fusion:
+        count += 2 * dense(width, positions) + 3 * positions
+    return count
 
 
 def size_of_encoder(encoder, width: int, blocks: int) -> int:
@@ -174,6 +199,8 @@ def size_of_encoder(encoder, width: int, blocks: int) -> int:
         return sum(dense(channels, width) + 2 * width for channels in encoder.modalities.values())
     positions, channels = encoder.backbone.feature_shape
     count = sum(math.prod(weight.shape) for weight in encoder.backbone.net.weights)
+    if isinstance(encoder, BackboneEncoder):
+        return count
     count += 2 * channels + dense(channels, width) + positions * width + 2 * width
     return count + blocks * size_of_block(width, 4 * width)
 
@@ -187,7 +214,8 @@ def size_of(hparams: dict) -> int:
     width, memories = sizes["hidden_dim"], len(encoder.memory_shapes)
     block = size_of_block(width, sizes.get("intermediate_dim") or 4 * width)
     block += size_of_fusion(width, sizes["fusion"]["kind"], memories)
-    count = (sizes["vocabulary_size"] + sizes["max_sequence_length"] + 2) * width
+    prefix = size_of_prefix(width, sizes["fusion"], encoder)
+    count = prefix + (sizes["vocabulary_size"] + sizes["max_sequence_length"] + 2) * width
     return count + size_of_encoder(encoder, width, blocks) + sizes["num_layers"] * block
 
 

@@ -21,7 +21,7 @@ def test_all_presets_and_variants_are_listed_and_fit(columns, capsys, monkeypatc
     words = " ".join(text.split())
     for name in list_variants():
         description = load_hparams(name).get("description", "")
-        assert description.split()[0] in words
+        assert description.split()[0] in "".join(words.split())  # may be broken at 40 columns
         assert columns < 80 or f"{load_hparams(name)['decoder']['num_layers']} ×" in words
     assert max(len(line.rstrip()) for line in text.splitlines()) <= max(columns, 60)
 

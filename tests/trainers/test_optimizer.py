@@ -65,7 +65,9 @@ def test_variables_without_weight_decay_keep_their_values():
     assert kept == 1 and decayed == pytest.approx(0.95)
 
 
-@pytest.mark.parametrize("variant", ("lite0-small", "gpt2-124m", "visualgpt", "playntell"))
+@pytest.mark.parametrize(
+    "variant", ("lite0-small", "gpt2-124m", "visualgpt", "playntell", "opg-transformer")
+)
 def test_weight_decay_applies_to_the_kernels_of_a_variant(variant):
     hparams = shrink(load_hparams(variant))
     hparams["decoder"]["num_special_tokens"] = 1

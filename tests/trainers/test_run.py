@@ -212,6 +212,21 @@ def test_scst_rewards_use_the_training_references(folder, tmp_path, train_calls)
     assert make_record(captioner, batches, options)["scst"]["num_samples"] == 2
 
 
+def test_an_npair_weight_sets_the_loss_of_a_captioner_with_a_prefix(folder, tmp_path, train_calls):
+    changes = {"training": {"npair_weight": 0.3, "label_smoothing": 0.2}}
+    decoder = {"vocabulary_size": 300, "fusion": {"kind": "prefix"}}
+    for kind in ("prefix", "cross"):
+        decoder["fusion"]["kind"] = kind
+        options = make_options(folder, tmp_path / kind, decoder=decoder, **changes)
+        run(read_data(folder), None, options)
+    (captioner, objective, *_), (plain_captioner, plain_objective, *_) = train_calls
+    objective.build(captioner)
+    expected = {"npair_weight": 0.3, "label_smoothing": 0.2, "name": "npair_loss"}
+    assert objective.loss.get_config() == expected
+    with pytest.raises(ValueError, match="kind='prefix'. Received: npair_weight=0.3"):
+        plain_objective.build(plain_captioner)
+
+
 def test_validation_batches_ignore_augmentation_and_passes(folder, tmp_path, train_calls):
     training = {
         "horizontal_flip": True,

@@ -21,10 +21,17 @@ from effcap.tools.cli.caption_regions import (
     run_regions,
 )
 from effcap.tools.cli.caption_shards import add_shards, check_options, run_shards
-from effcap.tools.cli.outputs import check_file, print_skipped, write_captions
+from effcap.tools.cli.outputs import (
+    check_file,
+    print_skipped,
+    refuse_prefix_words,
+    write_captions,
+)
 from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.sampling import add_sampling, make_sampler, sampler_fields
 from effcap.tools.cli.terminal import start_keras
+
+MASKED_WORD = "-"  # printed for a masked position of a prefix
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file of an earlier --out, whose captions the page shows for comparison",
     )
+    parser.add_argument(
+        "--prefix-words",
+        action="store_true",
+        help="also the words nearest to the photo's prefix, for captioners with a prefix",
+    )
     add_config(parser)
     add_shards(parser)
     add_regions(parser)
@@ -66,6 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_options(arguments)
     check_region_options(arguments)
     check_playlist_options(arguments)
+    refuse_prefix_words(arguments)
     if arguments.shards:
         run_shards(arguments)
     elif arguments.features:
@@ -95,14 +108,21 @@ def run_photos(arguments: argparse.Namespace) -> None:
     earlier = read_earlier_captions(arguments.beside) if arguments.beside else None
     start_keras()
     from effcap.tools.captioning.photos import caption_folder
+    from effcap.tools.captioning.results import load_captioner
 
-    results = caption_folder(
-        paths, preset, make_sampler(arguments), batch_size=arguments.batch_size
-    )
+    captioner, batch_size = load_captioner(preset), arguments.batch_size
+    if arguments.prefix_words and not captioner.decoder.prefix_length:
+        raise ValueError(f"--prefix-words requires a captioner with a prefix. Received: {preset}")
+    results = caption_folder(paths, captioner, make_sampler(arguments), batch_size=batch_size)
     entries = [
         {"image": str(path), "caption": captions[0].text, "score": captions[0].score}
         for path, captions in results.captions
     ]
+    if arguments.prefix_words:
+        photos = [path for path, _ in results.captions]
+        words = captioner.prefix_words(photos, batch_size=batch_size)
+        for entry, photo_words in zip(entries, words, strict=True):
+            entry["prefix_words"] = photo_words
     write(arguments, entries, earlier)
     print_skipped(results.skipped, len(paths), "cannot be read")
 
@@ -119,7 +139,10 @@ def write(
         write_captions(arguments.out, entries)
     else:
         for entry in entries:
-            print(f"{entry['image']}\t{entry['caption']}")
+            shown = [entry["image"], entry["caption"]]
+            if "prefix_words" in entry:
+                shown.append(" ".join(word or MASKED_WORD for word in entry["prefix_words"]))
+            print(*shown, sep="\t")
     if arguments.page:
         from effcap.tools.reports.page import write_page
 

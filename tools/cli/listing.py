@@ -74,6 +74,7 @@ def show(console: Console, title: str, usage: str, models: Mapping[str, Mapping[
     console.print(Text.assemble((title, "bold"), (f"  {usage}", "dim")))
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="cyan")
+    table.add_column(overflow="fold")
     for name, hparams in models.items():
         lines = [Text(summarize(hparams))]
         lines += [Text(line, style="dim") for line in notes(hparams)]

@@ -33,6 +33,13 @@ def refuse_page(arguments: argparse.Namespace, option: str) -> None:
     check_file(arguments.out, "--out")
 
 
+def refuse_prefix_words(arguments: argparse.Namespace) -> None:
+    """Raises a `ValueError` for --prefix-words without photos."""
+    for name in ("shards", "features", "playlist"):
+        if arguments.prefix_words and getattr(arguments, name):
+            raise ValueError(f"--prefix-words cannot be used with --{name}")
+
+
 def write_captions(path: Path, results: Sequence[dict[str, Any]]) -> None:
     """Writes captions as JSON and prints the path."""
     from effcap.tools.reports.json_files import write_json

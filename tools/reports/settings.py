@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from effcap.backbones.backbone import Backbone
 from effcap.config import load_hparams
 from effcap.decoders.fusions import FUSIONS
+from effcap.decoders.mapper_registry import MAPPERS
 from effcap.decoders.registry import DECODERS
+from effcap.decoders.sparse_mask import SparseMask
 from effcap.encoders.registry import ENCODERS
 from effcap.presets import preset_folder, read_config
 from effcap.tools.docstrings import field_docs, first_sentence
@@ -64,6 +66,12 @@ def list_settings(model: str | PathLike[str]) -> list[Setting]:
     if decoder.get("fusion"):
         fusion = decoder["fusion"]
         settings += class_settings("decoder.fusion", FUSIONS[fusion["kind"]], fusion)
+        if fusion.get("mapper"):
+            mapper = fusion["mapper"]
+            settings += class_settings("decoder.fusion.mapper", MAPPERS[mapper["kind"]], mapper)
+        if fusion.get("sparse_mask"):
+            mask = fusion["sparse_mask"]
+            settings += class_settings("decoder.fusion.sparse_mask", SparseMask, mask)
     settings += field_settings("training", TrainingOptions, hparams.get("training", {}))
     settings += field_settings("scst", ScstOptions, {})
     run = field_settings("run", RunOptions, {})

@@ -29,6 +29,7 @@ NUM_PHOTOS, NUM_STEPS, BATCH_SIZE = 6, 3, 2
 NUM_ROWS = 5  # feature rows per example
 SMALL_VOCABULARY_SIZE = 300
 SMALL_NETWORK = "efficientnet_lite0"
+SHORT = 32  # positions of the text
 # Upper limits of hyperparameters, in any section of a model.
 LIMITS = {
     "image_size": [64, 64],
@@ -36,8 +37,11 @@ LIMITS = {
     "num_heads": 4,
     "num_layers": 2,
     "intermediate_dim": 64,
-    "max_sequence_length": 32,
+    "max_sequence_length": SHORT,
+    "prefix_length": 4,
+    "clip_length": 4,
 }
+PREFIX_POSITIONS = 16  # added to max_sequence_length, of which a prefix takes a part
 COLORS = ("red", "green", "blue", "yellow", "white", "black")
 
 
@@ -75,7 +79,7 @@ def smoke(options: RunOptions, folder: Path) -> None:
         train_fraction=1.0,
     )
     examples = make_photos(folder / "photos")
-    takes_photos = tiny["encoder"].get("kind") == "image"
+    takes_photos = "backbone" in tiny["encoder"]
     dataset_class = PhotoDataset if takes_photos else RandomFeatureDataset
     run(dataset_class(examples, []), dataset_class(examples[:BATCH_SIZE], []), tiny_options)
     captioner = Captioner.from_preset(tiny_options.folder / LAST)
@@ -122,6 +126,8 @@ def shrink(hparams: dict[str, Any]) -> dict[str, Any]:
         tiny[section] = shrink_value(tiny[section])
     # The vocabulary size is that of the tokenizer.
     tiny["decoder"] |= {"vocabulary_size": None, "hidden_dim": LIMITS["hidden_dim"]}
+    if (tiny["decoder"].get("fusion") or {}).get("kind") == "prefix":
+        tiny["decoder"]["max_sequence_length"] = SHORT + PREFIX_POSITIONS
     return tiny
 
 

@@ -9,6 +9,7 @@ import keras
 
 from effcap.losses import CaptionLoss
 from effcap.metrics.token_cross_entropy import TokenCrossEntropy
+from effcap.npair import NPairLoss
 from effcap.trainers.batching.prefetch import as_dataset
 from effcap.trainers.objectives.base import Objective
 
@@ -24,21 +25,35 @@ class CrossEntropy(Objective):
 
     Args:
         label_smoothing: fraction of the target probability spread over all tokens.
+        npair_weight: weight of the n-pair loss of captions and prefixes; see `NPairLoss`. 0 for
+            none.
     """
 
     name = "cross-entropy"
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = label_smoothing
+    def __init__(self, label_smoothing: float = 0.0, npair_weight: float = 0.0) -> None:
+        self.label_smoothing, self.npair_weight = label_smoothing, npair_weight
 
     @classmethod
     def from_options(cls, options: RunOptions, dataset: CaptionDataset) -> CrossEntropy:
-        """Returns the objective with the label smoothing of the options."""
-        return cls(options.training_options.label_smoothing)
+        """Returns the objective with the label smoothing and n-pair weight of the options."""
+        training = options.training_options
+        return cls(training.label_smoothing, training.npair_weight)
 
     def build(self, captioner: Captioner) -> None:
-        """Creates the loss, and the cross-entropy without label smoothing as a metric."""
+        """Creates the loss, and the cross-entropy without label smoothing as a metric.
+
+        Raises:
+            ValueError: there is an n-pair weight and the captioner has no prefix.
+        """
         self.loss = CaptionLoss(self.label_smoothing)
+        if self.npair_weight:
+            if not captioner.decoder.prefix_length:
+                raise ValueError(
+                    "npair_weight requires decoder.fusion.kind='prefix'. "
+                    f"Received: npair_weight={self.npair_weight}"
+                )
+            self.loss = NPairLoss(self.label_smoothing, self.npair_weight)
         self.metrics = self.weighted_metrics = [TokenCrossEntropy()]
 
     def train_epoch(

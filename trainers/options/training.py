@@ -26,6 +26,7 @@ NOT_NEGATIVE = (
     "decoder_learning_rate",
     "weight_decay",
     "clip_norm",
+    "npair_weight",
     "num_cider_photos",
     "seed",
 )
@@ -55,6 +56,8 @@ class TrainingOptions:
             embeddings are excluded.
         clip_norm: maximum global norm of the gradients, 0 for no clipping.
         label_smoothing: fraction of the target probability spread over all tokens.
+        npair_weight: weight of the n-pair loss of captions and prefixes, 0 for none. It is added to
+            the cross-entropy of a captioner with a prefix, as in OPG.
         ema_momentum: momentum of the moving average of the weights, 0 for none. The average is
             validated and saved. The momentum is lowered in short runs, whose average would
             otherwise be dominated by the initial weights.
@@ -87,6 +90,7 @@ class TrainingOptions:
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
+    npair_weight: float = 0.0
     ema_momentum: float = 0.0
     patience: int | None = None
     num_cider_photos: int = 1000
