@@ -61,10 +61,13 @@ __getattr__, __dir__ = lazy_names(__name__, _MODULES)
 # Modules of the classes that `.keras` files name.
 _SERIALIZABLE = {
     "AdvantageLoss": ".losses",
+    "AttentionPool": ".backbones.clip_resnet",
     "Captioner": ".captioner",
     "CaptionLoss": ".losses",
     "CaptionOptimizer": ".optimizers",
     "SwinTransformer": ".backbones.swin",
+    "ClassAndPositions": ".backbones.clip_vit",
+    "ClipBlock": ".backbones.clip_vit",
     "NPairLoss": ".npair",
     "TokenCrossEntropy": ".metrics.token_cross_entropy",
 }

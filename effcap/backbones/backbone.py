@@ -10,7 +10,13 @@ import keras
 from keras import ops
 
 from effcap.backbones.blocks import find_blocks
-from effcap.backbones.registry import BACKBONES, Preprocessing
+from effcap.backbones.registry import (
+    TOKENS,
+    Preprocessing,
+    check_output,
+    find_builder,
+    find_spec,
+)
 from effcap.images import Fit
 
 MIN_SIDE = 32  # pixels
@@ -23,7 +29,8 @@ class Backbone(keras.layers.Layer):
         network: vision network, a name such as "efficientnet_lite0" or a Keras model. Names are
             those in `effcap.backbones.registry.BACKBONES` ("efficientnet_b0" … "efficientnet_b7",
             "efficientnet_v2_b0" … "efficientnet_v2_l", "efficientnet_lite0" …
-            "efficientnet_lite2", "swin_tiny" … "swin_large_384", "xvlm_swin_base"). A Keras model
+            "efficientnet_lite2", "swin_tiny" … "swin_large_384", "xvlm_swin_base", "clip_vit_b32",
+            "clip_vit_b16", both also with the suffix "_gelu", and "clip_rn50x4"). A Keras model
             maps images to a feature map (B, h, w, C) or a sequence (B, S, C).
         image_size: height and width in pixels (default: the network's own).
         trainable_blocks: number of trainable blocks, counted from the last, or "all" (default: 0).
@@ -31,8 +38,11 @@ class Backbone(keras.layers.Layer):
         scale: factor of the pixels, one number or one per channel, for a Keras model (default: 1).
             The model receives pixels * scale + offset. Not used for a named network.
         offset: offset of the scaled pixels, one number or one per channel (default: 0).
-        fit: fitting of photos of another aspect ratio, "squash" (default), "crop" or "pad". It is
-            used in training and in generation; see `effcap.images.load_photo`.
+        fit: fitting of photos of another aspect ratio, "squash", "crop" or "pad" (default: the
+            network's own, "crop" for CLIP and "squash" for all others). It is used in training and
+            in generation; see `effcap.images.load_photo`.
+        output: "tokens" for the network's features, or "embedding" for the one vector (B, 1, E)
+            that CLIP compares to text (default: "tokens"). Only CLIP has both.
 
     Call arguments:
         images: (B, h, w, 3), pixels 0..255.
@@ -41,8 +51,8 @@ class Backbone(keras.layers.Layer):
         Features (B, S, C).
 
     Raises:
-        ValueError: the network or the fit is unknown, the image size does not fit the network, or
-            it has fewer than `trainable_blocks` blocks.
+        ValueError: the network or the fit is unknown, the image size does not fit the network, it
+            has no such output, or fewer than `trainable_blocks` blocks.
     """
 
     def __init__(
@@ -52,32 +62,31 @@ class Backbone(keras.layers.Layer):
         trainable_blocks: int | str = 0,
         scale: float | Sequence[float] = 1.0,
         offset: float | Sequence[float] = 0.0,
-        fit: Fit = "squash",
+        fit: Fit | None = None,
+        output: str = TOKENS,
         name: str = "backbone",
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        if fit not in get_args(Fit):
+        if fit not in (None, *get_args(Fit)):
             raise ValueError(f"Expected fit in {', '.join(get_args(Fit))}. Received: fit={fit!r}")
-        self.fit = fit
         if isinstance(network, str):
-            if network not in BACKBONES:
-                raise ValueError(
-                    f"Expected network in {', '.join(BACKBONES)}, or a Keras model. "
-                    f"Received: network={network!r}"
-                )
-            spec = BACKBONES[network]
+            spec = find_spec(network)
+            self.fit: Fit = fit or spec.fit
             self.image_size = check_image_size(image_size or spec.image_size)
             self.preprocessing = spec.preprocessing
-            self.net = spec.build((*self.image_size, 3))
+            self.net = find_builder(network, output)((*self.image_size, 3))
         else:
             self.net = (
                 keras.saving.deserialize_keras_object(copy.deepcopy(network))  # it empties the dict
                 if isinstance(network, dict)
                 else network
             )
+            check_output(output, (TOKENS,), "a Keras model")
+            self.fit = fit or "squash"
             self.image_size = model_image_size(self.net, image_size)
             self.preprocessing = Preprocessing(scale, offset)
+        self.output_kind = output  # Keras has an attribute `output`
         self.network = network
         self.feature_shape = feature_shape(self.net, self.image_size)
         self.trainable_blocks = trainable_blocks
@@ -133,6 +142,8 @@ class Backbone(keras.layers.Layer):
             "trainable_blocks": self.trainable_blocks,
             "fit": self.fit,
         }
+        if self.output_kind != TOKENS:
+            config["output"] = self.output_kind
         if isinstance(self.network, str):
             return config
         if isinstance(self.network, dict):

@@ -26,7 +26,7 @@ def find_blocks(model: keras.Model) -> list[list[keras.layers.Layer]]:
     """Returns the layers of each block of a functional model, first to last.
 
     The graph is cut at the operations that every path from input to output passes through. A block
-    ends at one of two kinds of cut:
+    ends at one of three kinds of cut:
 
     - A residual connection is added, or concatenated as in DenseNet. The block starts after the
       cut where the connection branches off, or right after the previous block where only
@@ -35,8 +35,8 @@ def find_blocks(model: keras.Model) -> list[list[keras.layers.Layer]]:
       convolution, as in inverted residual blocks without a residual connection (Sandler et al.,
       "MobileNetV2", CVPR 2018). The block starts at the convolution with the fewest input channels
       since the previous block.
-
-    A cut that is a layer with the attribute `is_residual_block` is a block as a whole.
+    - A layer with the attribute `is_residual_block`, such as a `TransformerBlock`, is a block by
+      itself, with its residual connections inside.
 
     The stem, the head and convolutions between blocks (downsampling in ConvNeXt, transitions in
     DenseNet) belong to no block.

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from effcap.backbones import efficientnet_lite as lite
 from effcap.backbones import swin
+from effcap.backbones.clip_resnet import RESNET_VARIANTS, ClipResNet, ClipResNetVariant
+from effcap.backbones.clip_vit import VIT_VARIANTS, ClipViT, ClipViTVariant
+from effcap.images import Fit
 
 # Mean and standard deviation of ImageNet's channels, for pixels 0..1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STDDEV = (0.229, 0.224, 0.225)
-# Those of the photos that CLIP was trained on.
+# Those of CLIP's training images.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STDDEV = (0.26862954, 0.26130258, 0.27577711)
+
+TOKENS, EMBEDDING = "tokens", "embedding"  # outputs
+Build = Callable[[tuple[int, int, int]], keras.Model]
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,6 @@ class Preprocessing:
         return images * scale + offset
 
 
-def standardize(mean: Sequence[float], stddev: Sequence[float]) -> Preprocessing:
-    """Returns the preprocessing to (pixels / 255 - mean) / stddev, by channel."""
-    return Preprocessing(
-        scale=tuple(1 / (255 * channel) for channel in stddev),
-        offset=tuple(-channel / scale for channel, scale in zip(mean, stddev, strict=True)),
-    )
-
-
 @dataclass(frozen=True)
 class BackboneSpec:
     """A vision network that is known by name.
@@ -58,19 +56,74 @@ class BackboneSpec:
         image_size: default height and width in pixels.
         preprocessing: the network's own.
         application: function of `keras.applications` that has ImageNet weights for it, if any.
+        build_embedding: returns the network with one image vector (B, 1, E) as its output, if it
+            has one.
+        fit: default fitting of photos of another aspect ratio.
+        weights: kind of the published weights.
     """
 
-    build: Callable[[tuple[int, int, int]], keras.Model]
+    build: Build
     image_size: tuple[int, int]
     preprocessing: Preprocessing
     application: Callable[..., keras.Model] | None = None
+    build_embedding: Build | None = None
+    fit: Fit = "squash"
+    weights: Literal["imagenet", "clip"] = "imagenet"
+
+
+def find_spec(network: str) -> BackboneSpec:
+    """Returns the entry of a network in `BACKBONES`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if network not in BACKBONES:
+        raise ValueError(
+            f"Expected network in {', '.join(BACKBONES)}, or a Keras model. "
+            f"Received: network={network!r}"
+        )
+    return BACKBONES[network]
+
+
+def find_builder(network: str, output: str) -> Build:
+    """Returns the function that builds a named network with one of its outputs.
+
+    Raises:
+        ValueError: there is no such network, or it has no such output.
+    """
+    spec = find_spec(network)
+    builders = {TOKENS: spec.build}
+    if spec.build_embedding is not None:
+        builders[EMBEDDING] = spec.build_embedding
+    check_output(output, builders, network)
+    return builders[output]
+
+
+def check_output(output: str, outputs: Iterable[str], network: str) -> None:
+    """Checks that a network has an output.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if output not in outputs:
+        raise ValueError(
+            f"Expected output in {', '.join(outputs)} for {network}. Received: output={output!r}"
+        )
+
+
+def standardization(mean: Sequence[float], stddev: Sequence[float]) -> Preprocessing:
+    """Returns (pixels / 255 - mean) / stddev, per channel."""
+    return Preprocessing(
+        scale=tuple(1 / (255 * x) for x in stddev),
+        offset=tuple(-m / x for m, x in zip(mean, stddev, strict=True)),
+    )
 
 
 # keras.applications preprocesses inside the model, and for EfficientNet V1 differently with
 # weights="imagenet" than with weights=None. Here the network starts after its preprocessing, so
 # that it receives the same pixels either way.
-STANDARDIZE = standardize(IMAGENET_MEAN, IMAGENET_STDDEV)
-STANDARDIZE_CLIP = standardize(CLIP_MEAN, CLIP_STDDEV)
+STANDARDIZE = standardization(IMAGENET_MEAN, IMAGENET_STDDEV)
+STANDARDIZE_CLIP = standardization(CLIP_MEAN, CLIP_STDDEV)
 MINUS_ONE_TO_ONE = Preprocessing(scale=1 / 128, offset=-1.0)
 
 
@@ -118,6 +171,30 @@ def _build_xvlm_swin(input_shape: tuple[int, int, int]) -> keras.Model:
     return swin.SwinTransformer(**swin.xvlm_arguments(input_shape[:2]), name=swin.XVLM)
 
 
+def clip_spec(
+    network: Callable[..., keras.Model], variant: ClipViTVariant | ClipResNetVariant, side: int
+) -> BackboneSpec:
+    """Returns the entry of an image tower of CLIP.
+
+    Args:
+        network: `ClipViT` or `ClipResNet`.
+        variant: its sizes.
+        side: default height and width in pixels.
+    """
+
+    def build(input_shape: tuple[int, int, int], embedding: bool = False) -> keras.Model:
+        return network(variant, input_shape[:2], embedding)
+
+    return BackboneSpec(
+        build,
+        (side, side),
+        STANDARDIZE_CLIP,
+        build_embedding=partial(build, embedding=True),
+        fit="crop",
+        weights="clip",
+    )
+
+
 _SIDES = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "B4": 380, "B5": 456, "B6": 528, "B7": 600}
 _SIDES_V2 = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, "M": 480, "L": 480}
 
@@ -138,3 +215,9 @@ BACKBONES |= {
 BACKBONES |= {f"efficientnet_{variant}": _lite_spec(variant) for variant in lite.VARIANTS}
 BACKBONES |= {variant: _swin_spec(variant) for variant in swin.VARIANTS}
 BACKBONES[swin.XVLM] = BackboneSpec(_build_xvlm_swin, (384, 384), STANDARDIZE_CLIP)
+BACKBONES |= {
+    f"clip_{name}": clip_spec(ClipViT, variant, 224) for name, variant in VIT_VARIANTS.items()
+}
+BACKBONES |= {
+    f"clip_{name}": clip_spec(ClipResNet, variant, 288) for name, variant in RESNET_VARIANTS.items()
+}

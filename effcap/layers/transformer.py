@@ -16,6 +16,11 @@ def gelu_tanh(x: Any) -> Any:
     return keras.activations.gelu(x, approximate=True)
 
 
+def quick_gelu(x: Any) -> Any:
+    """Computes CLIP's approximation of GELU (Radford et al. 2021), through a sigmoid."""
+    return x * keras.ops.sigmoid(1.702 * x)
+
+
 class FeedForward(keras.layers.Layer):
     """An MLP of one hidden layer: D -> intermediate_dim -> D.
 
@@ -62,6 +67,7 @@ class TransformerBlock(keras.layers.Layer):
         num_layers: number of blocks in the stack, by which GPT-2 scales its initial output
             projections. Default 1.
         fusion: fusion layer of `effcap.decoders`. None for none.
+        activation: activation of the MLP's hidden layer. Default GPT-2's GELU.
 
     Call arguments:
         x: (R, T, D).
@@ -74,6 +80,8 @@ class TransformerBlock(keras.layers.Layer):
         and a tuple of attention weights (R, H, T, S), one for each memory.
     """
 
+    is_residual_block = True  # for `find_blocks`, which does not look into layers
+
     def __init__(
         self,
         hidden_dim: int,
@@ -83,6 +91,7 @@ class TransformerBlock(keras.layers.Layer):
         attention_dropout: float = 0.0,
         num_layers: int = 1,
         fusion: keras.layers.Layer | None = None,
+        activation: Callable[[Any], Any] = gelu_tanh,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -94,7 +103,7 @@ class TransformerBlock(keras.layers.Layer):
         self.fusion = fusion
         self.ln_2 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_2")
         self.mlp = FeedForward(
-            hidden_dim, intermediate_dim or 4 * hidden_dim, output_stddev, name="mlp"
+            hidden_dim, intermediate_dim or 4 * hidden_dim, output_stddev, activation, name="mlp"
         )
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 

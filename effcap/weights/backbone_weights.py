@@ -22,7 +22,7 @@ def check_backbone_weights(weights: str | None) -> None:
     """
     if weights not in (None, IMAGENET, NONE) and not Path(weights).exists():
         raise FileNotFoundError(
-            f'Expected backbone weights "{IMAGENET}", "{NONE}", a file, or the folder of a preset. '
+            f'Expected backbone weights "{IMAGENET}", "{NONE}", a file or a folder. '
             f"Received: {weights!r}"
         )
 
@@ -34,18 +34,20 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str
         backbone: None for an encoder without a backbone.
         weights: "imagenet", "none" to keep the random weights, the path of weights, or the folder
             of a preset whose backbone's weights are copied (default: "imagenet" for a network known
-            by name, otherwise "none").
+            by name, otherwise "none"). CLIP and Swin networks need a path or "none".
 
     Returns:
-        A message about what was loaded, if the weights are those of a Swin transformer or of a
-        preset.
+        A message about what was loaded, if the weights are those of CLIP, of a Swin transformer or
+        of a preset.
 
     Raises:
-        OSError, ValueError: as in `load_imagenet`, `load_swin` and `copy_preset_backbone`, and for
-            weights without a backbone.
+        OSError, ValueError: as in `load_imagenet`, `load_clip`, `load_swin` and
+            `copy_preset_backbone`, and for weights without a backbone.
     """
+    from effcap.backbones.registry import BACKBONES
     from effcap.backbones.swin import SwinTransformer
     from effcap.weights.backbone_preset import copy_preset_backbone
+    from effcap.weights.clip import load_clip
     from effcap.weights.imagenet import load_imagenet
     from effcap.weights.swin_checkpoint import find_swin
     from effcap.weights.swin_weights import load_swin, swin_backbone
@@ -63,12 +65,18 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str
         return None
     if weights != IMAGENET and is_preset(weights):
         return copy_preset_backbone(backbone, weights)
-    if isinstance(backbone.net, SwinTransformer):
-        if weights == IMAGENET:
-            raise FileNotFoundError(
-                f"The weights of {backbone.net.name} are not downloaded. Pass their file with "
-                "--backbone-weights, or start from random weights with --backbone-weights none"
-            )
+    spec = BACKBONES.get(backbone.network) if isinstance(backbone.network, str) else None
+    is_clip = spec is not None and spec.weights == "clip"
+    is_swin = isinstance(backbone.net, SwinTransformer)
+    if (is_clip or is_swin) and weights == IMAGENET:
+        name = backbone.network if isinstance(backbone.network, str) else backbone.net.name
+        raise FileNotFoundError(
+            f"The weights of {name} are not downloaded. Pass their file or folder with "
+            f"--backbone-weights, or start from random weights with --backbone-weights {NONE}"
+        )
+    if is_clip:
+        return load_clip(backbone, weights)
+    if is_swin:
         return load_swin(backbone.net, weights)
     if Path(weights).suffix in SWIN_SUFFIXES and (checkpoint := find_swin(weights)) is not None:
         fitting = swin_backbone(checkpoint)

@@ -30,14 +30,19 @@ class NamePair:
         ours: path of attributes to the variable.
         theirs: names of the tensors, which are concatenated along the variable's last axis.
         transposed: whether the tensors are kernels (out, in) of a PyTorch Linear.
+        convolution: whether the tensor is a kernel (out, in, h, w) of a PyTorch Conv2d.
     """
 
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False
+    convolution: bool = False
 
     def shape(self, variable: keras.Variable) -> tuple[int, ...]:
         """Returns the shape that each of the tensors must have."""
+        if self.convolution:
+            height, width, inputs, outputs = variable.shape
+            return outputs, inputs, height, width
         *rest, last = variable.shape
         shape = (*rest, last // len(self.theirs))
         return shape[::-1] if self.transposed else shape
@@ -45,6 +50,8 @@ class NamePair:
     def read(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
         """Reads the tensors and returns the variable's values as float32."""
         arrays = [np.asarray(tensors[name], np.float32) for name in self.theirs]
+        if self.convolution:
+            return arrays[0].transpose(2, 3, 1, 0)  # (out,in,h,w) -> (h,w,in,out)
         return np.concatenate([a.T if self.transposed else a for a in arrays], axis=-1)
 
 
@@ -118,6 +125,20 @@ def linear(ours: str, *theirs: str) -> list[NamePair]:
     ]
 
 
+def conv2d(ours: str, theirs: str) -> list[NamePair]:
+    """Returns the pair of a convolution without bias that is a PyTorch Conv2d."""
+    return [NamePair(f"{ours}.kernel", (f"{theirs}.weight",), convolution=True)]
+
+
+def batch_norm(ours: str, theirs: str) -> list[NamePair]:
+    """Returns the pairs of a batch norm."""
+    return [
+        *norm(ours, theirs),
+        NamePair(f"{ours}.moving_mean", (f"{theirs}.running_mean",)),
+        NamePair(f"{ours}.moving_variance", (f"{theirs}.running_var",)),
+    ]
+
+
 def nested(ours: str, theirs: str, pairs: Iterable[NamePair]) -> list[NamePair]:
     """Returns pairs with a prefix on either side, such as the pairs of one block of a stack."""
     return [
@@ -125,6 +146,7 @@ def nested(ours: str, theirs: str, pairs: Iterable[NamePair]) -> list[NamePair]:
             f"{ours}.{pair.ours}",
             tuple(f"{theirs}.{name}" for name in pair.theirs),
             pair.transposed,
+            pair.convolution,
         )
         for pair in pairs
     ]

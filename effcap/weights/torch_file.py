@@ -19,10 +19,11 @@ from effcap.weights.torch_pickle import Buffer, TensorView, UnreadableTorchFile
 
 
 def read_torch(source: str | os.PathLike | bytes, prefix: str = "") -> TorchFile:
-    """Opens a file written by `torch.save` (.pth, .pt, .bin).
+    """Opens a file written by `torch.save` or `torch.jit.save` (.pth, .pt, .bin).
 
     Nothing in the file is run. It may name only dicts, tensors, parameters, storages, sizes and
-    dtypes, and NumPy's arrays and scalars, which are skipped.
+    dtypes, and NumPy's arrays and scalars, which are skipped. The modules of a TorchScript file
+    are read as dicts of their attributes.
 
     Args:
         source: path of the file, or its content.

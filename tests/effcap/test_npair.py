@@ -115,6 +115,7 @@ def test_training_minimizes_both_losses_and_evaluation_the_cross_entropy(tokeniz
     assert scores["loss"] == pytest.approx(scores["cross_entropy"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_brings_prefixes_to_their_captions(tokenizer):
     captioner = prefix_captioner(tokenizer, frozen="pretrained")
     inputs, targets, weights = example_batch(captioner)

@@ -23,9 +23,17 @@ def timm() -> dict:
     return reference("timm")
 
 
-@pytest.fixture
-def network(timm) -> SwinTransformer:
+@pytest.fixture(scope="module")
+def shared_network(timm) -> SwinTransformer:
     return SwinTransformer(**timm["config"])
+
+
+@pytest.fixture
+def network(shared_network) -> SwinTransformer:
+    """A network whose weights are zero."""
+    for weight in shared_network.weights:
+        weight.assign(np.zeros(weight.shape, np.float32))
+    return shared_network
 
 
 def values(network: SwinTransformer) -> list[np.ndarray]:

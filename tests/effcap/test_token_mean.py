@@ -44,8 +44,11 @@ def fit(captioner, optimizer, batch_size: int) -> list[np.ndarray]:
     "make_optimizer",
     (
         lambda steps: keras.optimizers.SGD(0.3, gradient_accumulation_steps=steps),
-        lambda steps: keras.optimizers.AdamW(
-            0.01, epsilon=1e-3, global_clipnorm=0.2, gradient_accumulation_steps=steps
+        pytest.param(
+            lambda steps: keras.optimizers.AdamW(
+                0.01, epsilon=1e-3, global_clipnorm=0.2, gradient_accumulation_steps=steps
+            ),
+            marks=pytest.mark.slow,
         ),
     ),
     ids=("SGD", "AdamW"),

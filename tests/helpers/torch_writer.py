@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C
+STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongStorage"}
 
 
 STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongStorage"}
@@ -72,8 +73,36 @@ class Torch:
         entries = b"".join(self.value(key) + value for key, value in items.items())
         return self.call(self.name("collections", "OrderedDict")) + b"(" + entries + b"u"
 
+    def array(self, values: np.ndarray) -> bytes:
+        """Returns the opcodes of a tensor with a storage of its own."""
+        key = str(len(self.storages))
+        self.storages[key] = (STORAGES[values.dtype.name], values.ravel())
+        stride = [step // values.itemsize for step in np.ascontiguousarray(values).strides]
+        return self.tensor(key, 0, values.shape, tuple(stride[: values.ndim]))
+
+    def module(self, attributes: dict[str, object]) -> bytes:
+        """Returns the opcodes of a TorchScript module.
+
+        Args:
+            attributes: arrays, dicts of the attributes of submodules, opcodes, or plain values.
+        """
+        entries = b""
+        for name, value in attributes.items():
+            entries += self.value(name)
+            if isinstance(value, bytes):
+                entries += value
+            elif isinstance(value, dict):
+                entries += self.module(value)
+            else:
+                is_array = isinstance(value, np.ndarray)
+                entries += self.array(value) if is_array else self.value(value)
+        return self.name("__torch__.clip.model", "Module") + b")\x81}(" + entries + b"ub"
+
     def file(self, form: str, content: bytes, order: str = "little") -> bytes:
-        """Returns a whole file in the "zip" or the "legacy" format, with all storages."""
+        """Returns a whole file, "zip", "legacy" or "script", with all storages.
+
+        A "script" is a zip archive with a program beside the tensors, as of torch.jit.save.
+        """
         content = b"\x80\x02" + content + b"."
         file = io.BytesIO()
         if form == "legacy":
@@ -87,6 +116,29 @@ class Torch:
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("archive/data.pkl", content)
             archive.writestr("archive/byteorder", order)
+            if form == "script":
+                archive.writestr("archive/constants.pkl", b"\x80\x02).")
+                archive.writestr(
+                    "archive/code/__torch__/clip/model.py", "class Module(Module): ..."
+                )
             for key, (_, values) in self.storages.items():
                 archive.writestr(f"archive/data/{key}", values.tobytes())
         return file.getvalue()
+
+
+def write_state_dict(tensors: dict[str, np.ndarray]) -> bytes:
+    """Returns a file of torch.save with a state dict."""
+    torch = Torch()
+    return torch.file("zip", torch.dict(**{name: torch.array(x) for name, x in tensors.items()}))
+
+
+def write_script(tensors: dict[str, np.ndarray]) -> bytes:
+    """Returns a file of torch.jit.save with tensors whose names are paths of modules."""
+    torch, tree = Torch(), {}
+    for name, values in tensors.items():
+        *path, last = name.split(".")
+        module = tree
+        for part in path:
+            module = module.setdefault(part, {"training": False})
+        module[last] = values
+    return torch.file("script", torch.module(tree))

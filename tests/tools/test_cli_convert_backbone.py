@@ -55,7 +55,11 @@ def variant(preset, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("write", "positions", "dtype"), [(write_xvlm, 50, "float32"), (write_swin, 49, "float16")]
+    ("write", "positions", "dtype"),
+    [
+        (write_xvlm, 50, "float32"),
+        pytest.param(write_swin, 49, "float16", marks=pytest.mark.slow),
+    ],
 )
 def test_a_file_becomes_a_preset_of_its_backbone(
     write, positions, dtype, weights, tmp_path, capsys
@@ -97,6 +101,7 @@ def test_training_starts_from_the_preset_of_a_backbone(preset, variant, tmp_path
     assert isinstance(trained.generate(photo, Greedy(max_new_tokens=3)), str)
 
 
+@pytest.mark.slow
 def test_weights_come_from_presets_of_both_kinds(preset, tokenizer, tmp_path):
     source = load_backbone(preset)
     hparams = tiny_hparams()

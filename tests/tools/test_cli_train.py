@@ -13,7 +13,7 @@ import pytest
 from effcap.captioner import Captioner
 from effcap.config import load_hparams
 from effcap.tools.cli import main
-from effcap.trainers.engine.smoke import shrink
+from effcap.trainers.engine.smoke import SMALL_NETWORK, shrink
 from helpers.cli_errors import fails
 from helpers.cli_process import CHATTER, effcap, environment
 from helpers.event_files import read_events
@@ -184,6 +184,12 @@ def test_the_record_of_a_run_repeats_it_with_changes(trained_run, tmp_path, trai
     assert captioner.decoder.dropout == 0.25 and run_options.training_options.steps == 7
     assert (batches.training.num_images, batches.validation.num_images) == (12, 5)
     assert captioner.tokenizer.vocabulary_size == 300
+
+
+def test_a_smoke_run_takes_the_only_output_of_its_small_network():
+    backbone = {"network": "clip_vit_b32", "image_size": None, "output": "embedding"}
+    tiny = shrink({"encoder": {"backbone": backbone}, "decoder": {}})
+    assert tiny["encoder"]["backbone"] == {"network": SMALL_NETWORK, "image_size": None}
 
 
 @pytest.mark.slow

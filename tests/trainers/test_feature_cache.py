@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from effcap.backbones.backbone import Backbone
+from effcap.backbones.registry import BACKBONES
 from effcap.trainers import Augmentation, PhotoDataset, PhotoFiles, RegionDataset, cache_features
 from effcap.trainers.data import feature_cache
+from helpers.clip_files import SPECS, VIT
 from helpers.data_maker import SIZE, make_captioner, make_photos, tiny_hparams
 
 
@@ -52,6 +54,18 @@ def test_cached_features_equal_the_backbones_up_to_float16(tmp_path, photos):
     assert received.dtype == np.float16 and received.shape == (3, *backbone.feature_shape)
     np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4)
     assert expected.std() > 0.01
+
+
+def test_image_vectors_of_clip_are_cached_apart_from_its_tokens(tmp_path, photos, monkeypatch):
+    monkeypatch.setitem(BACKBONES, VIT, SPECS[VIT])
+    tokens, vectors = Backbone(VIT), Backbone(VIT, output="embedding")
+    assert feature_cache.backbone_fingerprint(tokens) != feature_cache.backbone_fingerprint(vectors)
+    cached = cache_features(vectors, photos, tmp_path / "cache")
+    received = cached.load(np.arange(5), np.zeros(5, bool))["features"]
+    images = PhotoFiles(photos, (32, 32), "crop").load(np.arange(5), np.zeros(5, bool))["images"]
+    expected = keras.ops.convert_to_numpy(vectors(images))
+    assert received.shape == (5, 1, 24)
+    np.testing.assert_allclose(received, expected, rtol=1e-2, atol=1e-3)
 
 
 def test_logits_of_photos_and_of_cached_features_are_equal(tmp_path, photos):

@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_columns(data)
     network = parser.add_argument_group("network")
     network.add_argument(
-        "--backbone", metavar="NETWORK", help="name of a network, such as efficientnet_lite0"
+        "--backbone",
+        metavar="NETWORK",
+        help="name of a network, such as efficientnet_lite0 or clip_vit_b32",
     )
     network.add_argument(
         "--model", metavar="PRESET", help="preset whose backbone to use, in place of --backbone"
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--backbone-weights",
         metavar="imagenet|none|FILE|PRESET",
-        help="weights of --backbone (default: imagenet)",
+        help="weights of --backbone (default: imagenet; CLIP and Swin need a path)",
     )
     network.add_argument(
         "--image-size",
@@ -67,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--fit",
         choices=get_args(Fit),
-        help="how photos of another aspect ratio are resized (default: squash)",
+        help="how photos of another aspect ratio are resized (default: the network's own)",
     )
     add_playlists(parser)
     parser.add_argument(
@@ -173,8 +175,7 @@ def make_backbone(arguments: argparse.Namespace) -> Backbone:
     from effcap.weights.backbone_weights import check_backbone_weights, load_backbone_weights
 
     check_backbone_weights(arguments.backbone_weights)
-    fit: Fit = arguments.fit or "squash"
-    backbone = Backbone(arguments.backbone, arguments.image_size, fit=fit)
+    backbone = Backbone(arguments.backbone, arguments.image_size, fit=arguments.fit)
     for line in (load_backbone_weights(backbone, arguments.backbone_weights) or "").splitlines():
         print_line(line)
     return backbone

@@ -114,7 +114,10 @@ def shrink(hparams: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             if isinstance(value.get("network"), dict):
                 return value  # a backbone from a Keras model, whose size is fixed
-            return {key: shrink_value(item, key) for key, item in value.items()}
+            items = {key: shrink_value(item, key) for key, item in value.items()}
+            if "network" in items:
+                items.pop("output", None)  # the small network has only one
+            return items
         if name == "network":
             return SMALL_NETWORK
         if name in LIMITS and value is not None:

@@ -44,8 +44,9 @@ class RunOptions:
         tokenizer: folder of a tokenizer for a variant (default: train one on the captions).
         weights: folder of pretrained GPT-2 weights for a variant. Their tokenizer is used as well,
             unless another is given.
-        backbone_weights: backbone weights of a variant, "imagenet", "none", a file or a preset
-            (default: "imagenet" if the backbone is known by name).
+        backbone_weights: backbone weights of a variant, "imagenet", "none", a file, a folder or a
+            preset (default: "imagenet" if the backbone is known by name; CLIP and Swin have no
+            default).
         feature_cache: folder that caches the features of a frozen backbone (default: no cache).
         train_fraction: fraction of the training photos to use. The seed selects them.
         max_bad: abort if more than this fraction of the captions is unusable.
