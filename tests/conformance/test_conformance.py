@@ -13,7 +13,6 @@ from keras import ops
 from effcap.captioner import Captioner
 from effcap.config import list_variants, load_hparams, merge_hparams
 from effcap.encoders.memory import Memory
-from effcap.generation import GenerationModel
 from effcap.losses import CaptionLoss
 from effcap.presets import WEIGHTS
 from effcap.samplers import Beam, Greedy
@@ -24,6 +23,7 @@ from effcap.trainers.options.batches import BatchOptions
 from helpers.captioners import (
     CAPTIONS,
     compile_quickly,
+    count_traces,
     example_batch,
     example_inputs,
     numpy,
@@ -287,14 +287,7 @@ def test_order_and_size_of_a_batch_do_not_change_captions(captioner, captions):
 
 @traced_only
 def test_a_smaller_last_batch_is_captioned_without_recompiling(captioner, monkeypatch):
-    traces = []
-    call = GenerationModel.call
-
-    def counted(self, inputs):
-        traces.append(1)
-        return call(self, inputs)
-
-    monkeypatch.setattr(GenerationModel, "call", counted)
+    traces = count_traces(monkeypatch)
     sampler, before = Beam(num_beams=2, max_new_tokens=5), len(captioner._generation)
     inputs = example_inputs(captioner.encoder, 4)
     captioner.generate_batch(inputs, sampler, batch_size=4)

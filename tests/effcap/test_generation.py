@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from effcap.captioner import Captioner
-from effcap.generation import GenerationModel, pad_rows
+from effcap.generation import pad_rows
 from effcap.samplers import Greedy, Nucleus
-from helpers.captioners import example_inputs
+from helpers.captioners import count_traces, example_inputs
 
 SAMPLER = Greedy(max_new_tokens=4)
 
@@ -39,14 +39,7 @@ def test_each_sampler_and_input_shape_has_a_model_of_its_own(captioner):
 
 
 def test_other_seeds_and_numbers_of_a_sampler_use_the_same_model(captioner, monkeypatch):
-    traces = []
-    call = GenerationModel.call
-
-    def counted(self, inputs):
-        traces.append(1)
-        return call(self, inputs)
-
-    monkeypatch.setattr(GenerationModel, "call", counted)
+    traces = count_traces(monkeypatch)
     for seed in range(6):
         sampler = Nucleus(top_p=0.5 + seed / 20, temperature=1 + seed, seed=seed, max_new_tokens=4)
         assert generate(captioner, 2, sampler) == 1

@@ -6,8 +6,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 from effcap.captioner import Captioner
+from effcap.generation import GenerationModel
 
 CAPTIONS = (
     "a brown dog runs through the grass",
@@ -138,6 +140,19 @@ def compile_quickly(captioner: Captioner, learning_rate: float = 1e-2) -> None:
     captioner.compile(
         keras.optimizers.AdamW(learning_rate), jit_compile=keras.backend.backend() == "jax"
     )
+
+
+def count_traces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Returns a list that grows by one whenever a `GenerationModel` is traced."""
+    traces: list[int] = []
+    call = GenerationModel.call
+
+    def counted(self: GenerationModel, inputs: dict) -> dict:
+        traces.append(1)
+        return call(self, inputs)
+
+    monkeypatch.setattr(GenerationModel, "call", counted)
+    return traces
 
 
 def numpy(tensor: Any) -> np.ndarray:
