@@ -38,7 +38,7 @@ class PhotoEncoder(keras.layers.Layer):
 
     @property
     def fit(self) -> Fit:
-        """How photos of another aspect ratio are fitted to `image_size`."""
+        """Fit of photos of another aspect ratio to `image_size`: "squash", "crop" or "pad"."""
         return self.backbone.fit
 
     def build(self, shape: Any = None) -> None:

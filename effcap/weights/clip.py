@@ -14,11 +14,9 @@ from effcap.backbones.backbone import Backbone
 from effcap.backbones.registry import CLIP_MEAN, CLIP_STDDEV
 from effcap.weights.clip_files import ClipFile, open_clip_file, read_settings
 from effcap.weights.clip_names import POSITIONS, block_names, has_layer
-from effcap.weights.gpt2.stored_tensor import Shape, StoredTensor
+from effcap.weights.gpt2.stored_tensor import Shape, StoredTensor, check_tensors
 from effcap.weights.name_pairs import NamePair, find_variable, raise_mismatches
 from effcap.weights.positions import resize_positions, source_grid
-
-DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def load_clip(backbone: Backbone, path: str | PathLike) -> str:
@@ -107,29 +105,8 @@ def match_tensors(
         title: [x for x in file.tensors if pattern.fullmatch(x) and x not in expected]
         for title, pattern in file.names.skipped.items()
     }
-    known = {*expected, *(name for names in skipped.values() for name in names)}
-    present = {name: file.tensors[name] for name in expected if name in file.tensors}
-    raise_mismatches(
-        str(file.path),
-        {
-            "missing": [f"{x} {shape}" for x, shape in expected.items() if x not in present],
-            "unexpected": [
-                f"{name} {tensor.shape}"
-                for name, tensor in file.tensors.items()
-                if name not in known
-            ],
-            "of another shape": [
-                f"{name} {tensor.shape} for {expected[name]}"
-                for name, tensor in present.items()
-                if tensor.shape != expected[name]
-            ],
-            "that are not floating-point": [
-                f"{name} {tensor.dtype}"
-                for name, tensor in present.items()
-                if tensor.dtype not in DTYPES
-            ],
-        },
-    )
+    names = {name for names in skipped.values() for name in names}
+    check_tensors(str(file.path), file.tensors, expected, weights=expected, skipped=names)
     if file.outside:
         skipped[f"outside {file.prefix}*"] = file.outside
     return {title: names for title, names in skipped.items() if names}

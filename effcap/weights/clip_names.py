@@ -34,7 +34,7 @@ HUGGING_FACE_TEXT = re.compile(r"text_model\..+|text_projection\.weight|logit_sc
 
 @dataclass(frozen=True)
 class ClipNames:
-    """How a kind of file names the tensors of an image tower.
+    """Names of an image tower's tensors in a kind of file.
 
     Attributes:
         title: kind of file and tower, for messages.

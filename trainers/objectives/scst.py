@@ -92,12 +92,6 @@ class Scst(Objective):
         """
         if captioner.tokenizer is None:
             raise ValueError("Expected a captioner with a tokenizer. Received: tokenizer=None")
-        limit = captioner.decoder.max_text_length
-        if self.options.max_new_tokens > limit:
-            raise ValueError(
-                f"Expected max_new_tokens of at most {limit}, the decoder's maximum text length. "
-                f"Received: max_new_tokens={self.options.max_new_tokens}"
-            )
         self.tokenizer = captioner.tokenizer
         self._nucleus = Nucleus(
             top_p=self.options.top_p,

@@ -14,10 +14,9 @@ from effcap.decoders.gpt2 import GPT2
 from effcap.weights.gpt2.formats import GPT2File, open_gpt2
 from effcap.weights.gpt2.names import gpt2_name_pairs
 from effcap.weights.gpt2.sizes import check_sizes
-from effcap.weights.gpt2.stored_tensor import Shape, StoredTensor
+from effcap.weights.gpt2.stored_tensor import Shape, StoredTensor, check_tensors
 from effcap.weights.name_pairs import find_variable, raise_mismatches
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")
 LM_HEAD = "lm_head.weight"
 
 
@@ -102,28 +101,7 @@ def match_tensors(
         stored_name, shape = file.stored(name, tuple(variable.shape))
         expected[stored_name] = (variable, shape)
     shapes = {name: shape for name, (_, shape) in expected.items()} | dict(buffers)
-    present = {name: file.tensors[name] for name in shapes if name in file.tensors}
-    raise_mismatches(
-        f"GPT-2 in {folder}",
-        {
-            "missing": [f"{name} {shape}" for name, shape in shapes.items() if name not in present],
-            "unexpected": [
-                f"{name} {tensor.shape}"
-                for name, tensor in file.tensors.items()
-                if name not in shapes
-            ],
-            "of another shape": [
-                f"{name} {tensor.shape} for {shapes[name]}"
-                for name, tensor in present.items()
-                if tensor.shape != shapes[name]
-            ],
-            "that are not floating-point": [
-                f"{name} {tensor.dtype}"
-                for name, tensor in present.items()
-                if name in expected and tensor.dtype not in DTYPES
-            ],
-        },
-    )
+    check_tensors(f"GPT-2 in {folder}", file.tensors, shapes, weights=expected)
     return [(variable, file.tensors[name]) for name, (variable, _) in expected.items()]
 
 
