@@ -192,7 +192,7 @@ class Captioner(TokenMeanModel):
         """
         self._check_photos(batch_size)
         tokenizer, decoder = self._require_tokenizer(), self.decoder
-        if not decoder.prefix_length:
+        if not decoder.has_prefix:
             raise ValueError(
                 "This captioner has no prefix: its decoder.fusion.kind is not 'prefix'"
             )
@@ -298,7 +298,7 @@ class Captioner(TokenMeanModel):
                 f"Expected a caption for each of {rows} rows. Received: {len(captions)}"
             )
         ids = [
-            tokenizer.encode(caption) if isinstance(caption, str) else list(caption)
+            tokenizer.encode_captions([caption])[0] if isinstance(caption, str) else list(caption)
             for caption in captions
         ]
         targets = np.full((rows, 1 + max(map(len, ids))), tokenizer.eos_id, np.int32)  # (B,T)
@@ -443,7 +443,8 @@ def _captions(tokenizer: Tokenizer, hypotheses: Hypotheses, row: int) -> list[Ca
         hypotheses.tokens[row], hypotheses.scores[row], hypotheses.lengths[row], strict=True
     ):
         ids = tuple(int(token) for token in tokens[:length])
-        captions.append(Caption(tokenizer.decode(ids).strip(), float(score), ids))
+        end = tokenizer.eos_text if length < len(tokens) else ""
+        captions.append(Caption((tokenizer.decode(ids) + end).strip(), float(score), ids))
     return captions
 
 

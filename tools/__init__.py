@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from effcap.tools.shards import index_shards, write_shards
     from effcap.weights.download import download_gpt2
     from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
+    from effcap.weights.published_captioner import published_captioner
 
 _MODULES = {
     "FeatureSources": ".features.playlists",
@@ -41,6 +42,7 @@ _MODULES = {
     "index_shards": ".shards",
     "list_settings": ".reports.settings",
     "load_gpt2": "effcap.weights.gpt2",
+    "published_captioner": "effcap.weights.published_captioner",
     "read_references": ".evaluation.references",
     "write_features": ".features.photos",
     "write_page": ".reports.page",

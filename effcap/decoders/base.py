@@ -46,8 +46,13 @@ class Decoder(keras.layers.Layer):
         """Maximum number of tokens of a caption, including the start token."""
 
     @property
+    def has_prefix(self) -> bool:
+        """Whether memory is mapped to a prefix by `map_prefix`."""
+        return False
+
+    @property
     def prefix_length(self) -> int:
-        """Number P of positions before the text."""
+        """Number of prefix positions before the first input of a caption."""
         return 0
 
     @property
@@ -59,7 +64,7 @@ class Decoder(keras.layers.Layer):
         """Maps memory to a prefix, which the other methods take in place of memory.
 
         Raises:
-            NotImplementedError: the decoder takes no prefix; its `prefix_length` is 0.
+            NotImplementedError: the decoder takes no prefix; see `has_prefix`.
         """
         raise NotImplementedError(f"{type(self).__name__} takes no prefix")
 

@@ -130,7 +130,7 @@ class GPT2(Decoder):
                 embedding.build()
         if self.prefix_fusion is not None:
             self.prefix_fusion.build(memory_shapes)
-            if self.prefix_length >= self.max_sequence_length:
+            if self.max_text_length < 1:
                 raise ValueError(
                     f"The prefix takes {self.prefix_length} positions, which leaves none for text. "
                     "Choose a larger max_sequence_length or an encoder with fewer positions. "
@@ -146,9 +146,14 @@ class GPT2(Decoder):
         self.built = True
 
     @property
+    def has_prefix(self) -> bool:
+        return self.prefix_fusion is not None
+
+    @property
     def prefix_length(self) -> int:
-        """Number P of positions before the text."""
-        return 0 if self.prefix_fusion is None else self.prefix_fusion.prefix_length
+        if self.prefix_fusion is None:
+            return 0
+        return self.prefix_fusion.prefix_length - (not self.prefix_fusion.start_token)
 
     @property
     def max_text_length(self) -> int:
@@ -169,9 +174,18 @@ class GPT2(Decoder):
             x = ops.where(ops.expand_dims(tokens >= self.base_size, -1), special, x)
         return x
 
-    def embed(self, tokens: Any, positions: Any) -> Any:
-        """Computes embeddings (..., D) of tokens (...) at text positions (...)."""
+    def embed(self, tokens: Any, positions: Any, start: Any = None) -> Any:
+        """Computes embeddings (..., D) of tokens (...) at text positions (...).
+
+        Args:
+            tokens: int (...).
+            positions: int (...) or scalar.
+            start: embedding, broadcastable to (..., D), in place of the start token's. None for the
+                start token's own.
+        """
         x = self.embed_tokens(tokens)  # (...,D)
+        if start is not None:
+            x = ops.where(ops.expand_dims(ops.equal(positions, 0), -1), start, x)  # (...,D)
         x = x + self.position_embedding(ops.add(positions, self.prefix_length))  # (...,D)
         return ops.cast(x, self.compute_dtype)
 
@@ -200,11 +214,18 @@ class GPT2(Decoder):
         return self.prefix_fusion(memory, training=training)
 
     def _prefix_kv(self, prefix: Prefix, training: bool | None) -> list[dict]:
-        """Runs the blocks over a prefix: L x {"keys", "values"}, each (B, P, H, d)."""
+        """Runs the blocks over a prefix: L x {"keys", "values"}, each (B, P, H, d).
+
+        Without a start token, the last of the prefix embeddings is left to the text: it is "start"
+        (B, D) of the first block.
+        """
         length = self.prefix_length
+        start = {} if self.prefix_fusion.start_token else {"start": prefix.values[:, -1]}  # (B,D)
+        if not length:
+            return [start] + [{}] * (self.num_layers - 1)
         positions = self.position_embedding.embeddings[:length]  # (P,D)
-        x = prefix.values + ops.cast(positions, prefix.values.dtype)  # (B,P,D)
-        x = self.embedding_dropout(x, training=training)
+        x = prefix.values[:, :length]  # (B,P,D)
+        x = self.embedding_dropout(x + ops.cast(positions, x.dtype), training=training)
         steps = ops.arange(length)
         mask = ops.expand_dims(steps[:, None] >= steps[None, :], 0)  # (1,P,P)
         if prefix.mask is not None:
@@ -215,7 +236,15 @@ class GPT2(Decoder):
         for block in self.blocks:
             x, kv, _ = block(x, attention_mask=mask, training=training)  # (B,P,D)
             prefix_kv.append({**kv, **masks})
+        prefix_kv[0] |= start
         return prefix_kv
+
+    def _start_rows(self, memory_kv: list, rows: Any) -> Any:
+        """Returns what takes the place of the start token's embedding, (R, D); None for itself."""
+        if self.prefix_fusion is None or not memory_kv[0] or "start" not in memory_kv[0]:
+            return None
+        start = memory_kv[0]["start"]  # (B,D)
+        return ops.repeat(start, rows // ops.shape(start)[0], axis=0)  # (R,D)
 
     def call_with_attention(
         self, tokens: Any, memory: Any = None, segments: Any = None, training: bool | None = None
@@ -227,10 +256,14 @@ class GPT2(Decoder):
             )
         mask, positions = packed_mask(tokens, segments)  # (B|1,T,T), (B|1,T)
         positions = ops.minimum(positions, self.max_text_length - 1)  # padding may be longer
-        x = self.embed(tokens, positions)  # (B,T,D)
+        memory_kv = self.precompute_kv(memory, training)
+        start = self._start_rows(memory_kv, ops.shape(tokens)[0])  # (B,D)
+        if start is not None:
+            start = ops.expand_dims(start, 1)  # (B,1,D)
+        x = self.embed(tokens, positions, start)  # (B,T,D)
         x = self.embedding_dropout(x, training=training)
         all_weights = []
-        for block, kv in zip(self.blocks, self.precompute_kv(memory, training), strict=True):
+        for block, kv in zip(self.blocks, memory_kv, strict=True):
             x, _, weights = block(
                 x, attention_mask=mask, memory_kv=kv, training=training
             )  # (B,T,D)
@@ -253,7 +286,8 @@ class GPT2(Decoder):
         self, tokens: Any, position: Any, cache: list[dict], memory_kv: list
     ) -> tuple[Any, list[dict]]:
         length = cache[0]["keys"].shape[1]
-        x = ops.expand_dims(self.embed(tokens, position), 1)  # (R,1,D)
+        start = self._start_rows(memory_kv, ops.shape(tokens)[0])  # (R,D)
+        x = ops.expand_dims(self.embed(tokens, position, start), 1)  # (R,1,D)
         mask = ops.reshape(ops.arange(length) <= position, (1, 1, length))  # (1,1,S)
         new_cache = []
         for block, layer_cache, kv in zip(self.blocks, cache, memory_kv, strict=True):

@@ -19,7 +19,8 @@ class PrefixFusion(keras.layers.Layer):
 
     The prefix takes the decoder's first P positions. Every caption of an image attends to all of
     it that is not masked; its keys and values are computed once per image and shared by the
-    image's rows.
+    image's rows. Without a start token, the last prefix embedding takes its place: it is the
+    caption's first input, from which the first token is predicted.
 
     Args:
         hidden_dim: model width D.
@@ -29,6 +30,8 @@ class PrefixFusion(keras.layers.Layer):
         mapper: `{"kind": "mlp", ...}` as in `effcap.decoders.mapper_registry.MAPPERS`. None for a
             linear map of each memory position. Default None.
         sparse_mask: arguments of a `SparseMask`. None for no mask. Default None.
+        start_token: whether a start token is fed between the prefix and the text. ClipCap feeds
+            none. Default True.
 
     Call arguments:
         memory: tuple of one `Memory` with values (B, S, C).
@@ -37,7 +40,8 @@ class PrefixFusion(keras.layers.Layer):
         A `Prefix`.
 
     Raises:
-        ValueError: the encoder gives several memories, or the mapper does not fit the memory.
+        ValueError: the encoder gives several memories, the mapper does not fit the memory, or
+            there is neither a start token nor a last prefix embedding that is never masked.
     """
 
     in_blocks = False
@@ -50,10 +54,17 @@ class PrefixFusion(keras.layers.Layer):
         attention_dropout: float = 0.0,
         mapper: Mapping[str, Any] | None = None,
         sparse_mask: Mapping[str, Any] | None = None,
+        start_token: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.hidden_dim = hidden_dim
+        if not start_token and sparse_mask is not None:
+            raise ValueError(
+                "A mask may leave out the last prefix embedding, which takes the place of the "
+                "start token: set decoder.fusion.start_token=true, or "
+                "decoder.fusion.sparse_mask=null"
+            )
+        self.hidden_dim, self.start_token = hidden_dim, start_token
         self.mapper = create_mapper(hidden_dim, mapper or {"kind": "linear"})
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
         self.sparse_mask = None

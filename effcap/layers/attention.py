@@ -131,7 +131,8 @@ class SelfAttention(keras.layers.Layer):
         position: int scalar, where in the buffers x starts. Only with `cache`.
         prefix_kv: `{"keys", "values"}`, each (B, P, H, d), of a prefix that all R = B*K rows of an
             image attend to; optionally `"mask"`, bool (B, P), and, with one row per image,
-            `"gate"` (B, P), the mask as a number whose gradient is computed. None for no prefix.
+            `"gate"` (B, P), the mask as a number whose gradient is computed. None, or no
+            `"keys"`, for no prefix.
 
     Returns:
         The output (R, T, D), the keys and values attended to as `{"keys", "values"}`, which are
@@ -173,7 +174,7 @@ class SelfAttention(keras.layers.Layer):
             values = ops.slice_update(cache["values"], (0, position, 0, 0), values)  # (R,S,H,d)
         cache = {"keys": keys, "values": values}
         mask = None if attention_mask is None else ops.expand_dims(attention_mask, 1)  # (R,1,T,S)
-        if prefix_kv is None:
+        if prefix_kv is None or "keys" not in prefix_kv:
             mixed, _ = attend(queries, keys, values, mask, self.attention_dropout, training)
             return self.c_proj(mixed), cache, None
         scores = attention_scores(queries, keys, mask)  # (R,H,T,S)

@@ -97,6 +97,15 @@ def find_special_tokens(backend: tokenizers.Tokenizer, source: str) -> tuple[str
     return start, end, padding
 
 
+def is_text(backend: tokenizers.Tokenizer, token: str) -> bool:
+    """Returns whether a token of the vocabulary is what some text is encoded to."""
+    added = backend.get_added_tokens_decoder().values()
+    if any(token == other.content for other in added):
+        return False
+    index = token_id(backend, token)
+    return backend.encode(backend.decode([index]), add_special_tokens=False).ids == [index]
+
+
 def token_id(backend: tokenizers.Tokenizer, token: str) -> int:
     """Returns the id of a token.
 

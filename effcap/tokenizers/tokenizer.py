@@ -18,6 +18,7 @@ from effcap.tokenizers.byte_level import (
     check_byte_level,
     check_text,
     find_special_tokens,
+    is_text,
     merge_pairs,
     token_id,
     train_backend,
@@ -38,7 +39,8 @@ class Tokenizer:
     Every text that UTF-8 can encode is returned exactly: `decode(encode(text)) == text`. Text is
     not normalized and no space is prepended, so `"a dog"` and `" a dog"` have different ids.
     Special tokens are never read from text: a caption that contains the characters
-    `<|endoftext|>` is encoded as those characters and cannot end itself.
+    `<|endoftext|>` is encoded as those characters and cannot end itself. The end token may also be
+    an ordinary token, such as the full stop that ends ClipCap's captions; see `eos_text`.
 
     Create one with `from_folder` (GPT-2's files or a preset), `from_file`, `from_json` or `train`.
 
@@ -51,6 +53,8 @@ class Tokenizer:
         eos_id: id of the token that ends a caption (50256 for GPT-2).
         bos_id: id of the token fed before a caption (equal to `eos_id` for GPT-2).
         pad_id: id that fills padding. It may be any valid id, because padding is marked by masks.
+        eos_text: text of the end token where that is part of the caption, such as "."; "" for a
+            special token.
 
     Raises:
         ValueError: `backend` is not a byte-level BPE, changes text, or has no end token.
@@ -70,8 +74,10 @@ class Tokenizer:
         backend.no_truncation()  # the caller truncates and pads
         backend.no_padding()
         backend.model.dropout = None  # BPE dropout would make ids random
-        backend.add_special_tokens([start, end, padding])  # already in the vocabulary: only marked
         backend.encode_special_tokens = True  # special tokens in text are plain text
+        special = [token for token in (start, end, padding) if not is_text(backend, token)]
+        backend.add_special_tokens(special)  # already in the vocabulary: only marked
+        self.eos_text = "" if end in special else backend.decode([self.eos_id])
         backend.post_processor = processors.TemplateProcessing(
             single=f"{start} $A {end}",
             pair=f"{start} $A {end} $B {end}",
@@ -180,6 +186,17 @@ class Tokenizer:
         texts = [check_text(text, f"text {i}") for i, text in enumerate(texts)]
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def encode_captions(self, captions: Iterable[str]) -> list[list[int]]:
+        """Returns the token ids of captions as `encode_batch` does, without end tokens at the end.
+
+        Only an end token that is ordinary text can be there; see `eos_text`.
+        """
+        batch = self.encode_batch(captions)
+        for ids in batch:
+            while ids and ids[-1] == self.eos_id:
+                ids.pop()
+        return batch
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Returns the text of token ids.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from effcap.presets import BEST, CONFIG
+from effcap.config import read_json
+from effcap.presets import BACKBONE, BEST, CONFIG
 
 if TYPE_CHECKING:
     from effcap.backbones.backbone import Backbone
@@ -25,6 +27,28 @@ def check_backbone_weights(weights: str | None) -> None:
             f'Expected backbone weights "{IMAGENET}", "{NONE}", a file or a folder. '
             f"Received: {weights!r}"
         )
+
+
+def adopt_backbone(hparams: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
+    """Returns hyperparameters with the network of a preset that holds a backbone alone.
+
+    Args:
+        hparams: hyperparameters of a variant.
+        weights: as for `load_backbone_weights`. The hyperparameters change for a preset that holds
+            a backbone alone, and stay the same for all else. The number of trainable blocks is
+            always that of the variant.
+
+    Raises:
+        ValueError: config.json of the preset is damaged.
+    """
+    encoder = hparams["encoder"]
+    if weights is None or not (Path(weights) / CONFIG).is_file() or BACKBONE not in encoder:
+        return dict(hparams)
+    settings = read_json(Path(weights) / CONFIG).get(BACKBONE)
+    if not isinstance(settings, dict):
+        return dict(hparams)
+    settings = {**settings, "trainable_blocks": encoder[BACKBONE].get("trainable_blocks", 0)}
+    return {**hparams, "encoder": {**encoder, BACKBONE: settings}}
 
 
 def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from os import PathLike
-from typing import Any
 
 import keras
 import numpy as np
@@ -41,13 +40,19 @@ def load_clip(backbone: Backbone, path: str | PathLike) -> str:
         ValueError: the file is damaged, its settings are not the backbone's, or tensors do not
             fit; the message lists names and shapes on both sides. The backbone is unchanged.
     """
-    file, network = open_clip_file(path), backbone.net
+    return load_clip_file(backbone, open_clip_file(path))
+
+
+def load_clip_file(backbone: Backbone, file: ClipFile) -> str:
+    """Fills a backbone with the weights of an opened file; see `load_clip`."""
+    path, network = file.path, backbone.net
+    title = backbone.network if isinstance(backbone.network, str) else network.name
     if not has_layer(network, file.names.layer):
         raise ValueError(
-            f"{path} holds a {file.names.title}, which {backbone.network} is not. Choose another "
+            f"{path} holds a {file.names.title}, which {title} is not. Choose another "
             "encoder.backbone.network, or other weights"
         )
-    notes = check_settings(file, network, backbone.network)
+    notes = check_settings(file, network, title)
     pairs = [(pair, find_layer_variable(network, pair)) for pair in file.names.pairs(network)]
     skipped = match_tensors(file, pairs, grid_of(network))
     check_finite(file, pairs)
@@ -59,7 +64,7 @@ def load_clip(backbone: Backbone, path: str | PathLike) -> str:
             values = resize_positions(values, grid)
         variable.assign(values)
     count = sum(math.prod(variable.shape) for _, variable in pairs)
-    message = f"{count / 1e6:.1f} M parameters of {backbone.network} from {path}"
+    message = f"{count / 1e6:.1f} M parameters of {title} from {path}"
     if skipped:
         groups = (f"{title} ({len(names)} tensors)" for title, names in skipped.items())
         notes.append(f"skipped: {', '.join(groups)}")
@@ -135,7 +140,7 @@ def read_tensor(tensor: StoredTensor) -> np.ndarray:
         return np.asarray(tensor.read(), np.float32)
 
 
-def check_settings(file: ClipFile, network: keras.Model, title: Any) -> list[str]:
+def check_settings(file: ClipFile, network: keras.Model, title: str) -> list[str]:
     """Checks the settings beside a file against those of the network.
 
     Returns:

@@ -64,7 +64,8 @@ class Converter:
     and says so unless the value is given or recorded beside the file.
 
     Attributes:
-        key: name of a tensor that only this system's files have.
+        title: name of the system, for messages.
+        keys: names of tensors of which this system's files have one, and others have none.
         encoder_kind: kind of the encoder in hparams.
         hparams: returns the sections encoder and decoder that fit a file.
         name_pairs: returns the pairs of a captioner with these hyperparameters.
@@ -74,7 +75,10 @@ class Converter:
             forward pass with these hyperparameters.
         buffers: pattern of the names of tensors that are not parameters, such as causal masks.
         embeddings: name of the token embeddings.
-        start_token: token that the original feeds before a caption.
+        start_token: token that the original feeds before a caption. None for the tokenizer's own
+            or none.
+        end_token: token that ends the original's captions. None for the tokenizer's own.
+        needs_clip: whether CLIP's image tower is a file of its own.
         copies: names of tensors that must equal the token embeddings where they are present.
         recorded: returns the path of the original's own record beside a file and its settings, by
             dotted name; None if there is no such record.
@@ -82,7 +86,8 @@ class Converter:
             the commands, with these hyperparameters.
     """
 
-    key: str
+    title: str
+    keys: tuple[str, ...]
     encoder_kind: str
     hparams: Callable[[TorchFile], dict]
     name_pairs: Callable[[Mapping[str, Any]], list[NamePair]]
@@ -90,7 +95,9 @@ class Converter:
     unused: Callable[[Mapping[str, Any]], re.Pattern[str]]
     buffers: re.Pattern[str]
     embeddings: str
-    start_token: str
+    start_token: str | None = None
+    end_token: str | None = None
+    needs_clip: bool = False
     copies: tuple[str, ...] = ()
     recorded: Callable[[TorchFile], tuple[Path, dict[str, Any]] | None] = lambda file: None
     notes: Callable[[Mapping[str, Any]], list[str]] = lambda hparams: []

@@ -24,7 +24,7 @@ from effcap.weights.visualgpt import (
     START_TOKEN,
     UNUSED,
     count_layers,
-    decoder_sizes,
+    gpt2_sizes,
     matrix_shape,
 )
 
@@ -53,7 +53,7 @@ def playntell_hparams(file: TorchFile) -> dict:
         ValueError: a tensor that defines a size is missing or not a matrix.
     """
     hparams = load_hparams("playntell")
-    encoder, decoder = hparams["encoder"], hparams["decoder"] | decoder_sizes(file)
+    encoder, decoder = hparams["encoder"], hparams["decoder"] | gpt2_sizes(file, GPT2)
     modalities = name_modalities(modality_widths(file), encoder["modalities"])
     gate = f"{GPT2}.h.0.fc_alpha.weight" in file
     return {
@@ -151,7 +151,8 @@ def _unused(hparams: Mapping[str, Any]) -> re.Pattern[str]:
 
 
 PLAYNTELL = Converter(
-    key=KEY,
+    title="PlayNTell",
+    keys=(KEY,),
     encoder_kind="modalities",
     hparams=playntell_hparams,
     name_pairs=playntell_name_pairs,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from effcap.weights.clipcap import CLIPCAP
 from effcap.weights.name_pairs import Converter, find_variable, raise_mismatches
 from effcap.weights.overrides import (
     MISSING,
@@ -23,14 +24,18 @@ from effcap.weights.visualgpt import VISUALGPT
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
 
-CONVERTERS: dict[str, Converter] = {"visualgpt": VISUALGPT, "playntell": PLAYNTELL}
+CONVERTERS: dict[str, Converter] = {
+    "visualgpt": VISUALGPT,
+    "playntell": PLAYNTELL,
+    "clipcap": CLIPCAP,
+}
 
 
 def open_published(path: str | PathLike) -> tuple[str, TorchFile]:
-    """Opens a `.pth` file: a state dict, or a training checkpoint that contains one.
+    """Opens a `.pth` or `.pt` file: a state dict, or a training checkpoint that contains one.
 
     Returns:
-        The name of the system in `CONVERTERS`, which is also its variant, and the tensors.
+        The name of the system in `CONVERTERS`, and the tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -39,12 +44,14 @@ def open_published(path: str | PathLike) -> tuple[str, TorchFile]:
     file = read_torch(path)
     for system, converter in CONVERTERS.items():
         for name in file:
-            if name == converter.key or name.endswith(f".{converter.key}"):
-                prefix = name.removesuffix(converter.key)
-                return system, read_torch(path, prefix) if prefix else file
-    keys = " or ".join(converter.key for converter in CONVERTERS.values())
+            for key in converter.keys:
+                if name == key or name.endswith(f".{key}"):
+                    prefix = name.removesuffix(key)
+                    return system, read_torch(path, prefix) if prefix else file
+    titles = ", ".join(converter.title for converter in CONVERTERS.values())
+    keys = " or ".join(key for converter in CONVERTERS.values() for key in converter.keys)
     raise ValueError(
-        f"Expected weights of VisualGPT or PlayNTell, with a tensor {keys}. "
+        f"Expected weights of one of {titles}, with a tensor {keys}. "
         f"Received: {path}, whose {len(file)} tensors start {', '.join(list(file)[:3])}"
     )
 

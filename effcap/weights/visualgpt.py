@@ -66,7 +66,7 @@ def visualgpt_hparams(file: TorchFile) -> dict:
         ValueError: a tensor that defines a size is missing or not a matrix.
     """
     hparams = load_hparams("visualgpt")
-    decoder = hparams["decoder"] | decoder_sizes(file)
+    decoder = hparams["decoder"] | gpt2_sizes(file, GPT2)
     encoder = hparams["encoder"] | {
         "feature_dim": matrix_shape(file, "encoder.fc.weight")[1],
         "num_layers": count_layers(file, "encoder.layers"),
@@ -94,16 +94,21 @@ def visualgpt_name_pairs(hparams: Mapping[str, Any]) -> list[NamePair]:
     return pairs
 
 
-def decoder_sizes(file: TorchFile) -> dict[str, int]:
-    """Returns the sizes of the GPT-2 in a file of VisualGPT or PlayNTell, by our names."""
-    vocabulary_size, hidden_dim = matrix_shape(file, EMBEDDINGS)
+def gpt2_sizes(file: TorchFile, prefix: str) -> dict[str, int]:
+    """Returns the sizes of the GPT-2 in a file, by our names, with 64-wide heads.
+
+    Args:
+        file: file of a published captioner.
+        prefix: prefix of the names of its GPT-2, such as "decoder.transformer".
+    """
+    vocabulary_size, hidden_dim = matrix_shape(file, f"{prefix}.wte.weight")
     return {
         "vocabulary_size": vocabulary_size,
-        "max_sequence_length": matrix_shape(file, f"{GPT2}.wpe.weight")[0],
+        "max_sequence_length": matrix_shape(file, f"{prefix}.wpe.weight")[0],
         "hidden_dim": hidden_dim,
         "num_heads": max(1, hidden_dim // HEAD_DIM),
-        "num_layers": count_layers(file, f"{GPT2}.h"),
-        "intermediate_dim": matrix_shape(file, f"{GPT2}.h.0.mlp.c_fc.weight")[1],
+        "num_layers": count_layers(file, f"{prefix}.h"),
+        "intermediate_dim": matrix_shape(file, f"{prefix}.h.0.mlp.c_fc.weight")[1],
     }
 
 
@@ -128,7 +133,8 @@ def count_layers(file: TorchFile, prefix: str) -> int:
 
 
 VISUALGPT = Converter(
-    key=KEY,
+    title="VisualGPT",
+    keys=(KEY,),
     encoder_kind="regions",
     hparams=visualgpt_hparams,
     name_pairs=visualgpt_name_pairs,

@@ -18,7 +18,7 @@ from effcap.weights.published import (
     open_published,
     published_hparams,
 )
-from effcap.weights.start_token import published_tokenizer
+from effcap.weights.published_tokenizer import published_tokenizer
 from helpers.captioners import numpy
 from helpers.gpt2_writers import write_torch
 from helpers.published_shapes import small_playntell, small_visualgpt, weight
@@ -330,12 +330,16 @@ def test_gpt2s_tokenizer_gets_the_start_token_of_the_original():
 
 def test_a_file_of_another_system_is_an_error(tmp_path):
     write_torch(tmp_path, {"fc.weight": (2, 2)}, lambda name: np.zeros((2, 2), np.float32))
-    with pytest.raises(ValueError, match="VisualGPT or PlayNTell.*pytorch_model.bin.*fc.weight"):
+    with pytest.raises(
+        ValueError, match="VisualGPT, PlayNTell, ClipCap.*pytorch_model.bin.*fc.weight"
+    ):
         open_published(tmp_path / "pytorch_model.bin")
 
 
 def test_a_captioner_without_published_weights_is_an_error(captioner):
-    with pytest.raises(ValueError, match="regions, modalities. Received: encoder.kind='image'"):
+    with pytest.raises(
+        ValueError, match="regions, modalities, backbone. Received: encoder.kind='image'"
+    ):
         load_published(captioner, state_dict(small_playntell()))
 
 

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C
-STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongStorage"}
-
-
-STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongStorage"}
+STORAGES = {
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "int64": "LongStorage",
+    "uint8": "ByteStorage",
+}
 
 
 def checkpoint(content: Mapping[str, Any], form: str = "zip") -> bytes:

@@ -231,4 +231,4 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_an_error(playntell, tokenizer
 @pytest.mark.parametrize("option", ["--model", "--backbone-weights"])
 def test_options_of_folders_cannot_be_used_with_a_pth_file(option, playntell, tmp_path, capsys):
     command = ["convert", str(playntell), str(tmp_path / "preset"), option, "none"]
-    assert f"{option} cannot be used with a .pth file" in fails(command, capsys)
+    assert f"{option} cannot be used with a .pth or .pt file" in fails(command, capsys)

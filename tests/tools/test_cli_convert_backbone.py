@@ -20,7 +20,7 @@ from effcap.weights.backbone_preset import copy_preset_backbone, load_backbone, 
 from effcap.weights.backbone_weights import load_backbone_weights
 from helpers.captioners import numpy, tiny_hparams, tiny_network
 from helpers.cli_errors import fails
-from helpers.data_maker import make_data
+from helpers.data_maker import make_data, make_variant
 from helpers.swin_files import reference, write_swin, write_xvlm
 from helpers.torch_writer import checkpoint
 
@@ -44,16 +44,6 @@ def preset(file) -> Path:
     return folder
 
 
-@pytest.fixture
-def variant(preset, tmp_path) -> Path:
-    """A variant with the backbone of the preset and random weights."""
-    hparams = tiny_hparams()
-    hparams["encoder"]["backbone"] = json.loads((preset / "config.json").read_text())["backbone"]
-    path = tmp_path / "variant.json"
-    path.write_text(json.dumps({"description": "tiny", **hparams}))
-    return path
-
-
 @pytest.mark.parametrize(
     ("write", "positions", "dtype"),
     [
@@ -71,7 +61,8 @@ def test_a_file_becomes_a_preset_of_its_backbone(
     assert lines[0] == f"0.0 M parameters from {path}"
     assert lines[1].startswith("skipped: attn_mask (1 tensor), ")
     assert lines[2] == f"swin for 56x56 pixels: {positions} positions of width 16"
-    assert lines[3] == f"preset: {folder} ({dtype})" and len(lines) == 4
+    assert lines[3] == f"preset: {folder} ({dtype})" and len(lines) == 5
+    assert lines[4] == f"next: effcap train csv --model opg-mlp --backbone-weights {folder} ..."
     record = json.loads((folder / "training.json").read_text())
     assert record["system"] == ("xvlm" if write is write_xvlm else "swin")
     assert record["skipped"]["attn_mask"] == 1 and record["source"] == str(path)
@@ -83,13 +74,15 @@ def test_a_file_becomes_a_preset_of_its_backbone(
 
 
 @pytest.mark.slow
-def test_training_starts_from_the_preset_of_a_backbone(preset, variant, tmp_path, capsys):
+def test_training_starts_from_the_preset_of_a_backbone(preset, tmp_path, capsys):
+    """The variant takes the network of the preset."""
     data = make_data(tmp_path / "data")
+    variant = make_variant(tmp_path / "variant.json")
     command = [
         *("train", "csv", "--csv", str(data / "train.csv"), "--images", str(data / "photos")),
         *("--model", str(variant), "--backbone-weights", str(preset), "--steps", "1"),
         *("--set", "decoder.vocabulary_size=300", "--feature-cache", str(tmp_path / "cache")),
-        *("--out", str(tmp_path / "run")),
+        *("--out", str(tmp_path / "run"), "--set", "encoder.backbone.trainable_blocks=0"),
     ]
     assert main(command) == 0
     assert f"0.0 M parameters of swin from {preset}" in capsys.readouterr().err

@@ -20,6 +20,7 @@ NAMES = {
     "index_shards",
     "list_settings",
     "load_gpt2",
+    "published_captioner",
     "read_references",
     "write_features",
     "write_page",

@@ -23,14 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `effcap convert`."""
     parser.description = (
         "Converts published weights to a preset: the folder of a GPT-2, as OpenAI's TensorFlow "
-        "checkpoint or Hugging Face's model.safetensors, pytorch_model.bin or tf_model.h5; a .pth "
-        "file of VisualGPT or PlayNTell, which is a whole captioner; or the .pth file of a Swin "
-        "transformer or the .th file of X-VLM, for a backbone alone. A converted GPT-2 generates "
+        "checkpoint or Hugging Face's model.safetensors, pytorch_model.bin or tf_model.h5; the "
+        ".pth file of VisualGPT or PlayNTell, which is a whole captioner, or the .pt file of "
+        "ClipCap, which needs CLIP's weights (--clip); or the .pth file of a Swin transformer or "
+        "the .th file of X-VLM, for a backbone alone. A converted GPT-2 generates "
         "the same text as before until it is trained: effcap train csv --model PRESET. A converted "
         "backbone is used by effcap train csv --backbone-weights PRESET."
     )
     parser.add_argument(
-        "weights", type=Path, metavar="FOLDER|FILE", help="folder of a GPT-2, or a .pth or .th file"
+        "weights",
+        type=Path,
+        metavar="FOLDER|FILE",
+        help="folder of a GPT-2, or a .pth, .pt or .th file",
     )
     parser.add_argument("preset", type=Path, metavar="PRESET", help="folder to write")
     parser.add_argument(
@@ -46,7 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         type=Path,
         metavar="DIR",
-        help="folder of the tokenizer (default: FOLDER; none with a .pth file)",
+        help="folder of the tokenizer (default: FOLDER; none with a .pth or .pt file)",
+    )
+    parser.add_argument(
+        "--clip",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="CLIP model that a ClipCap was trained with: OpenAI's .pt file, or a file or folder "
+        "of Hugging Face or open_clip; only with a .pt file of ClipCap",
     )
     parser.add_argument(
         "--backbone-weights",
@@ -91,57 +102,38 @@ def convert_gpt2(arguments: argparse.Namespace) -> Converted:
     from effcap.weights.gpt2 import captioner_hparams, gpt2_captioner
     from effcap.weights.gpt2.formats import find_format
 
+    if arguments.clip is not None:
+        raise ValueError("--clip can only be used with a .pt file of ClipCap")
     folder = arguments.weights
     find_format(folder)
     check_backbone_weights(arguments.backbone_weights)
     tokenizer = Tokenizer.from_folder(arguments.tokenizer or folder)
     overrides = parse_sections(arguments.set, SECTIONS)
-    hparams = captioner_hparams(folder, tokenizer, arguments.model, overrides)
+    weights = arguments.backbone_weights
+    hparams = captioner_hparams(folder, tokenizer, arguments.model, overrides, weights)
     start_keras()
-    return *gpt2_captioner(folder, hparams, tokenizer, arguments.backbone_weights), None
+    return *gpt2_captioner(folder, hparams, tokenizer, weights), None
 
 
 def convert_published(arguments: argparse.Namespace) -> Converted:
-    """Returns the captioner of a .pth file, a message, and a record of what was assumed."""
+    """Returns the captioner of a .pth or .pt file, a message, and a record."""
     from effcap.tokenizers import Tokenizer
-    from effcap.weights.published import (
-        assumed_settings,
-        load_published,
-        open_published,
-        published_hparams,
-    )
-    from effcap.weights.start_token import published_tokenizer
+    from effcap.weights.published_captioner import published_captioner
 
     for name in ("model", "backbone_weights"):
         if getattr(arguments, name) is not None:
-            raise ValueError(f"{option_flag(name)} cannot be used with a .pth file")
-    system, file = open_published(arguments.weights)
-    tokenizer, start = None, None
-    if arguments.tokenizer:
-        tokenizer, start = published_tokenizer(system, Tokenizer.from_folder(arguments.tokenizer))
+            raise ValueError(f"{option_flag(name)} cannot be used with a .pth or .pt file")
+    tokenizer = Tokenizer.from_folder(arguments.tokenizer) if arguments.tokenizer else None
     overrides = parse_sections(arguments.set, SECTIONS)
-    hparams = published_hparams(system, file, overrides)
     start_keras()
-    from effcap.captioner import Captioner
-
-    try:
-        captioner = Captioner.from_hparams(hparams, tokenizer)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Cannot create {system} of {arguments.weights}: {error}") from error
-    message = load_published(captioner, file, overrides)
-    record = {
-        "source": str(arguments.weights),
-        "system": system,
-        "assumed": assumed_settings(system, file, overrides),
-    }
-    return captioner, message if start is None else f"{message}\n{start}", record
+    return published_captioner(arguments.weights, tokenizer, overrides, arguments.clip)
 
 
 def convert_swin(arguments: argparse.Namespace, checkpoint: SwinCheckpoint) -> None:
     """Writes the preset of a backbone, and prints what was taken and skipped."""
     from effcap.utils.progress import print_line
 
-    for name in ("model", "tokenizer", "backbone_weights"):
+    for name in ("model", "tokenizer", "backbone_weights", "clip"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"{option_flag(name)} cannot be used with the file of a backbone")
     overrides = parse_sections(arguments.set, SECTIONS)
@@ -176,9 +168,4 @@ def convert_swin(arguments: argparse.Namespace, checkpoint: SwinCheckpoint) -> N
     positions, channels = backbone.feature_shape
     print_line(f"{name} for {height}x{width} pixels: {positions} positions of width {channels}")
     print_line(f"preset: {arguments.preset} ({arguments.dtype})")
-    if isinstance(backbone.network, str):
-        print_line(
-            f"next: effcap train csv --set encoder.backbone.network={name} "
-            f"--set encoder.backbone.image_size=[{height},{width}] "
-            f"--backbone-weights {arguments.preset} ..."
-        )
+    print_line(f"next: effcap train csv --model opg-mlp --backbone-weights {arguments.preset} ...")

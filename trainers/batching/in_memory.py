@@ -96,7 +96,7 @@ class CaptionBatches(PackedBatches):
         """Tokenizes all captions at once."""
         state = hashlib.sha256()
         texts = [text for example in examples for text in example.captions]
-        encoded, dtype = iter(self.tokenizer.encode_batch(texts)), token_dtype(self.tokenizer)
+        encoded, dtype = iter(self.tokenizer.encode_captions(texts)), token_dtype(self.tokenizer)
         self.indices: list[int] = []  # for each row, the example's index in the loader
         self.paths: list[Path] = []
         self.names: list[str] = []

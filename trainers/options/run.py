@@ -14,7 +14,7 @@ from effcap.trainers.data.augmentation import Augmentation
 from effcap.trainers.options.devices import DeviceOptions
 from effcap.trainers.options.scst import ScstOptions
 from effcap.trainers.options.training import TrainingOptions
-from effcap.weights.backbone_weights import check_backbone_weights
+from effcap.weights.backbone_weights import adopt_backbone, check_backbone_weights
 
 CROSS_ENTROPY, SCST = "cross-entropy", "scst"
 OBJECTIVES = (CROSS_ENTROPY, SCST)
@@ -46,7 +46,7 @@ class RunOptions:
             unless another is given.
         backbone_weights: backbone weights of a variant, "imagenet", "none", a file, a folder or a
             preset (default: "imagenet" if the backbone is known by name; CLIP and Swin have no
-            default).
+            default). A preset of a backbone alone replaces the variant's network.
         feature_cache: folder that caches the features of a frozen backbone (default: no cache).
         train_fraction: fraction of the training photos to use. The seed selects them.
         max_bad: abort if more than this fraction of the captions is unusable.
@@ -167,7 +167,7 @@ class RunOptions:
 
     def _merge_hparams(self) -> dict[str, Any]:
         if self.preset is None:
-            hparams = load_variant(self.model)
+            hparams = adopt_backbone(load_variant(self.model), self.backbone_weights)
         else:
             config = read_config(self.preset)
             hparams = {name: config[name] for name in ("encoder", "decoder")}

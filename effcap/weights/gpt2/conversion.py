@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from effcap.config import load_hparams
 from effcap.tokenizers import Tokenizer
+from effcap.weights.backbone_weights import adopt_backbone
 from effcap.weights.gpt2.sizes import config_file, gpt2_hparams, matching_variants
 from effcap.weights.overrides import override_model_hparams
 
@@ -22,6 +23,7 @@ def captioner_hparams(
     tokenizer: Tokenizer,
     variant: str | PathLike | None = None,
     overrides: Mapping[str, Any] | None = None,
+    backbone_weights: str | None = None,
 ) -> dict:
     """Returns hyperparameters of a captioner whose decoder has the sizes of a folder's GPT-2.
 
@@ -32,6 +34,7 @@ def captioner_hparams(
             sizes, or "gpt2-124m"). If the GPT-2's width is not a multiple of the encoder's number
             of heads, the encoder takes the decoder's number of heads.
         overrides: changed values, such as `{"decoder": {"dropout": 0.2}}`.
+        backbone_weights: as for `adopt_backbone`, which changes the variant's backbone.
 
     Raises:
         FileNotFoundError: there is no such folder or variant.
@@ -46,7 +49,7 @@ def captioner_hparams(
             f"Received: one of {tokenizer.base_vocabulary_size}"
         )
     variant = variant or next(iter(matching_variants(sizes)), DEFAULT_VARIANT)
-    hparams = load_hparams(variant)
+    hparams = adopt_backbone(load_hparams(variant), backbone_weights)
     encoder, decoder = dict(hparams["encoder"]), hparams["decoder"] | sizes
     num_special_tokens = max(0, tokenizer.vocabulary_size - base_size)
     decoder |= {

@@ -200,7 +200,7 @@ class BatchPlanner:
             flippable.append(options.augmentation.horizontal_flip and can_flip(chosen))
         flip = (rng.random(len(photos)) < 0.5) & np.array(flippable, bool) & options.shuffle  # (N,)
         draws = rng.integers(2**64, size=len(photos), dtype=np.uint64)  # (N,)
-        encoded, dtype = iter(self.tokenizer.encode_batch(texts)), token_dtype(self.tokenizer)
+        encoded, dtype = iter(self.tokenizer.encode_captions(texts)), token_dtype(self.tokenizer)
         rows = []
         for i, photo in enumerate(photos):
             tokens: list[np.ndarray] = [np.asarray(next(encoded), dtype) for _ in range(counts[i])]
@@ -227,7 +227,7 @@ class BatchPlanner:
                 counts.append(len(chosen))
             if len(texts) >= MEASURED_CAPTIONS:
                 break
-        lengths = [len(tokens) + 1 for tokens in self.tokenizer.encode_batch(texts)]
+        lengths = [len(tokens) + 1 for tokens in self.tokenizer.encode_captions(texts)]
         lengths = [length if length <= self.max_text_length else 0 for length in lengths]
         starts = np.cumsum([0, *counts[:-1]])  # (N,)
         return np.maximum(np.add.reduceat(np.array(lengths), starts), 2)

@@ -1,0 +1,136 @@
+"""Creates a captioner from the published file of a whole captioner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from effcap.tokenizers import Tokenizer
+from effcap.weights.clipcap import vector_width
+from effcap.weights.published import (
+    CONVERTERS,
+    assumed_settings,
+    load_published,
+    open_published,
+    published_hparams,
+)
+from effcap.weights.published_tokenizer import published_tokenizer
+
+if TYPE_CHECKING:
+    from effcap.captioner import Captioner
+    from effcap.weights.clip_files import ClipFile
+    from effcap.weights.torch_file import TorchFile
+
+
+class PublishedCaptioner(NamedTuple):
+    """A captioner with published weights.
+
+    Attributes:
+        captioner: the captioner.
+        message: lines about what was loaded, skipped and assumed.
+        record: source and assumed settings, for `Captioner.save_to_preset`.
+    """
+
+    captioner: Captioner
+    message: str
+    record: dict[str, Any]
+
+
+def published_captioner(
+    path: str | PathLike,
+    tokenizer: Tokenizer | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    clip: str | PathLike | None = None,
+) -> PublishedCaptioner:
+    """Creates the captioner of a published file, with all its weights.
+
+    Args:
+        path: a `.pth` file of VisualGPT or PlayNTell, or a `.pt` file of ClipCap.
+        tokenizer: GPT-2's. Its captions start and end as in the original. None for a captioner that
+            generates no text.
+        overrides: changed values, such as `{"decoder": {"num_heads": 12}}`; see
+            `published_hparams`.
+        clip: file or folder of the CLIP model that a ClipCap was trained with, as for
+            `open_clip_file`. It is required for ClipCap and for no other system.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: a file is damaged or of another system, tensors do not fit, or `clip` is missing
+            or not needed.
+
+    Example:
+        >>> tokenizer = Tokenizer.from_folder("gpt2")
+        >>> loaded = published_captioner("coco_weights.pt", tokenizer, clip="ViT-B-32.pt")
+        >>> loaded.captioner.generate("dog.jpg")
+    """
+    from effcap.captioner import Captioner
+
+    system, file = open_published(path)
+    converter, record = CONVERTERS[system], {"source": str(path), "system": system}
+    clip_file = _open_clip(converter.needs_clip, converter.title, path, clip)
+    hparams = published_hparams(system, file, overrides)
+    if clip_file is not None:
+        hparams["encoder"]["backbone"] = _clip_backbone(file, clip_file, overrides)
+        record["clip"] = str(clip)
+    messages = []
+    if tokenizer is not None:
+        tokenizer, message = published_tokenizer(system, tokenizer)
+        messages += [message] if message else []
+    elif converter.end_token is not None:
+        messages.append(
+            f"no tokenizer: the preset generates no text, and {converter.end_token!r}, which ends "
+            "the original's captions, is not recorded"
+        )
+    try:
+        captioner = Captioner.from_hparams(hparams, tokenizer)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Cannot create the {converter.title} of {path}: {error}") from error
+    loaded = load_published(captioner, file, overrides)
+    if clip_file is not None:
+        from effcap.weights.clip import load_clip_file
+
+        messages.insert(0, load_clip_file(captioner.encoder.backbone, clip_file))
+    assumed = assumed_settings(system, file, overrides)
+    message = "\n".join([loaded, *messages])
+    return PublishedCaptioner(captioner, message, {**record, "assumed": assumed})
+
+
+def _open_clip(
+    needs_clip: bool, title: str, path: str | PathLike, clip: str | PathLike | None
+) -> ClipFile | None:
+    """Opens the file of CLIP if the system needs one.
+
+    Raises:
+        ValueError: it is missing or not needed.
+    """
+    from effcap.weights.clip_files import open_clip_file
+
+    if needs_clip and clip is None:
+        raise ValueError(
+            f"{path} is a {title}, which sees with CLIP: pass the CLIP model that it was trained "
+            "with, ViT-B/32 or RN50x4 for the published ones, with --clip FILE|FOLDER"
+        )
+    if not needs_clip and clip is not None:
+        raise ValueError(f"{path} is a {title}, which has no CLIP. Received: clip={str(clip)!r}")
+    return None if clip is None else open_clip_file(clip)
+
+
+def _clip_backbone(
+    file: TorchFile, clip_file: ClipFile, overrides: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Returns the arguments of the backbone of a ClipCap.
+
+    Raises:
+        ValueError: the mapper takes vectors of another width than CLIP's.
+    """
+    from effcap.weights.clip_sizes import clip_backbone, embedding_width
+
+    width, expected = embedding_width(clip_file), vector_width(file)
+    if width != expected:
+        raise ValueError(
+            f"The mapper of {file.name} takes image vectors of width {expected}; pass the CLIP "
+            f"model that it was trained with. Received: {clip_file.path}, whose width is {width}"
+        )
+    changed = (overrides or {}).get("encoder", {}).get("backbone", {})
+    return {**clip_backbone(clip_file), **changed}
