@@ -16,6 +16,7 @@ from effcap.weights.gpt2.stored_tensor import StoredTensor
 # Files of a folder in the order in which it is searched, and the file of their settings.
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
+PREPROCESSOR = "preprocessor_config.json"  # of Hugging Face
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     contents = read_json(path)
     if path.name == "config.json":
         vision = contents.get("vision_config") or contents
+        path = path.with_name(PREPROCESSOR)
+        preprocessing = read_json(path) if path.is_file() else {}
+        recorded = {"mean": preprocessing.get("image_mean"), "std": preprocessing.get("image_std")}
         return {
             "activation": vision.get("hidden_act", "quick_gelu"),
             "num_heads": vision.get("num_attention_heads", 12),
             "epsilon": vision.get("layer_norm_eps", 1e-5),
+            **{name: value for name, value in recorded.items() if value is not None},
         }
     model, preprocessing = contents.get("model_cfg", {}), contents.get("preprocess_cfg", {})
     settings = {

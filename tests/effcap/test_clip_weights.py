@@ -224,6 +224,13 @@ def test_recorded_settings_must_be_the_networks(form, section, setting, message,
         load_clip(empty_backbone(VIT), path)
 
 
+def test_the_preprocessing_of_hugging_face_must_be_clips(tmp_path):
+    path = write_weights("hugging_face", tmp_path, reference("hugging_face").weights)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_std": [0.5, 0.5, 0.5]}')
+    with pytest.raises(ValueError, match=r"records std \[0.5, 0.5, 0.5\]"):
+        load_clip(empty_backbone(VIT), path)
+
+
 def test_positions_are_interpolated_for_another_image_size():
     name, weights = "visual.positional_embedding", reference("script").weights
     table = weights[name].astype(np.float32)
