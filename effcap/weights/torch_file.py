@@ -112,22 +112,35 @@ class TorchFile(Mapping):
                 self._buffer.madvise(mmap.MADV_DONTNEED)  # frees the pages that were read
 
     def _read(self, tensor: TensorView) -> np.ndarray:
-        if tensor.extent == 0:
-            return np.empty(tensor.shape, tensor.array_dtype)
-        dtype = np.dtype(tensor.stored_dtype).newbyteorder(self._byte_order)
-        values = np.frombuffer(
-            self._buffer,
-            dtype,
-            count=tensor.extent,
-            offset=self._blobs[tensor.storage.key].start + tensor.offset * dtype.itemsize,
-        )
-        strides = [step * dtype.itemsize for step in tensor.stride]
-        values = np.lib.stride_tricks.as_strided(values, tensor.shape, strides, writeable=False)
-        if tensor.dtype == "bfloat16":  # the upper half of a float32
-            bits = values.astype(np.uint32, order="C")
-            bits <<= 16
-            return bits.view(np.float32)
-        return values.astype(tensor.array_dtype, order="C")
+        start = 0 if tensor.extent == 0 else self._blobs[tensor.storage.key].start
+        values = view_tensor(tensor, self._buffer, start, self._byte_order)
+        return values.astype(tensor.array_dtype, order="C", copy=tensor.dtype != "bfloat16")
+
+
+def view_tensor(tensor: TensorView, buffer: Buffer, start: int, byte_order: str) -> np.ndarray:
+    """Returns a tensor's values without copying them, except those of bfloat16.
+
+    Args:
+        tensor: a tensor whose values are inside its storage; see `TensorView.check`.
+        buffer: bytes that contain the storage.
+        start: offset of the storage in bytes.
+        byte_order: "<" or ">".
+
+    Returns:
+        A read-only array, in the tensor's dtype and byte order; float32 for bfloat16.
+    """
+    if tensor.extent == 0:
+        return np.empty(tensor.shape, tensor.array_dtype)
+    dtype = np.dtype(tensor.stored_dtype).newbyteorder(byte_order)
+    offset = start + tensor.offset * dtype.itemsize
+    values = np.frombuffer(buffer, dtype, count=tensor.extent, offset=offset)
+    strides = [step * dtype.itemsize for step in tensor.stride]
+    values = np.lib.stride_tricks.as_strided(values, tensor.shape, strides, writeable=False)
+    if tensor.dtype == "bfloat16":  # the upper half of a float32
+        bits = values.astype(np.uint32, order="C")
+        bits <<= 16
+        return bits.view(np.float32)
+    return values
 
 
 def _map_file(path: str | os.PathLike) -> Buffer:
