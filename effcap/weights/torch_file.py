@@ -10,12 +10,14 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from effcap.weights.torch_layout import read_layout
 from effcap.weights.torch_pickle import Buffer, TensorView, UnreadableTorchFile
+
+MAX_TENSORS = 100_000
 
 
 def read_torch(source: str | os.PathLike | bytes, prefix: str = "") -> TorchFile:
@@ -117,7 +119,9 @@ class TorchFile(Mapping):
         return values.astype(tensor.array_dtype, order="C", copy=tensor.dtype != "bfloat16")
 
 
-def view_tensor(tensor: TensorView, buffer: Buffer, start: int, byte_order: str) -> np.ndarray:
+def view_tensor(
+    tensor: TensorView, buffer: Buffer, start: int, byte_order: Literal["<", ">"]
+) -> np.ndarray:
     """Returns a tensor's values without copying them, except those of bfloat16.
 
     Args:
@@ -157,20 +161,34 @@ def _collect_tensors(content: Any) -> dict[str, TensorView]:
         UnreadableTorchFile: a tensor has no name, or two have the same.
     """
     tensors: dict[str, TensorView] = {}
-    for name, tensor in _walk("", content):
+    for name, tensor in _walk("", content, set()):
+        if len(tensors) == MAX_TENSORS:
+            raise UnreadableTorchFile(f"it holds more than {MAX_TENSORS} tensors")
         if name in tensors:
             raise UnreadableTorchFile(f"it holds two tensors of the name {name!r}")
         tensors[name] = tensor
     return tensors
 
 
-def _walk(prefix: str, value: Any) -> Iterator[tuple[str, TensorView]]:
-    """Yields all tensors in nested dicts, lists and tuples, with their keys joined by dots."""
+def _walk(prefix: str, value: Any, without: set[int]) -> Iterator[tuple[str, TensorView]]:
+    """Yields all tensors in nested dicts, lists and tuples, with their keys joined by dots.
+
+    Args:
+        prefix: keys that lead to `value`, joined by dots.
+        value: any unpickled value.
+        without: ids of dicts, lists and tuples found to hold no tensors. A file of a few bytes can
+            name one so often that visiting it each time would take forever.
+    """
     if isinstance(value, TensorView):
         if not prefix:
             raise UnreadableTorchFile("it holds a single tensor without a name, not a state dict")
         yield prefix, value
-    elif isinstance(value, dict | list | tuple):
+    elif isinstance(value, dict | list | tuple) and id(value) not in without:
         items = value.items() if isinstance(value, dict) else enumerate(value)
+        is_empty = True
         for key, child in items:
-            yield from _walk(f"{prefix}.{key}" if prefix else str(key), child)
+            for tensor in _walk(f"{prefix}.{key}" if prefix else str(key), child, without):
+                is_empty = False
+                yield tensor
+        if is_empty:
+            without.add(id(value))

@@ -6,8 +6,9 @@ import mmap
 import pickle
 import reprlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -188,6 +189,8 @@ class StateDictUnpickler(pickle._Unpickler):
 
     content = "a state dict"
     advice = "save its state_dict() alone with PyTorch"
+    read: Callable[[int], bytes]  # set by the base class while it loads
+    append: Callable[[Any], None]
 
     def __init__(self, file: ByteReader) -> None:
         super().__init__(_CompleteReads(file), encoding="utf-8")
@@ -198,7 +201,10 @@ class StateDictUnpickler(pickle._Unpickler):
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(self.read(size))
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"

@@ -6,7 +6,6 @@ import json
 import pickle
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -14,10 +13,14 @@ import pytest
 from effcap.backbones.registry import BACKBONES
 from effcap.captioner import Captioner
 from effcap.images import load_photo
+from effcap.samplers import Greedy
+from effcap.tokenizers import Tokenizer
 from effcap.tools import convert_clipcap, write_feature_arrays
 from effcap.tools.cli import main
-from effcap.trainers import read_json
+from effcap.tools.cli.caption_regions import photo_entry
+from effcap.trainers import RegionFeatures, read_json
 from effcap.trainers.data.regions.region_file import RegionFile
+from helpers.captioners import randomize
 from helpers.cli_errors import fails
 from helpers.clip_files import SPECS, VIT
 from helpers.data_maker import make_photos
@@ -57,7 +60,7 @@ def write_clipcap(path: Path, numbers=range(NUM_PHOTOS), captions_per_photo: int
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """f.hdf5 and f.json, converted; val.hdf5 and val.json of other photos; the variant tiny.json."""
+    """f.hdf5 with f.json, val.json of four of its photos, and the variant tiny.json."""
     folder = tmp_path_factory.mktemp("data")
     convert_clipcap(write_clipcap(folder / "train.pkl"), folder / "f.hdf5")
     convert_clipcap(write_clipcap(folder / "val.pkl", range(4)), folder / "val.hdf5")
@@ -82,14 +85,20 @@ def train_words(folder: Path, out: Path, *options: object) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
-    """The folder of a run with validation."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    options = ["--val-json", folder / "val.json", "--set", "training.num_cider_photos=4"]
+def preset(folder):
+    """The folder of a captioner that was not trained."""
+    hparams = json.loads((folder / "tiny.json").read_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, VIT, SPECS[VIT])
-        assert main(train_words(folder, out, *options)) == 0
-    return out
+        captioner = Captioner.from_hparams(hparams, Tokenizer.train(["A red square."], 280))
+    randomize(captioner).save_to_preset(folder / "preset")
+    return folder / "preset"
+
+
+def caption_options(folder: Path, model: Path) -> list[str]:
+    """Returns the options of captions of at most 5 tokens."""
+    words = ["--features", folder / "f.hdf5", "--model", model, "--sampler", "greedy"]
+    return [*map(str, words), "--max-new-tokens", "5"]
 
 
 def test_a_file_of_clipcap_is_converted_with_all_captions(tmp_path, capsys):
@@ -201,58 +210,98 @@ def test_the_vectors_of_photos_are_written(tmp_path, capsys):
         assert file.grid == 1 and file.layout("2.jpg_features")[:2] == (1, WIDTH)
 
 
-def test_a_captioner_trained_on_vectors_has_scores_and_captions_photos(folder, trained, tmp_path):
-    record = json.loads((trained / "run.json").read_text())
-    assert record["data"]["training"] == {**record["data"]["training"], "photos": NUM_PHOTOS}
-    assert record["finished"]["scores"]["val_cider"] >= 0
-    captioner = Captioner.from_preset(trained)
+def test_training_on_vectors_takes_the_captions_of_the_file(folder, tmp_path, monkeypatch):
+    calls: list = []
+    monkeypatch.setattr("effcap.trainers.engine.run.train", lambda *args: calls.append(args))
+    options = ["--val-json", folder / "val.json"]
+    assert main(train_words(folder, tmp_path / "run", *options)) == 0
+    captioner, _, batches, *_ = calls[0]
+    assert captioner.encoder.backbone.output_kind == "embedding"
+    assert batches.training.num_images == NUM_PHOTOS and batches.validation.num_images == 4
+    preview = batches.previews[1].inputs["features"]  # (1,C)
+    np.testing.assert_array_equal(preview, vector(1)[None])
+
+
+def test_captions_of_photos_are_those_of_their_vectors(folder, preset, tmp_path):
+    captioner = Captioner.from_preset(preset)
     make_photos(tmp_path, 1)
-    photo = tmp_path / "0.jpg"
+    photo, sampler = tmp_path / "0.jpg", Greedy(max_new_tokens=5)
     pixels = load_photo(photo, captioner.encoder.image_size, captioner.encoder.fit)[None]
     features = keras.ops.convert_to_numpy(captioner.encoder.backbone(pixels))  # (1,1,C)
-    (from_features,) = captioner.generate_batch({"features": features}, "greedy")
-    assert captioner.generate(photo, "greedy") == from_features[0].text
+    (from_features,) = captioner.generate_batch({"features": features}, sampler)
+    assert captioner.generate(photo, sampler) == from_features[0].text
 
 
-def test_captions_of_vectors_are_scored(folder, trained, tmp_path):
-    out = tmp_path / "captions.json"
-    data = ["--features", str(folder / "f.hdf5"), "--model", str(trained)]
-    data += ["--sampler", "greedy", "--max-new-tokens", "5"]
-    assert main(["caption", *data, "--keys", "103", "107", "--out", str(out)]) == 0
+def test_captions_of_vectors_are_written_under_their_ids_and_scored(folder, preset, tmp_path):
+    out, scores = tmp_path / "captions.json", tmp_path / "scores.json"
+    words = ["caption", *caption_options(folder, preset), "--keys", "103", "107"]
+    assert main([*words, "--out", str(out)]) == 0
     assert [entry["image_id"] for entry in json.loads(out.read_text())] == [103, 107]
-    words = ["evaluate", "--references", str(folder / "f.json"), *data]
-    assert main([*words, "--json", str(tmp_path / "s.json")]) == 0
-    assert json.loads((tmp_path / "s.json").read_text())["counts"]["photos"] == NUM_PHOTOS
+    words = ["evaluate", "--references", folder / "f.json", "--captions", out, "--json", scores]
+    assert main([*map(str, words)]) == 0
+    assert json.loads(scores.read_text())["counts"]["photos"] == 2
 
 
-def test_training_on_vectors_resumes_to_the_same_weights(folder, trained, tmp_path):
+def test_numbers_of_eight_digits_are_names_and_not_ids():
+    # parse_conceptual.py names photos "00000042".
+    assert photo_entry("00000042") == {"image": "00000042"}
+    assert photo_entry("42") == {"image_id": 42}
+
+
+@pytest.mark.slow
+def test_a_captioner_trained_on_vectors_has_scores(folder, tmp_path):
+    run, scores = tmp_path / "run", tmp_path / "scores.json"
+    validation = ["--val-json", folder / "val.json", "--set", "training.num_cider_photos=4"]
+    assert main(train_words(folder, run, *validation)) == 0
+    record = json.loads((run / "run.json").read_text())
+    assert record["finished"]["scores"]["val_cider"] >= 0
+    assert list((run / "tensorboard").rglob("events*"))
+    words = ["evaluate", "--references", str(folder / "f.json"), *caption_options(folder, run)]
+    assert main([*words, "--json", str(scores)]) == 0
+    assert json.loads(scores.read_text())["counts"]["photos"] == NUM_PHOTOS
+
+
+@pytest.mark.slow
+def test_a_resumed_run_on_vectors_has_the_same_weights(folder, tmp_path, monkeypatch):
     options = ["--val-json", folder / "val.json", "--set", "training.num_cider_photos=4"]
-    words = train_words(folder, tmp_path / "run", *options, "--epochs", 1)
-    assert main(words) == 0
-    assert main([*words[: words.index("--epochs")], "--resume"]) != 0  # other options
+    options += ["--set", "run.checkpoint_steps=1"]
+    load, calls = RegionFeatures.load, []
+
+    def load_or_stop(loader, *arguments):
+        calls.append(arguments)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return load(loader, *arguments)
+
+    whole, broken = (train_words(folder, tmp_path / name, *options) for name in ("1", "2"))
+    assert main(whole) == 0
+    monkeypatch.setattr(RegionFeatures, "load", load_or_stop)
+    assert main(broken) == 130
+    monkeypatch.undo()
+    monkeypatch.setitem(BACKBONES, VIT, SPECS[VIT])
+    assert main([*broken, "--resume"]) == 0
+    weights = [Captioner.from_preset(tmp_path / name / "last").weights for name in ("1", "2")]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (one, other)))
 
 
-def test_the_objective_scst_takes_vectors(folder, trained, tmp_path):
+@pytest.mark.slow
+def test_the_objective_scst_takes_vectors(folder, preset, tmp_path):
     words = train_words(folder, tmp_path / "run", "--objective", "scst", "--steps", 1)
     at = words.index("--backbone-weights")
     words = words[:at] + words[at + 2 :]
-    words[words.index("--model") + 1] = str(trained)
+    words[words.index("--model") + 1] = str(preset)
     assert main([*words, "--set", "scst.num_samples=2", "--set", "scst.max_new_tokens=4"]) == 0
     assert "reward" in json.loads((tmp_path / "run" / "run.json").read_text())["finished"]["scores"]
 
 
-@pytest.mark.parametrize(
-    "rows, width, message",
-    (
-        (1, WIDTH + 1, f"(S, C) = (1, {WIDTH}), as of the captioner's backbone. Received: (1, 25)"),
-        (2, WIDTH, f"(S, C) = (1, {WIDTH}), as of the captioner's backbone. Received: (2, {WIDTH})"),
-    ),
-)
-def test_features_of_another_shape_are_an_error(folder, trained, tmp_path, rows, width, message, capsys):
+@pytest.mark.parametrize("rows, width", ((1, WIDTH + 1), (2, WIDTH)))
+def test_features_of_another_shape_are_an_error(folder, preset, tmp_path, rows, width, capsys):
     names = [str(100 + number) for number in range(NUM_PHOTOS)]
     features = np.ones((NUM_PHOTOS, rows, width), np.float32)
     write_feature_arrays(names, features, tmp_path / "f.hdf5")
     words = train_words(folder, tmp_path / "run", "--features", tmp_path / "f.hdf5")
+    message = f"(S, C) = (1, {WIDTH}), as of the captioner's backbone. Received: {(rows, width)}"
     assert message in fails(words, capsys)
-    words = ["caption", "--features", str(tmp_path / "f.hdf5"), "--model", str(trained)]
+    words = ["caption", "--features", str(tmp_path / "f.hdf5"), "--model", str(preset)]
     assert "None of the features of 8 photos can be used: expected" in fails(words, capsys)

@@ -188,8 +188,8 @@ def test_a_file_cannot_change_the_reader(tmp_path):
         ({"clip_embedding": VECTORS.astype("c8"), "captions": [ENTRY]}, "dtype 'c8'"),
         ({"clip_embedding": VECTORS, "captions": []}, "Received: a list of 0"),
         ({"clip_embedding": VECTORS, "captions": {"a": 1}}, "Received: a dict of 1"),
-        ({"clip_embedding": VECTORS, "captions": [ENTRY, "A dog."]}, r"captions\[1\]. Received: 'A"),
-        ({"clip_embedding": VECTORS, "captions": [{"caption": "A."}]}, "Received: the keys caption"),
+        ({"clip_embedding": VECTORS, "captions": [ENTRY, "A."]}, r"captions\[1\]. Received: 'A.'"),
+        ({"clip_embedding": VECTORS, "captions": [{"caption": "A."}]}, "the keys caption"),
         *(
             (
                 {"clip_embedding": VECTORS, "captions": [{**ENTRY, "clip_embedding": row}]},

@@ -72,7 +72,7 @@ def training_command(
     options: Iterable[object],
     network: str,
     image_size: tuple[int, int] | None,
-    weights: str = "FILE|none",
+    weights: str = "FILE",
 ) -> str:
     """Returns a command that trains ClipCap on vectors of CLIP.
 

@@ -85,8 +85,8 @@ def convert_clipcap(
 ) -> ConvertedFeatures:
     """Converts a file of ClipCap to features and captions for `effcap train regions`.
 
-    ClipCap stores a vector for each caption; here each photo has one. All captions are kept. Nothing
-    in the file is run. Both files get their names once they are complete.
+    ClipCap stores a vector for each caption; here each photo has one. All captions are kept.
+    Nothing in the file is run. Both outputs get their names once they are complete.
 
     Args:
         path: a file of ClipCap, such as oscar_split_ViT-B_32_train.pkl.
@@ -175,8 +175,8 @@ def write_rows(
         key = feature_key(name)
         if keys.setdefault(key, row) != row:
             raise ValueError(
-                f"Expected different names of the photos. Received: {name}, whose key {key} is that "
-                "of two photos"
+                f"Expected different names of the photos. Received: {name}, whose key {key} is "
+                "that of two photos"
             )
     stored = features.dtype.newbyteorder("=") if dtype is None else np.dtype(dtype)
     num_positions, feature_dim = 1 if features.ndim == 2 else features.shape[1], features.shape[-1]
@@ -212,7 +212,7 @@ def count_ambiguous(
         rows: rows of the vectors used, by image.
     """
     others = [caption for caption in captions if rows[caption.image] != caption.row]
-    ambiguous = set()
+    ambiguous: set[str] = set()
     for start in range(0, len(others), CHUNK):
         chunk = others[start : start + CHUNK]
         used = features[[rows[caption.image] for caption in chunk]].astype(np.float32)  # (M,C)

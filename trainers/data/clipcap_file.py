@@ -229,11 +229,11 @@ def _find_features(content: dict, buffer: Buffer, layout: Layout | None) -> np.n
     Raises:
         UnreadableTorchFile: there are none, or of another shape or dtype.
     """
-    value = content[FEATURES]
-    if isinstance(value, TensorView):
-        features = _view(value, buffer, layout)
-    else:
-        features = value.values if isinstance(value, PickledArray) else value
+    features = content[FEATURES]
+    if isinstance(features, TensorView):
+        features = _view(features, buffer, layout)
+    elif isinstance(features, PickledArray):
+        features = features.values
     if not isinstance(features, np.ndarray):
         raise UnreadableTorchFile(
             f"expected a tensor or array as {FEATURES!r}. Received: {_describe(features)}"

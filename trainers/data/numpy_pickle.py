@@ -1,8 +1,8 @@
-"""Decodes pickled NumPy arrays and scalars without running NumPy's own functions for it.
+"""Decodes pickled NumPy arrays and scalars without running the functions that the pickle names.
 
-NumPy pickles a dtype as `dtype(code, align, copy)` with a state, a scalar as `scalar(dtype, bytes)`,
-and an array as `_reconstruct(ndarray, (0,), b"b")` with a state or, in protocol 5, as
-`_frombuffer(bytes, dtype, shape, order)`.
+NumPy pickles a dtype as `dtype(code, align, copy)` with a state, a scalar as
+`scalar(dtype, bytes)`, and an array as `_reconstruct(ndarray, (0,), b"b")` with a state or, in
+protocol 5, as `_frombuffer(bytes, dtype, shape, order)`.
 """
 
 from __future__ import annotations

@@ -77,11 +77,11 @@ def check_shape(file: RegionFile, names: Iterable[str], expected: FeatureInput) 
     if positions is None:
         widths = Counter(layout.feature_dim for layout in layouts)
         if widths and width not in widths:
-            received = widths.most_common(1)[0][0]
+            other = widths.most_common(1)[0][0]
             raise ValueError(
                 f"Expected features of width {width} (encoder.feature_dim). Received: width "
-                f"{received} in {file.path}; train a new captioner with "
-                f"--set encoder.feature_dim={received}"
+                f"{other} in {file.path}; train a new captioner with "
+                f"--set encoder.feature_dim={other}"
             )
         return
     shapes = Counter((layout.num_rows, layout.feature_dim) for layout in layouts)
