@@ -200,7 +200,6 @@ class FeatureUnpickler(StateDictUnpickler):
         self.num_storages += 1
         if self.num_storages > MAX_STORAGES:
             raise UnreadableTorchFile(f"it holds more than {MAX_STORAGES} tensors")
-        data = bytes(data)
         layout = read_layout(data, data)  # admits no storages wrapped in bytes: one level only
         storage = layout.content
         if not isinstance(storage, Storage):
@@ -219,8 +218,8 @@ class FeatureUnpickler(StateDictUnpickler):
     def _scalar(self, dtype: Any, data: Any) -> Any:
         return decode_scalar(dtype, data)
 
-    def _from_buffer(self, *arguments: Any) -> np.ndarray:
-        return decode_array(*arguments)
+    def _from_buffer(self, *arguments: Any) -> PickledArray:
+        return PickledArray(decode_array(*arguments))
 
 
 def _find_features(content: dict, buffer: Buffer, layout: Layout | None) -> np.ndarray:

@@ -47,12 +47,12 @@ class PickledDtype:
 class PickledArray:
     """An array of numbers.
 
-    Attributes:
+    Args:
         values: the numbers; None until the pickle has set its state.
     """
 
-    def __init__(self) -> None:
-        self.values: np.ndarray | None = None
+    def __init__(self, values: np.ndarray | None = None) -> None:
+        self.values = values
 
     def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, is_fortran, data = state
