@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from effcap.tools.evaluation.playlists import PlaylistReferences, evaluate_playlists
     from effcap.tools.evaluation.references import read_references
     from effcap.tools.evaluation.report import write_report
+    from effcap.tools.features.feature_arrays import convert_clipcap, write_feature_arrays
     from effcap.tools.features.photos import write_features
     from effcap.tools.features.playlists import FeatureSources, write_playlist_features
     from effcap.tools.reports.page import write_page
@@ -35,6 +36,7 @@ _MODULES = {
     "caption_playlists": ".captioning.playlists",
     "caption_regions": ".captioning.regions",
     "caption_shards": ".captioning.shards",
+    "convert_clipcap": ".features.feature_arrays",
     "download_gpt2": "effcap.weights.download",
     "evaluate": ".evaluation.evaluate",
     "evaluate_playlists": ".evaluation.playlists",
@@ -44,6 +46,7 @@ _MODULES = {
     "load_gpt2": "effcap.weights.gpt2",
     "published_captioner": "effcap.weights.published_captioner",
     "read_references": ".evaluation.references",
+    "write_feature_arrays": ".features.feature_arrays",
     "write_features": ".features.photos",
     "write_page": ".reports.page",
     "write_playlist_features": ".features.playlists",

@@ -13,6 +13,7 @@ from effcap.utils.lazy import lazy_names
 if TYPE_CHECKING:
     from effcap.trainers.batching.in_memory import CaptionBatches
     from effcap.trainers.data.augmentation import Augmentation
+    from effcap.trainers.data.clipcap_file import read_clipcap_features
     from effcap.trainers.data.csv_reader import read_csv
     from effcap.trainers.data.dataset import CaptionDataset, ExampleDataset
     from effcap.trainers.data.example import Example, Problem, TooManyProblems, subset, tidy
@@ -58,6 +59,7 @@ _MODULES = {
     "TrainingOptions": ".options.training",
     "cache_features": ".data.feature_cache",
     "check_photos": ".data.photos",
+    "read_clipcap_features": ".data.clipcap_file",
     "read_coco_ids": ".data.regions.dataset",
     "read_csv": ".data.csv_reader",
     "read_json": ".data.json_reader",

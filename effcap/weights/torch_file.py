@@ -10,12 +10,14 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from effcap.weights.torch_layout import read_layout
 from effcap.weights.torch_pickle import Buffer, TensorView, UnreadableTorchFile
+
+MAX_TENSORS = 100_000
 
 
 def read_torch(source: str | os.PathLike | bytes, prefix: str = "") -> TorchFile:
@@ -112,22 +114,37 @@ class TorchFile(Mapping):
                 self._buffer.madvise(mmap.MADV_DONTNEED)  # frees the pages that were read
 
     def _read(self, tensor: TensorView) -> np.ndarray:
-        if tensor.extent == 0:
-            return np.empty(tensor.shape, tensor.array_dtype)
-        dtype = np.dtype(tensor.stored_dtype).newbyteorder(self._byte_order)
-        values = np.frombuffer(
-            self._buffer,
-            dtype,
-            count=tensor.extent,
-            offset=self._blobs[tensor.storage.key].start + tensor.offset * dtype.itemsize,
-        )
-        strides = [step * dtype.itemsize for step in tensor.stride]
-        values = np.lib.stride_tricks.as_strided(values, tensor.shape, strides, writeable=False)
-        if tensor.dtype == "bfloat16":  # the upper half of a float32
-            bits = values.astype(np.uint32, order="C")
-            bits <<= 16
-            return bits.view(np.float32)
-        return values.astype(tensor.array_dtype, order="C")
+        start = 0 if tensor.extent == 0 else self._blobs[tensor.storage.key].start
+        values = view_tensor(tensor, self._buffer, start, self._byte_order)
+        return values.astype(tensor.array_dtype, order="C", copy=tensor.dtype != "bfloat16")
+
+
+def view_tensor(
+    tensor: TensorView, buffer: Buffer, start: int, byte_order: Literal["<", ">"]
+) -> np.ndarray:
+    """Returns a tensor's values without copying them, except those of bfloat16.
+
+    Args:
+        tensor: a tensor whose values are inside its storage; see `TensorView.check`.
+        buffer: bytes that contain the storage.
+        start: offset of the storage in bytes.
+        byte_order: "<" or ">".
+
+    Returns:
+        A read-only array, in the tensor's dtype and byte order; float32 for bfloat16.
+    """
+    if tensor.extent == 0:
+        return np.empty(tensor.shape, tensor.array_dtype)
+    dtype = np.dtype(tensor.stored_dtype).newbyteorder(byte_order)
+    offset = start + tensor.offset * dtype.itemsize
+    values = np.frombuffer(buffer, dtype, count=tensor.extent, offset=offset)
+    strides = [step * dtype.itemsize for step in tensor.stride]
+    values = np.lib.stride_tricks.as_strided(values, tensor.shape, strides, writeable=False)
+    if tensor.dtype == "bfloat16":  # the upper half of a float32
+        bits = values.astype(np.uint32, order="C")
+        bits <<= 16
+        return bits.view(np.float32)
+    return values
 
 
 def _map_file(path: str | os.PathLike) -> Buffer:
@@ -144,20 +161,34 @@ def _collect_tensors(content: Any) -> dict[str, TensorView]:
         UnreadableTorchFile: a tensor has no name, or two have the same.
     """
     tensors: dict[str, TensorView] = {}
-    for name, tensor in _walk("", content):
+    for name, tensor in _walk("", content, set()):
+        if len(tensors) == MAX_TENSORS:
+            raise UnreadableTorchFile(f"it holds more than {MAX_TENSORS} tensors")
         if name in tensors:
             raise UnreadableTorchFile(f"it holds two tensors of the name {name!r}")
         tensors[name] = tensor
     return tensors
 
 
-def _walk(prefix: str, value: Any) -> Iterator[tuple[str, TensorView]]:
-    """Yields all tensors in nested dicts, lists and tuples, with their keys joined by dots."""
+def _walk(prefix: str, value: Any, without: set[int]) -> Iterator[tuple[str, TensorView]]:
+    """Yields all tensors in nested dicts, lists and tuples, with their keys joined by dots.
+
+    Args:
+        prefix: keys that lead to `value`, joined by dots.
+        value: any unpickled value.
+        without: ids of dicts, lists and tuples found to hold no tensors. A file of a few bytes can
+            name one so often that visiting it each time would take forever.
+    """
     if isinstance(value, TensorView):
         if not prefix:
             raise UnreadableTorchFile("it holds a single tensor without a name, not a state dict")
         yield prefix, value
-    elif isinstance(value, dict | list | tuple):
+    elif isinstance(value, dict | list | tuple) and id(value) not in without:
         items = value.items() if isinstance(value, dict) else enumerate(value)
+        is_empty = True
         for key, child in items:
-            yield from _walk(f"{prefix}.{key}" if prefix else str(key), child)
+            for tensor in _walk(f"{prefix}.{key}" if prefix else str(key), child, without):
+                is_empty = False
+                yield tensor
+        if is_empty:
+            without.add(id(value))

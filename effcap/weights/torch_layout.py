@@ -66,6 +66,9 @@ def _read_zip(buffer: Buffer, archive: zipfile.ZipFile) -> Layout:
             f"torch.save has not written it: it has {len(pickles)} members data.pkl"
         )
     folder = pickles[0].removesuffix("data.pkl")
+    for name in (pickles[0], f"{folder}byteorder"):  # a few bytes could inflate to gigabytes
+        if name in members:
+            _check_stored(members[name])
     is_script = f"{folder}constants.pkl" in members
     unpickler_class = ScriptUnpickler if is_script else StateDictUnpickler
     unpickler = unpickler_class(io.BytesIO(archive.read(pickles[0])))
@@ -75,8 +78,7 @@ def _read_zip(buffer: Buffer, archive: zipfile.ZipFile) -> Layout:
         info = members.get(f"{folder}data/{key}")
         if info is None:
             raise UnreadableTorchFile(f"its member {folder}data/{key} is missing")
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise UnreadableTorchFile("it is compressed, which torch.save does not do")
+        _check_stored(info)
         # The values follow the member's own header: 30 bytes, its name and padding.
         header = buffer[info.header_offset : info.header_offset + 30]
         if not header.startswith(ZIP_MAGIC):
@@ -92,6 +94,16 @@ def _read_zip(buffer: Buffer, archive: zipfile.ZipFile) -> Layout:
     if order not in (b"little", b"big"):
         raise UnreadableTorchFile(f"its byte order is {order!r}")
     return Layout(content, blobs, "<" if order == b"little" else ">")
+
+
+def _check_stored(info: zipfile.ZipInfo) -> None:
+    """Checks that a member of an archive is not compressed.
+
+    Raises:
+        UnreadableTorchFile: it is.
+    """
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise UnreadableTorchFile("it is compressed, which torch.save does not do")
 
 
 def _check_header(buffer: Buffer, info: zipfile.ZipInfo, start: int) -> None:

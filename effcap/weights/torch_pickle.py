@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import mmap
 import pickle
+import reprlib
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -114,7 +116,8 @@ class TensorView:
         """
         numbers = (self.offset, *self.shape, *self.stride)
         if not all(isinstance(n, int) and n >= 0 for n in numbers):
-            raise UnreadableTorchFile(f"tensor {name!r} has offset, shape and strides {numbers}")
+            shown = reprlib.repr(numbers)  # of nested lists, repr could take forever
+            raise UnreadableTorchFile(f"tensor {name!r} has offset, shape and strides {shown}")
         if self.storage.key not in blobs:
             raise UnreadableTorchFile(f"the bytes of tensor {name!r} are missing: it is truncated")
         needed = (self.offset + self.extent) * np.dtype(self.stored_dtype).itemsize
@@ -142,10 +145,18 @@ class _Ignored:
         pass
 
 
+class ByteReader(Protocol):
+    """A file or memory map to read bytes from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def readline(self) -> bytes: ...
+
+
 class _CompleteReads:
     """Reads all requested bytes or raises, so that a truncated name does not pass for a name."""
 
-    def __init__(self, file: io.BytesIO | mmap.mmap) -> None:
+    def __init__(self, file: ByteReader) -> None:
         self._file = file
 
     def read(self, size: int) -> bytes:
@@ -171,12 +182,29 @@ class StateDictUnpickler(pickle._Unpickler):
         file: contains the pickle.
 
     Attributes:
+        content: name of what the pickle may hold, for messages.
+        advice: what to do about a pickle that holds anything else.
         storages: storages of the pickle, by key.
     """
 
-    def __init__(self, file: io.BytesIO | mmap.mmap) -> None:
+    content = "a state dict"
+    advice = "save its state_dict() alone with PyTorch"
+    read: Callable[[int], bytes]  # set by the base class while it loads
+    append: Callable[[Any], None]
+
+    def __init__(self, file: ByteReader) -> None:
         super().__init__(_CompleteReads(file), encoding="utf-8")
         self.storages: dict[str, Storage] = {}
+
+    def load_bytearray8(self) -> None:
+        """Reads a bytearray as bytes; the base class allocates its declared size beforehand."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(size))
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
@@ -197,15 +225,15 @@ class StateDictUnpickler(pickle._Unpickler):
         if full in IGNORED:
             return _Ignored
         raise UnreadableTorchFile(
-            f"it names {full}, which is not part of a state dict and might run code. If you trust "
-            "its source, save its state_dict() alone with PyTorch"
+            f"it names {full}, which is not part of {self.content} and might run code. If you "
+            f"trust its source, {self.advice}"
         )
 
     def persistent_load(self, pid: Any) -> Storage:
         kind, dtype, key, _location, count, *view = pid
         if kind != "storage" or not isinstance(key, str) or dtype not in DTYPES:
             raise UnreadableTorchFile(
-                f"it refers to {kind!r}, where a state dict refers to storages"
+                f"it refers to {reprlib.repr(kind)}, where a state dict refers to storages"
             )
         start = 0
         if view and view[0] is not None:
@@ -242,7 +270,7 @@ class StateDictUnpickler(pickle._Unpickler):
     ) -> TensorView:
         if metadata:
             raise UnreadableTorchFile(
-                f"it holds a tensor with metadata {metadata!r}, not plain values"
+                f"it holds a tensor with metadata {reprlib.repr(metadata)}, not plain values"
             )
         if not isinstance(storage, Storage) or dtype not in DTYPES or len(shape) != len(stride):
             raise UnreadableTorchFile("it holds a malformed tensor")

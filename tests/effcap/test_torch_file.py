@@ -334,6 +334,42 @@ def test_storages_must_have_their_declared_size(form, torch):
         read_torch(torch.file(form, content))
 
 
+def test_an_array_of_bytes_of_any_declared_size_is_not_allocated(torch):
+    content = torch.dict(row=b"\x96" + (2**36).to_bytes(8, "little") + b"few")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        read_torch(torch.file("legacy", content))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**21
+
+
+def test_a_compressed_description_is_an_error():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+    with pytest.raises(ValueError, match="it is compressed"):
+        read_torch(file.getvalue())
+
+
+def nest(inner: bytes, depth: int) -> bytes:
+    """Returns the opcodes of a list that holds another twice, and so on, around `inner`."""
+    levels = b"".join(
+        b"0](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(depth)
+    )
+    return inner + b"q\x00" + levels
+
+
+def test_lists_that_share_their_elements_are_walked_once(torch):
+    row = torch.tensor("0", 0, (24,), (1,))
+    assert list(read_torch(torch.file("zip", torch.dict(a=nest(b"]", 60), row=row)))) == ["row"]
+    with pytest.raises(ValueError, match="more than 100000 tensors"):
+        read_torch(torch.file("zip", torch.dict(a=nest(b"](" + row + b"e", 60))))
+    metadata = torch.tensor("0", 0, (24,), (1,), extra=nest(b"]", 60))
+    with pytest.raises(ValueError, match="metadata"):
+        read_torch(torch.file("zip", torch.dict(row=metadata)))
+
+
 def test_unused_storages_in_legacy_files_are_an_error(torch):
     torch.storages["1"] = ("FloatStorage", np.zeros(8, np.float32))
     with pytest.raises(ValueError, match="truncated or damaged"):

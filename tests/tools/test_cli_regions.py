@@ -345,9 +345,19 @@ def test_mistakes_in_captioning_are_reported_in_one_line(folder, words, message,
     assert message in fails(words, capsys)
 
 
-def test_captioners_of_photos_and_of_regions_are_distinguished(folder, trained, capsys):
-    words = ["caption", "--features", str(folder / "f.hdf5"), "--model", str(folder / "preset")]
-    assert "Expected a captioner of region features" in fails(words, capsys)
+def test_captioners_of_photos_caption_features_of_their_backbone(folder, tmp_path, capsys):
+    sampling = ["--sampler", "greedy", "--max-new-tokens", "5", "--batch-size", "4"]
+    sampling += ["--model", str(folder / "preset")]
+    captions = []
+    for inputs in (["--features", folder / "f.hdf5", "--keys", "0.jpg", "9.jpg"],
+                   [folder / "photos" / "0.jpg", folder / "photos" / "9.jpg"]):  # fmt: skip
+        assert main(["caption", *map(str, inputs), *sampling]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        captions.append([line.partition("\t")[2] for line in lines])
+    assert captions[0] == captions[1] and len(captions[0]) == 2
+
+
+def test_captioners_of_regions_caption_no_photos(folder, trained, capsys):
     words = ["caption", str(folder / "photos" / "1.jpg"), "--model", str(trained)]
     message = "Expected a captioner of photos. Received: a captioner of regions"
     assert message in fails(words, capsys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 
 import h5py
@@ -19,8 +20,8 @@ from effcap.trainers import (
     TooManyProblems,
     read_regions,
 )
-from effcap.trainers.data.regions.region_file import RegionFile
-from helpers.data_maker import make_captioner, write_csv
+from effcap.trainers.data.regions.region_file import RegionFile, write_regions
+from helpers.data_maker import make_captioner, tiny_hparams, write_csv
 from helpers.region_maker import (
     FEATURE_DIM,
     features_of,
@@ -153,10 +154,60 @@ def test_features_of_another_width_are_rejected(tmp_path, captioner):
         read(tmp_path).batches(captioner)
 
 
-def test_a_captioner_of_photos_is_rejected(tmp_path):
-    make_regions(tmp_path / "f.hdf5")
-    with pytest.raises(ValueError, match="Expected a captioner of region features.*images"):
+def write_grids(folder, rows: int = 4, feature_dim: int = 8) -> None:
+    """Writes features (N, C) of photos 0 to 11; the tiny captioner's backbone has (4, 8)."""
+    regions = ((str(n), features_of(n, rows, feature_dim)) for n in range(12))
+    write_regions(folder / "f.hdf5", regions, {})
+
+
+def test_a_captioner_of_photos_takes_features_of_its_backbone(tmp_path):
+    write_grids(tmp_path)
+    batches = read(tmp_path).batches(make_captioner(), batch_size=4)
+    assert batches[0][0].keys() == {"features", "tokens", "segments"}
+    features = batches.previews(4)[3].inputs["features"]  # (S,C)
+    np.testing.assert_array_equal(features, features_of(3, 4, 8))
+
+
+@pytest.mark.parametrize("shape", ((3, 8), (5, 8), (4, 9)))
+def test_features_of_another_shape_than_the_backbones_are_rejected(tmp_path, shape):
+    write_grids(tmp_path, *shape)
+    message = re.escape(f"(S, C) = (4, 8), as of the captioner's backbone. Received: {shape}")
+    with pytest.raises(ValueError, match=message):
         read(tmp_path).batches(make_captioner())
+
+
+def test_photos_with_other_numbers_of_positions_are_left_out(tmp_path):
+    write_grids(tmp_path)
+    with h5py.File(tmp_path / "f.hdf5", "a") as file:
+        del file["3_features"]
+        file["3_features"] = features_of(3, 2, 8)
+    options = {"max_bad": 0.5, "folder": tmp_path}
+    batches = read(tmp_path).batches(make_captioner(), **options)
+    assert batches.num_images == 11
+    (problem,) = batches.problems
+    assert problem.reason == "expected 3_features of 4 positions. Received: 2"
+
+
+def test_all_positions_of_a_backbone_are_required(tmp_path):
+    write_grids(tmp_path)
+    with pytest.raises(ValueError, match="of at least 4, .*max_regions=3; use --max-regions 4"):
+        read(tmp_path, max_regions=3).batches(make_captioner())
+
+
+def test_a_backbone_is_not_trained_on_its_features(tmp_path):
+    write_grids(tmp_path)
+    hparams = tiny_hparams()
+    hparams["encoder"]["backbone"]["trainable_blocks"] = "all"
+    captioner = Captioner.from_hparams(hparams, Tokenizer.train(CAPTIONS, 280))
+    with pytest.raises(ValueError, match="frozen backbone.*trainable_blocks='all'; use --set"):
+        read(tmp_path).batches(captioner)
+
+
+def test_a_captioner_of_other_inputs_is_rejected(tmp_path, captioner, monkeypatch):
+    make_regions(tmp_path / "f.hdf5")
+    monkeypatch.setattr(type(captioner.encoder), "input_keys", ("audio", "tags"))
+    with pytest.raises(ValueError, match="of region features or of photos.*of audio and tags"):
+        read(tmp_path).batches(captioner)
 
 
 @pytest.mark.parametrize(

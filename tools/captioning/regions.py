@@ -14,6 +14,8 @@ from effcap.tools.captioning.results import (
     check_batch_size,
     load_captioner,
 )
+from effcap.trainers.data.regions.feature_input import FeatureInput, feature_input
+from effcap.trainers.data.regions.region_checks import check_max_regions
 from effcap.trainers.data.regions.region_file import (
     MAX_REGIONS,
     RegionFile,
@@ -120,19 +122,19 @@ def caption_datasets(
     Args:
         file: features.
         datasets: keys of photos by dataset.
-        captioner: captioner of region features.
+        captioner: captioner of region features, or of photos whose backbone has such features.
         sampler: sampler, or its name.
         batch_size: photos per batch.
     """
-    from effcap.trainers.data.regions.dataset import region_encoder
-
-    feature_dim = region_encoder(captioner).feature_dim
-    num_regions = file.grid or file.max_regions
+    expected = feature_input(captioner)
+    check_max_regions(file, expected)
+    num_regions = expected.num_positions or file.grid or file.max_regions
     results: CaptionResults[str] = CaptionResults([], [])
     numbers = {dataset: number for number, dataset in enumerate(datasets)}
     with ProgressBar("captioning", len(datasets)) as bar:
-        for batch in usable_batches(file, datasets, feature_dim, batch_size, results.skipped):
-            inputs = {"regions": file.load(batch, num_regions, feature_dim)}  # (B,N,C)
+        for batch in usable_batches(file, datasets, expected, batch_size, results.skipped):
+            features = file.load(batch, num_regions, expected.feature_dim)  # (B,N,C)
+            inputs = {expected.name: features}
             indices = [numbers[name] for name in batch]
             captions = captioner.generate_batch(inputs, sampler, batch_size, indices)
             keys = [datasets[name] for name in batch]
@@ -147,7 +149,7 @@ def caption_datasets(
 def usable_batches(
     file: RegionFile,
     datasets: Mapping[str, str],
-    feature_dim: int,
+    expected: FeatureInput,
     batch_size: int,
     skipped: list[tuple[str, str]],
 ) -> Iterator[list[str]]:
@@ -155,7 +157,7 @@ def usable_batches(
     batch: list[str] = []
     for dataset, key in datasets.items():
         try:
-            file.read(dataset, feature_dim)
+            file.read(dataset, expected.feature_dim, expected.num_positions)
         except UnusableRegions as error:
             skipped.append((key, str(error)))
             continue

@@ -18,8 +18,8 @@ def add_features(group: Any) -> None:
         "--features",
         type=Path,
         metavar="FILE",
-        help="HDF5 file of region features in place of photos, such as VisualGPT's detections.hdf5 "
-        "or a file of `effcap features`: datasets <id>_features of shape (regions, feature_dim)",
+        help="HDF5 file of features in place of photos, such as VisualGPT's detections.hdf5 or a "
+        "file of `effcap features`: datasets <id>_features of shape (regions, feature_dim)",
     )
     group.add_argument(
         "--max-regions",
@@ -84,4 +84,5 @@ def run_regions(arguments: argparse.Namespace) -> None:
 
 def photo_entry(key: str) -> dict[str, str | int]:
     """Returns the entry of a photo in a file of captions: its COCO id, or its name."""
-    return {"image_id": int(key)} if key.isdecimal() else {"image": key}
+    is_id = key.isascii() and key.isdecimal() and str(int(key)) == key
+    return {"image_id": int(key)} if is_id else {"image": key}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from effcap.images import Fit
 from effcap.tools.cli.data_options import add_columns, add_images, columns
+from effcap.tools.cli.features_clipcap import add_clipcap, run_clipcap, training_command
 from effcap.tools.cli.features_playlists import (
     add_playlists,
     run_playlists,
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
     from effcap.backbones.backbone import Backbone
 
 DTYPES = ("float32", "float16")
+TOKENS, EMBEDDING = OUTPUTS = ("tokens", "embedding")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `effcap features`."""
     parser.description = (
         "Writes a vision network's feature map of each photo, in the format of VisualGPT's "
-        "detections.hdf5, for `effcap train regions`; or features of playlists. Features that are "
-        "already in the file are not computed again, also after an interruption."
+        "detections.hdf5, for `effcap train regions`; converts ClipCap's files to it; or writes "
+        "features of playlists. Features that are already in the file are not computed again, also "
+        "after an interruption."
     )
     data = parser.add_argument_group("photos")
     data.add_argument("photos", nargs="*", metavar="PHOTO", help="file, folder, or pattern")
@@ -60,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of --backbone (default: imagenet; CLIP and Swin need a path)",
     )
     network.add_argument(
+        "--output",
+        choices=OUTPUTS,
+        help="all features of --backbone, or the one vector that CLIP compares to text "
+        "(default: tokens)",
+    )
+    network.add_argument(
         "--image-size",
         nargs=2,
         type=int,
@@ -71,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Fit),
         help="how photos of another aspect ratio are resized (default: the network's own)",
     )
+    add_clipcap(parser)
     add_playlists(parser)
     parser.add_argument(
         "--out",
@@ -87,6 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap features`."""
+    if arguments.clipcap:
+        run_clipcap(arguments)
+        return
     if takes_playlists(arguments):
         run_playlists(arguments)
         return
@@ -101,9 +114,10 @@ def run(arguments: argparse.Namespace) -> None:
     from effcap.trainers.data.regions.region_file import MAX_REGIONS
     from effcap.utils.progress import print_line
 
+    network = arguments.model or make_backbone(arguments)
     written = write_features(
         photos,
-        arguments.model or make_backbone(arguments),
+        network,
         arguments.out,
         dtype=arguments.dtype,
         batch_size=arguments.batch_size,
@@ -115,6 +129,12 @@ def run(arguments: argparse.Namespace) -> None:
         f"features of {written.num_positions} positions and width {written.feature_dim}: "
         f"{written.path}"
     )
+    if arguments.output == EMBEDDING:
+        options = ["--features", written.path]
+        weights = arguments.backbone_weights
+        command = training_command(options, arguments.backbone, network.image_size, weights)
+        print_line(f"next: {command} ...")
+        return
     num_positions = written.num_positions
     regions = f" --max-regions {num_positions}" if num_positions > MAX_REGIONS else ""
     print_line(
@@ -133,7 +153,7 @@ def check(arguments: argparse.Namespace) -> None:
         received = "both" if arguments.model else "neither"
         raise ValueError(f"Give either --backbone or --model. Received: {received}")
     if arguments.model:
-        for name in ("backbone_weights", "image_size", "fit"):
+        for name in ("backbone_weights", "output", "image_size", "fit"):
             if getattr(arguments, name) is not None:
                 raise ValueError(f"{option_flag(name)} cannot be used with --model")
     if arguments.out is None:
@@ -175,7 +195,12 @@ def make_backbone(arguments: argparse.Namespace) -> Backbone:
     from effcap.weights.backbone_weights import check_backbone_weights, load_backbone_weights
 
     check_backbone_weights(arguments.backbone_weights)
-    backbone = Backbone(arguments.backbone, arguments.image_size, fit=arguments.fit)
+    backbone = Backbone(
+        arguments.backbone,
+        arguments.image_size,
+        fit=arguments.fit,
+        output=arguments.output or TOKENS,
+    )
     for line in (load_backbone_weights(backbone, arguments.backbone_weights) or "").splitlines():
         print_line(line)
     return backbone

@@ -17,7 +17,7 @@ COMMANDS = {
     "csv": "on photos in CSV files, one caption per line",
     "json": "on photos in JSON files: COCO's captions, or a list of photos with captions",
     "dali": "on webdataset shards, decoded by NVIDIA DALI or Pillow",
-    "regions": "on region features, such as VisualGPT's detections.hdf5",
+    "regions": "on features of photos, such as VisualGPT's detections.hdf5 or CLIP's vectors",
     "playlists": "on playlists, with features of tracks, tags and artists",
 }
 

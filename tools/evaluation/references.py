@@ -21,12 +21,13 @@ class References:
 
     Args:
         photos: photos with their references.
-        ids: index of the photo by COCO id.
+        ids: index of the photo by COCO id; if there are none, names that are numbers count as ids.
         summary: summary of the references that cannot be used, or "".
     """
 
     def __init__(self, photos: Sequence[Example], ids: Mapping[str, int], summary: str = ""):
-        self.photos, self.ids, self.summary = photos, ids, summary
+        numbered = {photo.name: i for i, photo in enumerate(photos) if photo.name.isdecimal()}
+        self.photos, self.ids, self.summary = photos, ids or numbered, summary
         self._by_path: dict[str, int] = {}
         self._by_file_name: dict[str, list[int]] = {}
         for index, photo in enumerate(photos):

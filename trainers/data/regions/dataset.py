@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,17 @@ from effcap.images import UnreadablePhoto
 from effcap.trainers.data.csv_reader import read_csv
 from effcap.trainers.data.dataset import CheckedExamples, ExampleDataset, check_no_augmentation
 from effcap.trainers.data.json_reader import coco_names, read_json
-from effcap.trainers.data.regions.region_checks import check_regions, check_width, find_regions
+from effcap.trainers.data.regions.feature_input import (
+    FeatureInput,
+    check_frozen_backbone,
+    feature_input,
+)
+from effcap.trainers.data.regions.region_checks import (
+    check_max_regions,
+    check_regions,
+    check_shape,
+    find_regions,
+)
 from effcap.trainers.data.regions.region_file import MAX_REGIONS, RegionFile, UnusableRegions
 from effcap.trainers.data.text_files import as_paths, read_text
 from effcap.trainers.options.batches import BatchOptions
@@ -34,7 +44,7 @@ class RegionFeatures:
     Args:
         file: file of the features.
         names: names of the photos' datasets.
-        feature_dim: width C.
+        expected: name of the encoder input, and its shape.
 
     Attributes:
         num_regions: maximum number of regions per photo, at most the file's `max_regions`.
@@ -42,8 +52,8 @@ class RegionFeatures:
 
     can_flip = False
 
-    def __init__(self, file: RegionFile, names: Sequence[str], feature_dim: int):
-        self.file, self.names, self.feature_dim = file, names, feature_dim
+    def __init__(self, file: RegionFile, names: Sequence[str], expected: FeatureInput):
+        self.file, self.names, self.expected = file, names, expected
         largest = max(file.layout(name).num_rows for name in names)
         self.num_regions = min(largest, file.max_regions)
 
@@ -54,7 +64,7 @@ class RegionFeatures:
         state = hashlib.sha256(repr((self.num_regions, shapes)).encode())
         count = min(NUM_HASHED, len(self.names))
         for i in np.linspace(0, len(self.names) - 1, count).astype(int):
-            state.update(self.file.read(self.names[i], self.feature_dim).tobytes())
+            state.update(self.file.read(self.names[i], self.expected.feature_dim).tobytes())
         return state.hexdigest()
 
     def load(
@@ -68,18 +78,19 @@ class RegionFeatures:
             draws: ignored.
 
         Returns:
-            {"regions": (B, S, C) float32}, padded with rows of zeros.
+            {"regions": (B, S, C) float32}, padded with rows of zeros; or {"features": (B, S, C)}
+            for an encoder of photos.
 
         Raises:
             UnreadablePhoto: the features cannot be read any more.
         """
         names = [self.names[i] for i in indices]
         try:
-            regions = self.file.load(names, self.num_regions, self.feature_dim)  # (B,S,C)
+            regions = self.file.load(names, self.num_regions, self.expected.feature_dim)  # (B,S,C)
         except UnusableRegions as error:
             where = f"the regions of a photo in {self.file.path}"
             raise UnreadablePhoto(where, str(error)) from error
-        return {"regions": regions}
+        return {self.expected.name: regions}
 
 
 @dataclass(frozen=True)
@@ -99,17 +110,19 @@ class RegionDataset(ExampleDataset):
     def check(self, captioner: Captioner, options: BatchOptions) -> CheckedExamples:
         """Reads all features once."""
         check_no_augmentation(options.augmentation, "region features")
-        feature_dim = region_encoder(captioner).feature_dim
+        expected = feature_input(captioner)
+        check_frozen_backbone(captioner)
+        check_max_regions(self.file, expected)
         title = f"finding features of {options.name} photos"
         named, missing = find_regions(self.examples, self.file, self.ids, title)
-        check_width(self.file, [name for _, name in named], feature_dim)
+        check_shape(self.file, [name for _, name in named], expected)
         title, record = f"checking {options.name} features", options.record_file(".json")
-        named, unusable = check_regions(self.file, named, feature_dim, title, record)
+        named, unusable = check_regions(self.file, named, expected, title, record)
         problems = missing + unusable
         if not named:
             return CheckedExamples([], None, problems)
         names = [name for _, name in named]
-        loader = RegionFeatures(self.file, names, feature_dim)
+        loader = RegionFeatures(self.file, names, expected)
         limit, note = self.file.max_regions, ""
         num_truncated = sum(self.file.layout(name).num_rows > limit for name in names)
         if num_truncated:
@@ -118,20 +131,6 @@ class RegionDataset(ExampleDataset):
                 "photos"
             )
         return CheckedExamples([example for example, _ in named], loader, problems, note)
-
-
-def region_encoder(captioner: Captioner) -> Any:
-    """Returns the encoder of a captioner of region features.
-
-    Raises:
-        ValueError: the captioner takes other inputs.
-    """
-    if "regions" not in captioner.encoder.input_keys:
-        raise ValueError(
-            "Expected a captioner of region features, such as the variant visualgpt. Received: a "
-            f"captioner of {' and '.join(captioner.encoder.input_keys)}"
-        )
-    return captioner.encoder
 
 
 def read_coco_ids(

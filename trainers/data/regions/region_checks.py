@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from effcap.trainers.data.example import Example, Problem
+from effcap.trainers.data.regions.feature_input import FeatureInput
 from effcap.trainers.data.regions.region_file import (
     SUFFIX,
     RegionFile,
@@ -65,25 +66,53 @@ def find_regions(
     return [(example, name) for example, name in named if uses[name] == 1], problems
 
 
-def check_width(file: RegionFile, names: Iterable[str], feature_dim: int) -> None:
-    """Checks that some features have the width that the captioner takes.
+def check_shape(file: RegionFile, names: Iterable[str], expected: FeatureInput) -> None:
+    """Checks that some features have the shape that the captioner takes.
 
     Raises:
-        ValueError: all have another width.
+        ValueError: all have another one.
     """
-    widths = Counter(file.layout(name).feature_dim for name in names)
-    if widths and feature_dim not in widths:
-        width = widths.most_common(1)[0][0]
+    layouts = [file.layout(name) for name in names]
+    width, positions = expected.feature_dim, expected.num_positions
+    if positions is None:
+        widths = Counter(layout.feature_dim for layout in layouts)
+        if widths and width not in widths:
+            other = widths.most_common(1)[0][0]
+            raise ValueError(
+                f"Expected features of width {width} (encoder.feature_dim). Received: width "
+                f"{other} in {file.path}; train a new captioner with "
+                f"--set encoder.feature_dim={other}"
+            )
+        return
+    shapes = Counter((layout.num_rows, layout.feature_dim) for layout in layouts)
+    if shapes and (positions, width) not in shapes:
+        received = shapes.most_common(1)[0][0]
         raise ValueError(
-            f"Expected features of width {feature_dim} (encoder.feature_dim). Received: width "
-            f"{width} in {file.path}; train a new captioner with --set encoder.feature_dim={width}"
+            f"Expected features of shape (S, C) = {(positions, width)}, as of the captioner's "
+            f"backbone. Received: {received} in {file.path}; train a new captioner whose backbone "
+            "has such features (--set encoder.backbone.network=NAME, and for one vector of CLIP "
+            "encoder.backbone.output=embedding)"
+        )
+
+
+def check_max_regions(file: RegionFile, expected: FeatureInput) -> None:
+    """Checks that a file reads as many positions per photo as the captioner takes.
+
+    Raises:
+        ValueError: it reads fewer.
+    """
+    positions = expected.num_positions
+    if positions is not None and positions > file.max_regions:
+        raise ValueError(
+            f"Expected max_regions of at least {positions}, the positions of the captioner's "
+            f"backbone. Received: max_regions={file.max_regions}; use --max-regions {positions}"
         )
 
 
 def check_regions(
     file: RegionFile,
     named: Named,
-    feature_dim: int,
+    expected: FeatureInput,
     title: str | None = None,
     record: Path | None = None,
 ) -> tuple[Named, list[Problem]]:
@@ -92,7 +121,7 @@ def check_regions(
     Args:
         file: file of the features.
         named: examples and the names of their datasets.
-        feature_dim: width C.
+        expected: shape that the captioner takes.
         title: title of a progress bar; None for no bar.
         record: file that records usable features, so that the next call does not read them again
             unless the file of features has changed; None for no file.
@@ -101,15 +130,14 @@ def check_regions(
         (usable examples and the names of their datasets, problems of the others).
     """
     status = file.path.stat()
-    state = [
-        str(file.path.resolve()), status.st_size, status.st_mtime_ns, file.max_regions, feature_dim,
-    ]  # fmt: skip
+    state = [str(file.path.resolve()), status.st_size, status.st_mtime_ns, file.max_regions]
+    state += [expected.feature_dim, expected.num_positions]
     known = _read_record(record, state)
 
     def check(item: tuple[Example, str]) -> str | None:
         try:
             if item[1] not in known:
-                file.read(item[1], feature_dim)
+                file.read(item[1], expected.feature_dim, expected.num_positions)
         except UnusableRegions as error:
             return str(error)
         return None

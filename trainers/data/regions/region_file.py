@@ -205,21 +205,26 @@ class RegionFile:
             offset = None
         return FeatureLayout(shape[0], shape[1], dtype, offset)
 
-    def read(self, name: str, feature_dim: int) -> np.ndarray:
+    def read(self, name: str, feature_dim: int, num_positions: int | None = None) -> np.ndarray:
         """Reads and checks the features of one photo.
 
         Args:
             name: name of the dataset.
             feature_dim: expected width C.
+            num_positions: expected number of rows. None for any number.
 
         Returns:
             The first `max_regions` regions, (N, C) float32.
 
         Raises:
-            UnusableRegions: the features have another width, contain NaN or infinity, are all zero
+            UnusableRegions: the features have another shape, contain NaN or infinity, are all zero
                 (which marks padding), or cannot be read.
         """
         layout = self.layout(name)
+        if num_positions not in (None, layout.num_rows):
+            raise UnusableRegions(
+                f"expected {name} of {num_positions} positions. Received: {layout.num_rows}"
+            )
         if layout.feature_dim != feature_dim:
             raise UnusableRegions(
                 f"expected {name} of width {feature_dim}. Received: {layout.feature_dim}"
