@@ -66,8 +66,8 @@ _SERIALIZABLE = {
     "CaptionLoss": ".losses",
     "CaptionOptimizer": ".optimizers",
     "SwinTransformer": ".backbones.swin",
-    "ClassAndPositions": ".backbones.clip_vit",
-    "ClipBlock": ".backbones.clip_vit",
+    "ClassAndPositions": ".backbones.vit",
+    "ViTBlock": ".backbones.vit",
     "NPairLoss": ".npair",
     "TokenCrossEntropy": ".metrics.token_cross_entropy",
 }
