@@ -4,6 +4,7 @@
     python tests/data/make_transformers_shapes.py
 
 For each model, it lists the shapes by name. "{0-11}" in a name stands for each number of a layer.
+Tied tensors are listed twice, as older versions of transformers saved them.
 The configurations are those of Salesforce/blip-image-captioning-base and -large and of
 nlpconnect/vit-gpt2-image-captioning; the models are created without their weights.
 """
@@ -81,7 +82,7 @@ if __name__ == "__main__":
     for title, (model_class, config) in models().items():
         with torch.device("meta"):
             model = model_class(config)
-        shapes = saved_shapes(model.half().to_empty(device="cpu"))
+        shapes = saved_shapes(model.half().to_empty(device="cpu"))  # which unties tensors
         named = [f"    {json.dumps(n)}: {json.dumps(s)}" for n, s in merged(shapes).items()]
         lines.append(f'  "{title}": {{\n' + ",\n".join(named) + "\n  }")
     text = "{\n" + ",\n".join(lines) + "\n}\n"
