@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from effcap.caption import Caption
     from effcap.captioner import Captioner
     from effcap.config import list_variants
+    from effcap.decoders.bert import BERT
     from effcap.decoders.gpt2 import GPT2
     from effcap.encoders.image import ImageEncoder
     from effcap.encoders.modalities import ModalityEncoder
@@ -43,6 +44,7 @@ _MODULES = {
     "Caption": ".caption",
     "Captioner": ".captioner",
     "ImageEncoder": ".encoders.image",
+    "BERT": ".decoders.bert",
     "GPT2": ".decoders.gpt2",
     "CaptionLoss": ".losses",
     "UnreadablePhoto": ".images",
@@ -66,8 +68,8 @@ _SERIALIZABLE = {
     "CaptionLoss": ".losses",
     "CaptionOptimizer": ".optimizers",
     "SwinTransformer": ".backbones.swin",
-    "ClassAndPositions": ".backbones.clip_vit",
-    "ClipBlock": ".backbones.clip_vit",
+    "ClassAndPositions": ".backbones.vit",
+    "ViTBlock": ".backbones.vit",
     "NPairLoss": ".npair",
     "TokenCrossEntropy": ".metrics.token_cross_entropy",
 }

@@ -25,6 +25,7 @@ from effcap.npair import NPairLoss, PrefixedLogits
 from effcap.samplers import Hypotheses, Sampler, get
 from effcap.token_mean import TokenMeanModel
 from effcap.tokenizers import Tokenizer
+from effcap.tokenizers.kinds import parse_tokenizer
 
 if TYPE_CHECKING:
     from effcap.decoders.base import Decoder
@@ -357,7 +358,7 @@ class Captioner(TokenMeanModel):
     def from_config(cls, config: dict) -> Captioner:
         text = config.get("tokenizer")
         hparams = {section: config[section] for section in ("encoder", "decoder")}
-        captioner = cls.from_hparams(hparams, None if text is None else Tokenizer.from_json(text))
+        captioner = cls.from_hparams(hparams, None if text is None else parse_tokenizer(text))
         captioner.name = config.get("name", captioner.name)
         return captioner
 

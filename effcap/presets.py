@@ -24,6 +24,7 @@ import numpy as np
 
 from effcap.config import read_json
 from effcap.tokenizers import Tokenizer
+from effcap.tokenizers.kinds import read_tokenizer
 from effcap.utils.files import check_disk_space, replace_file
 from effcap.utils.paths import resource_folder
 from effcap.version import __version__
@@ -172,7 +173,7 @@ def load_tokenizer(folder: Path, fingerprint: str | None) -> Tokenizer | None:
         if fingerprint is not None:
             raise FileNotFoundError(f"{TOKENIZER} is missing in {folder}")
         return None
-    tokenizer = Tokenizer.from_file(path)
+    tokenizer = read_tokenizer(path)
     if fingerprint not in (None, tokenizer.fingerprint):
         raise ValueError(
             f"Expected the tokenizer with fingerprint {fingerprint} in {path}. "

@@ -69,8 +69,8 @@ def write(form: str, folder: Path, network: str) -> None:
     """Writes random weights of a network's size; the shapes are those that it asks for."""
     start_keras()
     from effcap import Backbone
-    from effcap.weights.clip import find_layer_variable
     from effcap.weights.clip_names import NAMES
+    from effcap.weights.tower_names import find_layer_variable
 
     net = Backbone(network, output="embedding").net
     is_vit = any(layer.name == "ln_pre" for layer in net.layers)

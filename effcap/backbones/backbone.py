@@ -30,8 +30,9 @@ class Backbone(keras.layers.Layer):
             those in `effcap.backbones.registry.BACKBONES` ("efficientnet_b0" … "efficientnet_b7",
             "efficientnet_v2_b0" … "efficientnet_v2_l", "efficientnet_lite0" …
             "efficientnet_lite2", "swin_tiny" … "swin_large_384", "xvlm_swin_base", "clip_vit_b32",
-            "clip_vit_b16", both also with the suffix "_gelu", and "clip_rn50x4"). A Keras model
-            maps images to a feature map (B, h, w, C) or a sequence (B, S, C).
+            "clip_vit_b16", both also with the suffix "_gelu", "clip_rn50x4", "vit_b16",
+            "blip_vit_b16" and "blip_vit_l16"). A Keras model maps images to a feature map
+            (B, h, w, C) or a sequence (B, S, C).
         image_size: height and width in pixels (default: the network's own).
         trainable_blocks: number of trainable blocks, counted from the last, or "all" (default: 0).
             Layers before them are frozen, including batch-norm statistics; see `find_blocks`.

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from effcap.backbones.clip_vit import check_multiple
+from effcap.backbones.vit import check_multiple
 from effcap.layers.attention import attend, split_heads
 from effcap.layers.embedding import Embedding
 

@@ -13,15 +13,18 @@ from keras import ops
 from effcap.backbones import efficientnet_lite as lite
 from effcap.backbones import swin
 from effcap.backbones.clip_resnet import RESNET_VARIANTS, ClipResNet, ClipResNetVariant
-from effcap.backbones.clip_vit import VIT_VARIANTS, ClipViT, ClipViTVariant
+from effcap.backbones.clip_vit import CLIP_VIT_VARIANTS, ClipViT, ClipViTVariant
+from effcap.backbones.vit import BLIP_VARIANTS, VIT_VARIANTS, VisionTransformer, ViTVariant
 from effcap.images import Fit
 
 # Mean and standard deviation of ImageNet's channels, for pixels 0..1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STDDEV = (0.229, 0.224, 0.225)
-# Those of CLIP's training images.
+# Those of CLIP's training images, which BLIP has too.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STDDEV = (0.26862954, 0.26130258, 0.27577711)
+# ViT's for both.
+HALF = (0.5, 0.5, 0.5)
 
 TOKENS, EMBEDDING = "tokens", "embedding"  # outputs
 Build = Callable[[tuple[int, int, int]], keras.Model]
@@ -68,7 +71,7 @@ class BackboneSpec:
     application: Callable[..., keras.Model] | None = None
     build_embedding: Build | None = None
     fit: Fit = "squash"
-    weights: Literal["imagenet", "clip"] = "imagenet"
+    weights: Literal["imagenet", "clip", "vit", "blip"] = "imagenet"
 
 
 def find_spec(network: str) -> BackboneSpec:
@@ -124,6 +127,7 @@ def standardization(mean: Sequence[float], stddev: Sequence[float]) -> Preproces
 # that it receives the same pixels either way.
 STANDARDIZE = standardization(IMAGENET_MEAN, IMAGENET_STDDEV)
 STANDARDIZE_CLIP = standardization(CLIP_MEAN, CLIP_STDDEV)
+STANDARDIZE_HALF = standardization(HALF, HALF)
 MINUS_ONE_TO_ONE = Preprocessing(scale=1 / 128, offset=-1.0)
 
 
@@ -195,6 +199,29 @@ def clip_spec(
     )
 
 
+def vit_spec(
+    name: str,
+    variant: ViTVariant,
+    side: int,
+    preprocessing: Preprocessing,
+    weights: Literal["vit", "blip"],
+) -> BackboneSpec:
+    """Returns the entry of a vision transformer.
+
+    Args:
+        name: name of the model.
+        variant: its sizes.
+        side: default height and width in pixels.
+        preprocessing: the network's own.
+        weights: kind of the published weights.
+    """
+
+    def build(input_shape: tuple[int, int, int]) -> keras.Model:
+        return VisionTransformer(variant, input_shape[:2], name=name)
+
+    return BackboneSpec(build, (side, side), preprocessing, weights=weights)
+
+
 _SIDES = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "B4": 380, "B5": 456, "B6": 528, "B7": 600}
 _SIDES_V2 = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, "M": 480, "L": 480}
 
@@ -216,8 +243,16 @@ BACKBONES |= {f"efficientnet_{variant}": _lite_spec(variant) for variant in lite
 BACKBONES |= {variant: _swin_spec(variant) for variant in swin.VARIANTS}
 BACKBONES[swin.XVLM] = BackboneSpec(_build_xvlm_swin, (384, 384), STANDARDIZE_CLIP)
 BACKBONES |= {
-    f"clip_{name}": clip_spec(ClipViT, variant, 224) for name, variant in VIT_VARIANTS.items()
+    f"clip_{name}": clip_spec(ClipViT, variant, 224) for name, variant in CLIP_VIT_VARIANTS.items()
 }
 BACKBONES |= {
     f"clip_{name}": clip_spec(ClipResNet, variant, 288) for name, variant in RESNET_VARIANTS.items()
+}
+BACKBONES |= {
+    name: vit_spec(name, variant, 224, STANDARDIZE_HALF, "vit")
+    for name, variant in VIT_VARIANTS.items()
+}
+BACKBONES |= {
+    name: vit_spec(name, variant, 384, STANDARDIZE_CLIP, "blip")
+    for name, variant in BLIP_VARIANTS.items()
 }

@@ -83,7 +83,7 @@ class RegionEncoder(keras.layers.Layer):
         levels = []
         attention_mask = ops.expand_dims(mask, 1)  # (B,1,S)
         for block in self.blocks:
-            x = block(x, attention_mask=attention_mask, training=training)  # (B,S,D)
+            x, *_ = block(x, attention_mask=attention_mask, training=training)  # (B,S,D)
             levels.append(Memory(x, mask))
         return tuple(levels[-self.num_levels :])
 

@@ -1,4 +1,4 @@
-"""Encoder of photos without weights of its own: the backbone's features are the memory."""
+"""Encoder of photos without blocks of its own: the backbone's features are the memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from keras import ops
 from effcap.backbones.backbone import Backbone
 from effcap.encoders.base import PhotoEncoder
 from effcap.encoders.memory import Memory
+from effcap.layers.attention import dense
 
 POOLINGS = (None, "mean", "first")
 NORM_EPSILON = 1e-12
 
 
 class BackboneEncoder(PhotoEncoder):
-    """The features of a backbone as they are, for a fusion that maps them to a prefix.
+    """The features of a backbone, as they are or projected to the width of a decoder.
 
     Args:
         backbone: a `Backbone`, or its arguments as a dict.
@@ -23,15 +24,18 @@ class BackboneEncoder(PhotoEncoder):
             vision transformer). None keeps all positions. Default None.
         normalize: divide each vector by its L2 norm, as ClipCap does with CLIP's vector for its
             transformer. Default False.
+        projection_dim: width D of a projection of each vector, as in a model of ViT and GPT-2 of
+            different widths. None for no projection. Default None.
 
     Call arguments:
         inputs: as in `PhotoEncoder`.
 
     Returns:
-        A tuple of one `Memory` with values (B, S, C); S is 1 with pooling.
+        A tuple of one `Memory` with values (B, S, C), or (B, S, D) with a projection; S is 1 with
+        pooling.
 
     Raises:
-        ValueError: there is no such pooling.
+        ValueError: there is no such pooling, or `projection_dim` is not positive.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class BackboneEncoder(PhotoEncoder):
         backbone: Backbone | dict,
         pooling: str | None = None,
         normalize: bool = False,
+        projection_dim: int | None = None,
         name: str = "backbone_encoder",
         **kwargs: Any,
     ):
@@ -48,17 +53,25 @@ class BackboneEncoder(PhotoEncoder):
                 f"Expected pooling out of {', '.join(map(repr, POOLINGS))}. "
                 f"Received: pooling={pooling!r}"
             )
-        self.pooling, self.normalize = pooling, normalize
+        if projection_dim is not None and projection_dim < 1:
+            raise ValueError(
+                "Expected a projection_dim of at least 1, or None for no projection. "
+                f"Received: projection_dim={projection_dim!r}"
+            )
+        self.pooling, self.normalize, self.projection_dim = pooling, normalize, projection_dim
+        self.projection = None if projection_dim is None else dense(projection_dim, "projection")
 
     @property
     def memory_shapes(self) -> list[tuple[None, int, int]]:
-        """Shapes of the memories: one (None, S, C)."""
+        """Shapes of the memories: one (None, S, C), or (None, S, D) with a projection."""
         positions, feature_dim = self.backbone.feature_shape
-        return [(None, 1 if self.pooling else positions, feature_dim)]
+        return [(None, 1 if self.pooling else positions, self.projection_dim or feature_dim)]
 
     def build(self, shape: Any = None) -> None:
         if not self.pooling:
             self.warn_of_many_positions()
+        if self.projection is not None:
+            self.projection.build((None, *self.backbone.feature_shape))
         super().build(shape)
 
     def call(self, inputs: dict, training: bool | None = None) -> tuple[Memory]:
@@ -69,6 +82,8 @@ class BackboneEncoder(PhotoEncoder):
             x = x[:, :1]  # (B,1,C)
         if self.normalize:
             x = ops.normalize(x, axis=-1, epsilon=NORM_EPSILON)  # (B,S,C)
+        if self.projection is not None:
+            x = self.projection(x)  # (B,S,D)
         return (Memory(x),)
 
     def get_config(self) -> dict:
@@ -76,4 +91,5 @@ class BackboneEncoder(PhotoEncoder):
             "backbone": self.backbone.get_config(),
             "pooling": self.pooling,
             "normalize": self.normalize,
+            "projection_dim": self.projection_dim,
         }

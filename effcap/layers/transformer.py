@@ -68,6 +68,7 @@ class TransformerBlock(keras.layers.Layer):
             projections. Default 1.
         fusion: fusion layer of `effcap.decoders`. None for none.
         activation: activation of the MLP's hidden layer. Default GPT-2's GELU.
+        epsilon: epsilon of the layer norms. Default 1e-5.
 
     Call arguments:
         x: (R, T, D).
@@ -92,16 +93,17 @@ class TransformerBlock(keras.layers.Layer):
         num_layers: int = 1,
         fusion: keras.layers.Layer | None = None,
         activation: Callable[[Any], Any] = gelu_tanh,
+        epsilon: float = 1e-5,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         output_stddev = INITIALIZER_STDDEV / math.sqrt(2 * num_layers)
-        self.ln_1 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_1")
+        self.ln_1 = keras.layers.LayerNormalization(epsilon=epsilon, name="ln_1")
         self.attn = SelfAttention(
             hidden_dim, num_heads, attention_dropout, output_stddev, name="attn"
         )
         self.fusion = fusion
-        self.ln_2 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_2")
+        self.ln_2 = keras.layers.LayerNormalization(epsilon=epsilon, name="ln_2")
         self.mlp = FeedForward(
             hidden_dim, intermediate_dim or 4 * hidden_dim, output_stddev, activation, name="mlp"
         )
@@ -144,20 +146,25 @@ class TransformerBlock(keras.layers.Layer):
 
 
 class PostNormBlock(keras.layers.Layer):
-    """A post-norm block: self-attention, MLP with ReLU (Vaswani et al. 2017).
+    """A post-norm block: self-attention, fusion (in a decoder), MLP (Vaswani et al. 2017).
 
     Args:
         hidden_dim: model width D.
         num_heads: number of heads.
         intermediate_dim: width of the MLP's hidden layer.
         dropout: rate on the output of each sublayer. Default 0.0.
+        attention_dropout: rate on the attention weights. Default 0.0.
+        fusion: layer with its own residual connection and layer norm. None for none.
+        activation: activation of the MLP's hidden layer. Default ReLU.
+        epsilon: epsilon of the layer norms. Default 1e-5.
 
     Call arguments:
-        x: (B, S, D).
-        attention_mask: as in `SelfAttention`.
+        x: (R, T, D).
+        attention_mask, cache, position: as in `SelfAttention`.
+        memory_kv: result of `precompute_kv`, with B rows. None for no memory.
 
     Returns:
-        (B, S, D).
+        As in `TransformerBlock`.
     """
 
     def __init__(
@@ -166,23 +173,46 @@ class PostNormBlock(keras.layers.Layer):
         num_heads: int,
         intermediate_dim: int,
         dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        fusion: keras.layers.Layer | None = None,
+        activation: Callable[[Any], Any] = keras.activations.relu,
+        epsilon: float = 1e-5,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.attn = SelfAttention(hidden_dim, num_heads, name="attn")
-        self.ln_1 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_1")
-        self.mlp = FeedForward(
-            hidden_dim, intermediate_dim, activation=keras.activations.relu, name="mlp"
-        )
-        self.ln_2 = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_2")
+        self.attn = SelfAttention(hidden_dim, num_heads, attention_dropout, name="attn")
+        self.ln_1 = keras.layers.LayerNormalization(epsilon=epsilon, name="ln_1")
+        self.fusion = fusion
+        self.mlp = FeedForward(hidden_dim, intermediate_dim, activation=activation, name="mlp")
+        self.ln_2 = keras.layers.LayerNormalization(epsilon=epsilon, name="ln_2")
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
-    def build(self, shape: Any) -> None:
+    def build(self, shape: Any, memory_shapes: Any = None) -> None:
         for layer in (self.attn, self.ln_1, self.mlp, self.ln_2):
             layer.build(shape)
+        if self.fusion is not None:
+            self.fusion.build(shape, memory_shapes)
         self.built = True
 
-    def call(self, x: Any, attention_mask: Any = None, training: bool | None = None) -> Any:
-        mixed, *_ = self.attn(x, attention_mask=attention_mask, training=training)
+    def precompute_kv(self, memory: Any) -> list[dict]:
+        """Computes the fusion layer's keys and values of each memory, once per image."""
+        return [] if self.fusion is None else self.fusion.precompute_kv(memory)
+
+    def call(
+        self,
+        x: Any,
+        attention_mask: Any = None,
+        cache: dict | None = None,
+        position: Any = None,
+        memory_kv: list[dict] | None = None,
+        training: bool | None = None,
+    ) -> tuple[Any, dict, tuple]:
+        mixed, cache, _ = self.attn(
+            x, attention_mask=attention_mask, cache=cache, position=position, training=training
+        )  # (R,T,D)
         x = self.ln_1(x + self.dropout(mixed, training=training))
-        return self.ln_2(x + self.dropout(self.mlp(x), training=training))
+        weights: tuple = ()
+        if self.fusion is not None and memory_kv is not None:
+            x, weights = self.fusion(x, memory_kv, training=training)  # (R,T,D)
+        x = self.ln_2(x + self.dropout(self.mlp(x), training=training))
+        return x, cache, weights

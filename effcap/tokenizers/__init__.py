@@ -1,4 +1,7 @@
-"""Byte-level BPE tokenizers. May use `effcap.utils`; imports neither Keras nor TensorFlow."""
+"""Byte-level BPE and WordPiece tokenizers.
+
+May use `effcap.utils`; imports neither Keras nor TensorFlow.
+"""
 
 from __future__ import annotations
 

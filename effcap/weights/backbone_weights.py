@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.config import read_json
-from effcap.presets import BACKBONE, BEST, CONFIG
+from effcap.presets import BACKBONE, BEST, CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     from effcap.backbones.backbone import Backbone
@@ -58,14 +58,13 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str
         backbone: None for an encoder without a backbone.
         weights: "imagenet", "none" to keep the random weights, the path of weights, or the folder
             of a preset whose backbone's weights are copied (default: "imagenet" for a network known
-            by name, otherwise "none"). CLIP and Swin networks need a path or "none".
+            by name, otherwise "none"). CLIP, ViT, BLIP and Swin networks need a path or "none".
 
     Returns:
-        A message about what was loaded, if the weights are those of CLIP, of a Swin transformer or
-        of a preset.
+        A message about what was loaded, if the weights are not those of ImageNet.
 
     Raises:
-        OSError, ValueError: as in `load_imagenet`, `load_clip`, `load_swin` and
+        OSError, ValueError: as in `load_imagenet`, `load_clip`, `load_vit`, `load_swin` and
             `copy_preset_backbone`, and for weights without a backbone.
     """
     from effcap.backbones.registry import BACKBONES
@@ -75,6 +74,7 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str
     from effcap.weights.imagenet import load_imagenet
     from effcap.weights.swin_checkpoint import find_swin
     from effcap.weights.swin_weights import load_swin, swin_backbone
+    from effcap.weights.vit_weights import load_vit
 
     if backbone is None:
         if weights not in (None, NONE):
@@ -90,16 +90,18 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str
     if weights != IMAGENET and is_preset(weights):
         return copy_preset_backbone(backbone, weights)
     spec = BACKBONES.get(backbone.network) if isinstance(backbone.network, str) else None
-    is_clip = spec is not None and spec.weights == "clip"
+    kind = IMAGENET if spec is None else spec.weights
     is_swin = isinstance(backbone.net, SwinTransformer)
-    if (is_clip or is_swin) and weights == IMAGENET:
+    if (kind != IMAGENET or is_swin) and weights == IMAGENET:
         name = backbone.network if isinstance(backbone.network, str) else backbone.net.name
         raise FileNotFoundError(
             f"The weights of {name} are not downloaded. Pass their file or folder with "
             f"--backbone-weights, or start from random weights with --backbone-weights {NONE}"
         )
-    if is_clip:
+    if kind == "clip":
         return load_clip(backbone, weights)
+    if kind in ("vit", "blip"):
+        return load_vit(backbone, weights)
     if is_swin:
         return load_swin(backbone.net, weights)
     if Path(weights).suffix in SWIN_SUFFIXES and (checkpoint := find_swin(weights)) is not None:
@@ -116,5 +118,9 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str
 
 
 def is_preset(weights: str) -> bool:
-    """Returns whether a path is the folder of a preset or of a run."""
-    return any((Path(weights) / folder / CONFIG).is_file() for folder in ("", BEST))
+    """Returns whether a path is the folder of a preset or of a run.
+
+    A config.json alone is not enough, because Hugging Face's folders have one too.
+    """
+    folders = (Path(weights), Path(weights) / BEST)
+    return any(all((x / name).is_file() for name in (CONFIG, WEIGHTS)) for x in folders)

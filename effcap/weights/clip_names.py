@@ -6,8 +6,6 @@ Our name is a layer of the network and the path of attributes in it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import keras
 
@@ -19,9 +17,9 @@ from effcap.weights.name_pairs import (
     linear,
     nested,
     norm,
+    published_in,
 )
-
-POSITIONS = "position_embedding.embeddings"  # end of our name of a table of positions
+from effcap.weights.tower_names import POSITIONS, TowerNames, block_names, has_layer
 
 OPENAI_TEXT = re.compile(
     r"transformer\.resblocks\.\d+\..+|(token_embedding|ln_final)\.(weight|bias)|text\..+"
@@ -30,28 +28,6 @@ OPENAI_TEXT = re.compile(
 # Numbers that OpenAI's TorchScript files hold as tensors.
 OPENAI_SIZES = re.compile(r"input_resolution|context_length|vocab_size")
 HUGGING_FACE_TEXT = re.compile(r"text_model\..+|text_projection\.weight|logit_scale")
-
-
-@dataclass(frozen=True)
-class ClipNames:
-    """Names of an image tower's tensors in a kind of file.
-
-    Attributes:
-        title: kind of file and tower, for messages.
-        layer: name of a layer that only networks of this kind have.
-        key: name of a tensor that only files of this kind have.
-        pairs: returns the pairs of a network.
-        skipped: patterns of the names of tensors that are no weights of the network, by what they
-            are. A tensor that is in a pair is never skipped.
-        config: name of the file of settings that Hugging Face's hub has beside such files.
-    """
-
-    title: str
-    layer: str
-    key: str
-    pairs: Callable[[keras.Model], list[NamePair]]
-    skipped: Mapping[str, re.Pattern[str]]
-    config: str
 
 
 def openai_vit(network: keras.Model) -> list[NamePair]:
@@ -131,7 +107,7 @@ def openai_resnet(network: keras.Model) -> list[NamePair]:
 
 
 NAMES = (
-    ClipNames(
+    TowerNames(
         "vision transformer of OpenAI or open_clip",
         "ln_pre",
         "visual.class_embedding",
@@ -143,7 +119,7 @@ NAMES = (
         },
         "open_clip_config.json",
     ),
-    ClipNames(
+    TowerNames(
         "residual network of OpenAI or open_clip",
         "layer1_0_conv1",
         "visual.layer1.0.conv1.weight",
@@ -156,7 +132,7 @@ NAMES = (
         },
         "open_clip_config.json",
     ),
-    ClipNames(
+    TowerNames(
         "vision transformer of Hugging Face",
         "ln_pre",
         "vision_model.embeddings.class_embedding",
@@ -169,29 +145,6 @@ NAMES = (
         "config.json",
     ),
 )
-
-
-def published_in(module: str, pairs: list[NamePair]) -> list[NamePair]:
-    """Returns pairs with a prefix on the published side."""
-    return [
-        NamePair(
-            pair.ours,
-            tuple(f"{module}.{name}" for name in pair.theirs),
-            pair.transposed,
-            pair.convolution,
-        )
-        for pair in pairs
-    ]
-
-
-def has_layer(network: keras.Model, name: str) -> bool:
-    """Returns whether a network has a layer."""
-    return any(layer.name == name for layer in network.layers)
-
-
-def block_names(network: keras.Model) -> list[str]:
-    """Returns the names of the transformer blocks, first to last."""
-    return [x.name for x in network.layers if re.fullmatch(r"block_\d+", x.name)]
 
 
 def bottleneck_names(network: keras.Model) -> list[str]:

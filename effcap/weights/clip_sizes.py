@@ -11,9 +11,11 @@ import keras
 
 from effcap.backbones.clip_resnet import HEAD_DIM, RESNET_VARIANTS, ClipResNet, ClipResNetVariant
 from effcap.backbones.clip_resnet import STRIDE as RESNET_STRIDE
-from effcap.backbones.clip_vit import ACTIVATIONS, VIT_VARIANTS, ClipViT, ClipViTVariant
+from effcap.backbones.clip_vit import CLIP_VIT_VARIANTS, ClipViT, ClipViTVariant
 from effcap.backbones.registry import EMBEDDING, STANDARDIZE_CLIP
-from effcap.weights.clip_files import ClipFile, read_settings
+from effcap.backbones.vit import ACTIVATIONS
+from effcap.weights.clip_files import read_settings
+from effcap.weights.tower_file import TowerFile
 
 DEFAULT_ACTIVATION = "quick_gelu"  # of OpenAI's models
 
@@ -37,7 +39,7 @@ class SizeTensors:
     transposed: bool
 
 
-VIT_TENSORS = {  # by ClipNames.key
+VIT_TENSORS = {  # by TowerNames.key
     "visual.class_embedding": SizeTensors(
         "visual.conv1.weight",
         "visual.positional_embedding",
@@ -57,7 +59,7 @@ RESNET_PROJECTION = "visual.attnpool.c_proj.weight"
 RESNET_BLOCK = re.compile(r"visual\.layer([1-4])\.(\d+)\..+")
 
 
-def clip_backbone(file: ClipFile) -> dict[str, Any]:
+def clip_backbone(file: TowerFile) -> dict[str, Any]:
     """Returns the arguments of a `Backbone` whose output is the file's projected image vector.
 
     All sizes follow from the tensors but the number of heads and the activation, which are those
@@ -73,7 +75,7 @@ def clip_backbone(file: ClipFile) -> dict[str, Any]:
     return _resnet_backbone(file)
 
 
-def embedding_width(file: ClipFile) -> int:
+def embedding_width(file: TowerFile) -> int:
     """Returns the width E of the file's projected image vector.
 
     Raises:
@@ -85,7 +87,7 @@ def embedding_width(file: ClipFile) -> int:
     return _shape(file, names.projection, 2)[0 if names.transposed else 1]
 
 
-def _vit_backbone(file: ClipFile, names: SizeTensors) -> dict[str, Any]:
+def _vit_backbone(file: TowerFile, names: SizeTensors) -> dict[str, Any]:
     hidden_dim, _, patch_size, _ = _shape(file, names.patches, 4)
     num_positions, _ = _shape(file, names.positions, 2)
     blocks = [int(match[1]) for match in map(names.block.fullmatch, file.tensors) if match]
@@ -105,13 +107,13 @@ def _vit_backbone(file: ClipFile, names: SizeTensors) -> dict[str, Any]:
             f"Received: {variant.activation!r}"
         )
     side = _grid_side(file, names.positions, num_positions) * patch_size
-    for name, known in VIT_VARIANTS.items():
+    for name, known in CLIP_VIT_VARIANTS.items():
         if known == variant:
             return _named(name, side)
     return _unnamed(ClipViT(variant, (side, side), embedding=True), side)
 
 
-def _resnet_backbone(file: ClipFile) -> dict[str, Any]:
+def _resnet_backbone(file: TowerFile) -> dict[str, Any]:
     width, *_ = _shape(file, "visual.conv3.weight", 4)
     positions = "visual.attnpool.positional_embedding"
     num_positions, _ = _shape(file, positions, 2)
@@ -143,7 +145,7 @@ def _unnamed(network: keras.Model, side: int) -> dict[str, Any]:
     }
 
 
-def _grid_side(file: ClipFile, name: str, num_positions: int) -> int:
+def _grid_side(file: TowerFile, name: str, num_positions: int) -> int:
     """Returns the side of the square grid of positions, beside one for the class or the mean."""
     side = math.isqrt(max(0, num_positions - 1))
     if side < 1 or side * side != num_positions - 1:
@@ -154,7 +156,7 @@ def _grid_side(file: ClipFile, name: str, num_positions: int) -> int:
     return side
 
 
-def _shape(file: ClipFile, name: str, num_axes: int) -> tuple[int, ...]:
+def _shape(file: TowerFile, name: str, num_axes: int) -> tuple[int, ...]:
     """Returns the shape of a tensor.
 
     Raises:

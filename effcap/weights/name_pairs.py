@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,14 @@ class NamePair:
         theirs: names of the tensors, which are concatenated along the variable's last axis.
         transposed: whether the tensors are kernels (out, in) of a PyTorch Linear.
         convolution: whether the tensor is a kernel (out, in, h, w) of a PyTorch Conv2d.
+        unit_axes: number of axes of size 1 that the tensor has before those of the variable.
     """
 
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False
     convolution: bool = False
+    unit_axes: int = 0
 
     def shape(self, variable: keras.Variable) -> tuple[int, ...]:
         """Returns the shape that each of the tensors must have."""
@@ -45,11 +47,12 @@ class NamePair:
             return outputs, inputs, height, width
         *rest, last = variable.shape
         shape = (*rest, last // len(self.theirs))
-        return shape[::-1] if self.transposed else shape
+        return (1,) * self.unit_axes + (shape[::-1] if self.transposed else shape)
 
     def read(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
         """Reads the tensors and returns the variable's values as float32."""
         arrays = [np.asarray(tensors[name], np.float32) for name in self.theirs]
+        arrays = [a.reshape(a.shape[self.unit_axes :]) for a in arrays]
         if self.convolution:
             return arrays[0].transpose(2, 3, 1, 0)  # (out,in,h,w) -> (h,w,in,out)
         return np.concatenate([a.T if self.transposed else a for a in arrays], axis=-1)
@@ -132,9 +135,10 @@ def linear(ours: str, *theirs: str) -> list[NamePair]:
     ]
 
 
-def conv2d(ours: str, theirs: str) -> list[NamePair]:
-    """Returns the pair of a convolution without bias that is a PyTorch Conv2d."""
-    return [NamePair(f"{ours}.kernel", (f"{theirs}.weight",), convolution=True)]
+def conv2d(ours: str, theirs: str, bias: bool = False) -> list[NamePair]:
+    """Returns the pairs of a convolution, with or without bias, that is a PyTorch Conv2d."""
+    kernel = NamePair(f"{ours}.kernel", (f"{theirs}.weight",), convolution=True)
+    return [kernel, NamePair(f"{ours}.bias", (f"{theirs}.bias",))] if bias else [kernel]
 
 
 def batch_norm(ours: str, theirs: str) -> list[NamePair]:
@@ -149,13 +153,19 @@ def batch_norm(ours: str, theirs: str) -> list[NamePair]:
 def nested(ours: str, theirs: str, pairs: Iterable[NamePair]) -> list[NamePair]:
     """Returns pairs with a prefix on either side, such as the pairs of one block of a stack."""
     return [
-        NamePair(
-            f"{ours}.{pair.ours}",
-            tuple(f"{theirs}.{name}" for name in pair.theirs),
-            pair.transposed,
-            pair.convolution,
+        replace(
+            pair,
+            ours=f"{ours}.{pair.ours}",
+            theirs=tuple(f"{theirs}.{name}" for name in pair.theirs),
         )
         for pair in pairs
+    ]
+
+
+def published_in(module: str, pairs: Iterable[NamePair]) -> list[NamePair]:
+    """Returns pairs with a prefix on the published side."""
+    return [
+        replace(pair, theirs=tuple(f"{module}.{name}" for name in pair.theirs)) for pair in pairs
     ]
 
 

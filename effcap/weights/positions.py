@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-CUBIC = -0.5  # Keys's coefficient, as Pillow and PyTorch have it with antialiasing
+# Keys's coefficient, as PyTorch has it with antialiasing (and Pillow) and without.
+CUBIC = {True: -0.5, False: -0.75}
 
 
 def source_grid(num_positions: int) -> tuple[int, int] | None:
@@ -15,15 +16,18 @@ def source_grid(num_positions: int) -> tuple[int, int] | None:
     return (side, side) if side > 0 and side * side == num_positions - 1 else None
 
 
-def resize_positions(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Interpolates the positions of a grid, bicubically with antialiasing.
+def resize_positions(
+    table: np.ndarray, grid: tuple[int, int], antialias: bool = True
+) -> np.ndarray:
+    """Interpolates the positions of a grid bicubically.
 
-    This is what open_clip does at load time.
+    At load time, open_clip does this with antialiasing, BLIP and transformers without.
 
     Args:
         table: (1 + n * n, D), the position of a class token or mean first, then those of a square
             grid, row by row.
         grid: height and width of the new grid.
+        antialias: whether a smaller grid averages over more positions.
 
     Returns:
         (1 + height * width, D).
@@ -35,20 +39,29 @@ def resize_positions(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     if old_grid is None:
         raise ValueError(f"Expected 1 + n * n positions. Received: {len(table)}")
     first, positions = table[:1], table[1:].reshape(*old_grid, -1)  # (1,D), (n,n,D)
-    rows = interpolation_matrix(old_grid[0], grid[0])  # (height,n)
-    columns = interpolation_matrix(old_grid[1], grid[1])  # (width,n)
+    rows = interpolation_matrix(old_grid[0], grid[0], antialias)  # (height,n)
+    columns = interpolation_matrix(old_grid[1], grid[1], antialias)  # (width,n)
     resized = np.einsum("yi,xj,ijd->yxd", rows, columns, positions)  # (height,width,D)
     resized = resized.reshape(-1, table.shape[-1]).astype(table.dtype)  # (height*width,D)
     return np.concatenate([first, resized])
 
 
-def interpolation_matrix(old: int, new: int) -> np.ndarray:
-    """Returns the weights (new, old) of antialiased bicubic interpolation of `old` values."""
+def interpolation_matrix(old: int, new: int, antialias: bool = True) -> np.ndarray:
+    """Returns the weights (new, old) of bicubic interpolation of `old` values.
+
+    Beyond the ends, the interpolation with antialiasing has no values, and that without has copies
+    of the last one.
+    """
     scale = old / new
-    stretch = max(scale, 1.0)  # of the filter, to average over values when there are fewer
+    stretch = max(scale, 1.0) if antialias else 1.0  # of the filter, to average over more values
     centers = (np.arange(new) + 0.5) * scale  # (new,)
-    distances = np.abs(np.arange(old) + 0.5 - centers[:, None]) / stretch  # (new,old)
-    near = ((CUBIC + 2) * distances - (CUBIC + 3)) * distances**2 + 1
-    far = (((distances - 5) * distances + 8) * distances - 4) * CUBIC
-    weights = np.where(distances < 1, near, np.where(distances < 2, far, 0.0))  # (new,old)
+    margin = 0 if antialias else 2
+    sources = np.arange(-margin, old + margin)  # (n,)
+    distances = np.abs(sources + 0.5 - centers[:, None]) / stretch  # (new,n)
+    a = CUBIC[antialias]
+    near = ((a + 2) * distances - (a + 3)) * distances**2 + 1
+    far = (((distances - 5) * distances + 8) * distances - 4) * a
+    weights = np.where(distances < 1, near, np.where(distances < 2, far, 0.0))  # (new,n)
+    clipped = np.clip(sources, 0, old - 1)[:, None] == np.arange(old)  # (n,old)
+    weights = weights @ clipped  # (new,old)
     return weights / weights.sum(axis=1, keepdims=True)

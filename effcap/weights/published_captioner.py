@@ -19,8 +19,8 @@ from effcap.weights.published_tokenizer import published_tokenizer
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-    from effcap.weights.clip_files import ClipFile
     from effcap.weights.torch_file import TorchFile
+    from effcap.weights.tower_file import TowerFile
 
 
 class PublishedCaptioner(NamedTuple):
@@ -52,7 +52,7 @@ def published_captioner(
         overrides: changed values, such as `{"decoder": {"num_heads": 12}}`; see
             `published_hparams`.
         clip: file or folder of the CLIP model that a ClipCap was trained with, as for
-            `open_clip_file`. It is required for ClipCap and for no other system.
+            `load_clip`. It is required for ClipCap and for no other system.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -88,9 +88,10 @@ def published_captioner(
         raise ValueError(f"Cannot create the {converter.title} of {path}: {error}") from error
     loaded = load_published(captioner, file, overrides)
     if clip_file is not None:
-        from effcap.weights.clip import load_clip_file
+        from effcap.weights.clip_files import CLIP
+        from effcap.weights.towers import load_tower_file
 
-        messages.insert(0, load_clip_file(captioner.encoder.backbone, clip_file))
+        messages.insert(0, load_tower_file(captioner.encoder.backbone, clip_file, CLIP))
     assumed = assumed_settings(system, file, overrides)
     message = "\n".join([loaded, *messages])
     return PublishedCaptioner(captioner, message, {**record, "assumed": assumed})
@@ -98,13 +99,14 @@ def published_captioner(
 
 def _open_clip(
     needs_clip: bool, title: str, path: str | PathLike, clip: str | PathLike | None
-) -> ClipFile | None:
+) -> TowerFile | None:
     """Opens the file of CLIP if the system needs one.
 
     Raises:
         ValueError: it is missing or not needed.
     """
-    from effcap.weights.clip_files import open_clip_file
+    from effcap.weights.clip_files import CLIP
+    from effcap.weights.tower_file import open_tower_file
 
     if needs_clip and clip is None:
         raise ValueError(
@@ -113,11 +115,11 @@ def _open_clip(
         )
     if not needs_clip and clip is not None:
         raise ValueError(f"{path} is a {title}, which has no CLIP. Received: clip={str(clip)!r}")
-    return None if clip is None else open_clip_file(clip)
+    return None if clip is None else open_tower_file(clip, CLIP)
 
 
 def _clip_backbone(
-    file: TorchFile, clip_file: ClipFile, overrides: Mapping[str, Any] | None
+    file: TorchFile, clip_file: TowerFile, overrides: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Returns the arguments of the backbone of a ClipCap.
 

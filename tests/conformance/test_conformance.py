@@ -37,10 +37,18 @@ traced_only = pytest.mark.skipif(keras.backend.backend() == "torch", reason="run
 
 
 def tiny_variants() -> dict[str, dict]:
-    """Returns distinct tiny copies of the variants, and of fusions that no variant has."""
+    """Returns distinct tiny copies of the variants, and of modules that no variant has."""
     variants = {name: load_hparams(name) for name in list_variants()}
     prefix = {"decoder": {"fusion": {"kind": "prefix"}}}
     variants["prefix"] = merge_hparams(variants["lite0-small"], prefix)
+    small = variants["lite0-small"]
+    backbone = {"kind": "backbone", "backbone": small["encoder"]["backbone"]}
+    sizes = {"hidden_dim": 32, "num_heads": 4, "num_layers": 2, "intermediate_dim": 64}
+    variants["bert"] = {
+        "encoder": backbone,
+        "decoder": {"kind": "bert", "max_sequence_length": 32, **sizes, "num_token_types": 2},
+    }
+    variants["projected"] = {**small, "encoder": {**backbone, "projection_dim": 24}}
     distinct: dict[str, dict] = {}
     for name, hparams in variants.items():
         tiny = shrink(hparams)

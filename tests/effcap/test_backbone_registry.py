@@ -41,10 +41,11 @@ PUBLISHED = {
 }
 CLIP = {"clip_vit_b32": 224, "clip_vit_b16": 224, "clip_rn50x4": 288}  # native size
 CLIP |= {"clip_vit_b32_gelu": 224, "clip_vit_b16_gelu": 224}
+VIT = {"vit_b16": 224, "blip_vit_b16": 384, "blip_vit_l16": 384}
 
 
 def test_all_networks_are_registered():
-    sides = {name: side for name, (_, side) in PUBLISHED.items()} | CLIP
+    sides = {name: side for name, (_, side) in PUBLISHED.items()} | CLIP | VIT
     assert set(BACKBONES) == set(sides)
     for name, side in sides.items():
         assert BACKBONES[name].image_size == (side, side)

@@ -12,6 +12,12 @@ BLOCK = [
     *conv1d("mlp.c_fc", "mlp.c_fc"),
     *conv1d("mlp.c_proj", "mlp.c_proj"),
 ]
+CROSS_ATTENTION = [
+    *norm("norm", "ln_cross_attn"),
+    *conv1d("attention.query", "crossattention.q_attn"),
+    *conv1d("attention.key_value", "crossattention.c_attn"),
+    *conv1d("attention.c_proj", "crossattention.c_proj"),
+]
 
 
 def gpt2_name_pairs(num_layers: int) -> list[NamePair]:
@@ -24,3 +30,12 @@ def gpt2_name_pairs(num_layers: int) -> list[NamePair]:
     for i in range(num_layers):
         pairs += nested(f"blocks.{i}", f"h.{i}", BLOCK)
     return pairs
+
+
+def gpt2_cross_name_pairs(num_layers: int) -> list[NamePair]:
+    """Returns the pairs of a decoder's fusion by cross-attention, transformers' own."""
+    return [
+        pair
+        for i in range(num_layers)
+        for pair in nested(f"blocks.{i}.fusion", f"h.{i}", CROSS_ATTENTION)
+    ]

@@ -1,0 +1,284 @@
+"""BERT as a language model: post-norm blocks with cross-attention on memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from effcap.decoders.base import Decoder
+from effcap.decoders.gpt2 import FROZEN, packed_mask
+from effcap.layers.attention import INITIALIZER_STDDEV, CrossAttention, dense
+from effcap.layers.embedding import Embedding
+from effcap.layers.transformer import PostNormBlock
+
+CONFIG = (
+    "vocabulary_size",
+    "max_sequence_length",
+    "hidden_dim",
+    "num_heads",
+    "num_layers",
+    "intermediate_dim",
+    "dropout",
+    "attention_dropout",
+    "first_cross_layer",
+    "num_token_types",
+    "frozen",
+)
+EPSILON = 1e-12  # of all layer norms
+
+
+class BERT(Decoder):
+    """BERT (Devlin et al. 2019) with a causal mask, as the text decoder of BLIP and X-VLM.
+
+    Its cross-attention takes memory of any width, without a projection.
+
+    Args:
+        vocabulary_size: number V of tokens.
+        max_sequence_length: number of positions. Default 512.
+        hidden_dim: model width D. Default 768.
+        num_heads: number of heads H. Default 12.
+        num_layers: number of blocks L. Default 12.
+        intermediate_dim: width of the MLPs' hidden layers. None takes 4*D.
+        dropout: rate on embeddings and on each sublayer's output. Default 0.1.
+        attention_dropout: rate on the attention weights. Default 0.1.
+        first_cross_layer: index of the first block with cross-attention; those before have none,
+            as in X-VLM, which has 6. Default 0.
+        num_token_types: number of token types, of which all tokens have the first, as in X-VLM,
+            which has 2. 0 for no embedding of types. Default 0.
+        frozen: variables that are not trained, None, "embeddings" (of tokens, positions and types)
+            or "pretrained" (all of BERT, without cross-attention).
+
+    Call arguments, returns: as in `Decoder`. Blocks without cross-attention give no attention
+    weights.
+
+    Raises:
+        ValueError: hyperparameters do not fit each other, the encoder gives several memories, or a
+            caption exceeds `max_text_length`.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        max_sequence_length: int = 512,
+        hidden_dim: int = 768,
+        num_heads: int = 12,
+        num_layers: int = 12,
+        intermediate_dim: int | None = None,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        first_cross_layer: int = 0,
+        num_token_types: int = 0,
+        frozen: str | None = None,
+        name: str = "bert",
+        **kwargs: Any,
+    ):
+        super().__init__(name=name, **kwargs)
+        if frozen not in FROZEN:
+            raise ValueError(
+                f"Expected frozen out of {', '.join(map(repr, FROZEN))}. "
+                f"Received: frozen={frozen!r}"
+            )
+        if not 0 <= first_cross_layer < num_layers:
+            raise ValueError(
+                "Expected first_cross_layer from 0 to num_layers - 1, so that a layer attends to "
+                f"memory. Received: first_cross_layer={first_cross_layer}, num_layers={num_layers}"
+            )
+        self.vocabulary_size, self.max_sequence_length = vocabulary_size, max_sequence_length
+        self.hidden_dim, self.num_heads, self.num_layers = hidden_dim, num_heads, num_layers
+        self.intermediate_dim = intermediate_dim
+        self.dropout, self.attention_dropout = dropout, attention_dropout
+        self.first_cross_layer, self.num_token_types = first_cross_layer, num_token_types
+        self.frozen = frozen
+        self.token_embedding = Embedding(vocabulary_size, hidden_dim, name="token_embedding")
+        self.position_embedding = Embedding(
+            max_sequence_length, hidden_dim, name="position_embedding"
+        )
+        self.type_embedding = None
+        if num_token_types:
+            self.type_embedding = Embedding(num_token_types, hidden_dim, name="type_embedding")
+        self.embedding_norm = keras.layers.LayerNormalization(
+            epsilon=EPSILON, name="embedding_norm"
+        )
+        self.embedding_dropout = keras.layers.Dropout(dropout, name="embedding_dropout")
+        self.blocks = [
+            PostNormBlock(
+                hidden_dim,
+                num_heads,
+                intermediate_dim or 4 * hidden_dim,
+                dropout,
+                attention_dropout,
+                fusion=self._create_fusion() if i >= first_cross_layer else None,
+                activation=keras.activations.gelu,
+                epsilon=EPSILON,
+                name=f"block_{i}",
+            )
+            for i in range(num_layers)
+        ]
+        self.transform = dense(hidden_dim, "transform")
+        self.transform_norm = keras.layers.LayerNormalization(
+            epsilon=EPSILON, name="transform_norm"
+        )
+
+    def _create_fusion(self) -> keras.layers.Layer:
+        return PostNormCrossFusion(
+            self.hidden_dim, self.num_heads, self.dropout, self.attention_dropout, name="fusion"
+        )
+
+    def build(self, shape: Any = None, memory_shapes: Any = None) -> None:
+        text_shape = (None, None, self.hidden_dim)
+        memory_shapes = memory_shapes or [text_shape]
+        if len(memory_shapes) != 1:
+            raise ValueError(
+                "decoder.kind='bert' takes an encoder with one memory, such as "
+                "encoder.kind='backbone' or one with encoder.num_levels=1. "
+                f"Received: {len(memory_shapes)} memories"
+            )
+        for embedding in self._embeddings:
+            embedding.build()
+        for block in self.blocks:
+            block.build(text_shape, memory_shapes)
+        for layer in (self.embedding_norm, self.transform, self.transform_norm):
+            layer.build(text_shape)
+        self.output_bias = self.add_weight(
+            shape=(self.vocabulary_size,), initializer="zeros", name="output_bias"
+        )
+        embeddings = [embedding.embeddings for embedding in self._embeddings]
+        frozen = {None: [], "embeddings": embeddings}.get(self.frozen, self.pretrained_variables)
+        for variable in frozen:
+            variable.trainable = False
+        self.built = True
+
+    @property
+    def _embeddings(self) -> list[Embedding]:
+        tables = (self.token_embedding, self.position_embedding, self.type_embedding)
+        return [table for table in tables if table is not None]
+
+    @property
+    def max_text_length(self) -> int:
+        return self.max_sequence_length
+
+    @property
+    def pretrained_variables(self) -> list[keras.Variable]:
+        fusions = [block.fusion for block in self.blocks]
+        added = {id(weight) for fusion in fusions if fusion for weight in fusion.weights}
+        return [weight for weight in self.weights if id(weight) not in added]
+
+    def embed_tokens(self, tokens: Any) -> Any:
+        """Computes embeddings (..., D) of tokens (...), without positions, types and layer norm."""
+        return self.token_embedding(tokens)  # (...,D)
+
+    def embed(self, tokens: Any, positions: Any) -> Any:
+        """Computes embeddings (..., D) of tokens (...) at text positions (...)."""
+        positions = ops.convert_to_tensor(positions)
+        x = self.embed_tokens(tokens) + self.position_embedding(positions)  # (...,D)
+        if self.type_embedding is not None:
+            x = x + ops.cast(self.type_embedding.embeddings[0], x.dtype)
+        return self.embedding_norm(ops.cast(x, self.compute_dtype))
+
+    def logits(self, x: Any) -> Any:
+        """Computes float32 logits (..., V) of the last block's output (..., D)."""
+        x = self.transform_norm(keras.activations.gelu(self.transform(x)))  # (...,D)
+        table = ops.cast(self.token_embedding.embeddings, x.dtype)
+        logits = ops.matmul(x, ops.transpose(table))  # (...,V)
+        return ops.cast(logits, "float32") + ops.cast(self.output_bias, "float32")
+
+    def precompute_kv(self, memory: Any, training: bool | None = None) -> list:
+        return [None if memory is None else block.precompute_kv(memory) for block in self.blocks]
+
+    def call_with_attention(
+        self, tokens: Any, memory: Any = None, segments: Any = None, training: bool | None = None
+    ) -> tuple[Any, list[tuple]]:
+        if segments is None and (tokens.shape[1] or 0) > self.max_text_length:
+            raise ValueError(
+                f"Expected at most {self.max_text_length} tokens, as many as the decoder has "
+                f"positions for. Received: tokens of shape {tuple(tokens.shape)}"
+            )
+        mask, positions = packed_mask(tokens, segments)  # (B|1,T,T), (B|1,T)
+        positions = ops.minimum(positions, self.max_text_length - 1)  # padding may be longer
+        x = self.embedding_dropout(self.embed(tokens, positions), training=training)  # (B,T,D)
+        all_weights = []
+        for block, kv in zip(self.blocks, self.precompute_kv(memory), strict=True):
+            x, _, weights = block(
+                x, attention_mask=mask, memory_kv=kv, training=training
+            )  # (B,T,D)
+            all_weights.append(weights)
+        return self.logits(x), all_weights
+
+    def empty_cache(self, rows: int, length: int) -> list[dict]:
+        if length > self.max_text_length:
+            raise ValueError(
+                f"Expected max_new_tokens of at most {self.max_text_length}, as many as the "
+                f"decoder has positions for. Received: {length}"
+            )
+        shape = (rows, length, self.num_heads, self.hidden_dim // self.num_heads)
+        return [
+            {name: ops.zeros(shape, dtype=self.compute_dtype) for name in ("keys", "values")}
+            for _ in range(self.num_layers)
+        ]
+
+    def step(
+        self, tokens: Any, position: Any, cache: list[dict], memory_kv: list
+    ) -> tuple[Any, list[dict]]:
+        length = cache[0]["keys"].shape[1]
+        x = ops.expand_dims(self.embed(tokens, position), 1)  # (R,1,D)
+        mask = ops.reshape(ops.arange(length) <= position, (1, 1, length))  # (1,1,S)
+        new_cache = []
+        for block, layer_cache, kv in zip(self.blocks, cache, memory_kv, strict=True):
+            x, layer_cache, _ = block(
+                x,
+                attention_mask=mask,
+                cache=layer_cache,
+                position=position,
+                memory_kv=kv,
+                training=False,
+            )  # (R,1,D)
+            new_cache.append(layer_cache)
+        return self.logits(ops.squeeze(x, 1)), new_cache  # (R,V)
+
+    def get_config(self) -> dict:
+        return {name: getattr(self, name) for name in CONFIG}
+
+
+class PostNormCrossFusion(keras.layers.Layer):
+    """Post-norm residual cross-attention on one memory: norm(h + cross(h, memory)).
+
+    Args:
+        hidden_dim: model width D.
+        num_heads: number of heads.
+        dropout: rate on the output.
+        attention_dropout: rate on the attention weights.
+
+    Call arguments, returns: as in `CrossFusion`, without `norm`.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_heads: int,
+        dropout: float,
+        attention_dropout: float,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.attention = CrossAttention(
+            hidden_dim, num_heads, attention_dropout, INITIALIZER_STDDEV, name="attention"
+        )
+        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, name="norm")
+        self.dropout = keras.layers.Dropout(dropout, name="dropout")
+
+    def build(self, shape: Any, memory_shapes: Any) -> None:
+        self.attention.build(shape, memory_shapes[0])
+        self.norm.build(shape)
+        self.built = True
+
+    def precompute_kv(self, memory: Any) -> list[dict]:
+        """Computes the keys and values, each (B, S, H, d), of the memory."""
+        return [self.attention.precompute_kv(level.values, level.mask) for level in memory]
+
+    def call(
+        self, x: Any, memory_kv: list[dict], training: bool | None = None
+    ) -> tuple[Any, tuple]:
+        output, weights = self.attention(x, memory_kv[0], training=training)  # (R,T,D)
+        return self.norm(x + self.dropout(output, training=training)), (weights,)

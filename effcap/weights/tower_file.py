@@ -1,0 +1,148 @@
+"""Opens published files of image towers: TorchScript, state dicts and safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from effcap.config import read_json
+from effcap.weights.gpt2.hugging_face import open_safetensors, open_shards, open_torch
+from effcap.weights.gpt2.stored_tensor import StoredTensor
+from effcap.weights.tower_names import TowerNames
+
+# Files of a folder of Hugging Face's hub, in the order in which it is searched.
+HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
+PREPROCESSING = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class TowerKind:
+    """A kind of image tower with published weights.
+
+    Attributes:
+        name: of the model, for messages.
+        title: of the tower, for messages.
+        names: the kinds of its files.
+        files: names of the files of a folder, in the order in which it is searched.
+        read_settings: reads the settings beside a file: "activation", "num_heads" or "head_dim",
+            "epsilon", "mean" and "std", as far as recorded.
+        mean, stddev: mean and standard deviation of the channels of pixels 0..1.
+        undetermined: settings that no tensor determines, to report if none are recorded.
+        hints: what to do about another setting, by its name.
+        antialias: whether the original's interpolation of positions is antialiased.
+    """
+
+    name: str
+    title: str
+    names: tuple[TowerNames, ...]
+    files: tuple[str, ...]
+    read_settings: Callable[[Path], dict[str, Any]]
+    mean: Sequence[float]
+    stddev: Sequence[float]
+    undetermined: tuple[str, ...] = ("activation",)
+    hints: Mapping[str, str] = field(default_factory=dict)
+    antialias: bool = False
+
+
+@dataclass(frozen=True)
+class TowerFile:
+    """The weights of a model with an image tower.
+
+    Attributes:
+        path: file or folder.
+        names: how the tensors are named.
+        prefix: prefix of all names, such as "state_dict.module." in a training checkpoint.
+        tensors: all tensors, by name without the prefix.
+        outside: names of tensors without the prefix, such as those of an optimizer.
+        settings: path of the settings beside the file, if any.
+    """
+
+    path: Path
+    names: TowerNames
+    prefix: str
+    tensors: dict[str, StoredTensor]
+    outside: list[str]
+    settings: Path | None
+
+
+def open_tower_file(path: str | PathLike, kind: TowerKind) -> TowerFile:
+    """Opens a file or a folder with the weights of an image tower; nothing in it is run.
+
+    Args:
+        path: a state dict or training checkpoint saved by PyTorch (.pt, .pth, .bin), a TorchScript
+            file (.pt), a safetensors file, or a folder of Hugging Face's hub.
+        kind: kind of tower.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`, or no weights in the folder.
+        ValueError: a file is damaged, or does not hold a tower of this kind.
+    """
+    path = Path(path)
+    tensors: dict[str, StoredTensor] = {}
+    file, opened = open_path(path, kind)
+    for tensor in opened:
+        if tensor.name in tensors:
+            raise ValueError(f"Two tensors of {path} have the name {tensor.name}")
+        tensors[tensor.name] = tensor
+    for names in kind.names:
+        for name in tensors:
+            if name == names.key or name.endswith(f".{names.key}"):
+                prefix = name.removesuffix(names.key)
+                inside = {
+                    name.removeprefix(prefix): tensor
+                    for name, tensor in tensors.items()
+                    if name.startswith(prefix)
+                }
+                outside = [name for name in tensors if not name.startswith(prefix)]
+                settings = file.parent / names.config
+                recorded = file.name in kind.files and settings.is_file()
+                return TowerFile(
+                    path, names, prefix, inside, outside, settings if recorded else None
+                )
+    keys = " or ".join(names.key for names in kind.names)
+    raise ValueError(
+        f"Expected weights of {kind.title}, with a tensor {keys}. "
+        f"Received: {path}, whose {len(tensors)} tensors start {', '.join(list(tensors)[:3])}"
+    )
+
+
+def open_path(path: Path, kind: TowerKind) -> tuple[Path, Iterable[StoredTensor]]:
+    """Returns the file of weights at a path, or in a folder, and its tensors."""
+    if path.is_dir():
+        for name in kind.files:
+            if (path / name).is_file() or (path / f"{name}.index.json").is_file():
+                return path / name, open_shards(path, name, opener(path / name))
+        raise FileNotFoundError(
+            f"No weights of {kind.name} in {path}: it has none of {', '.join(kind.files)}"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file or folder {path}")
+    return path, opener(path)(path)
+
+
+def opener(path: Path) -> Any:
+    """Returns the function that opens a file."""
+    return open_safetensors if path.suffix == ".safetensors" else open_torch
+
+
+def read_statistics(path: Path) -> dict[str, Any]:
+    """Reads mean and standard deviation of the pixels that Hugging Face records, if it does.
+
+    Args:
+        path: config.json, beside which the preprocessing is recorded.
+
+    Returns:
+        "mean" and "std", as far as recorded.
+
+    Raises:
+        ValueError: the file is not JSON.
+    """
+    path = path.parent / PREPROCESSING
+    if not path.is_file():
+        return {}
+    names = {"mean": "image_mean", "std": "image_std"}
+    contents = read_json(path)
+    return {ours: contents[theirs] for ours, theirs in names.items() if theirs in contents}
