@@ -96,7 +96,9 @@ class Captioner(TokenMeanModel):
         if not isinstance(y_pred, PrefixedLogits):
             return super().batch_loss(x, y, y_pred, sample_weight, training)
         loss = super().batch_loss(x, y, y_pred.logits, sample_weight, training)
-        return loss + self.loss.npair(y_pred, sample_weight)
+        npair = self.loss.npair(y_pred, sample_weight)  # ()
+        self.add_to_mean(self.npair_mean, npair, y, sample_weight)
+        return loss + self.loss.npair_weight * npair
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
         """Updates and returns the metrics, as `keras.Model.compute_metrics` does."""

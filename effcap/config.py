@@ -13,6 +13,7 @@ from typing import Any
 from effcap.utils.paths import resource_folder
 
 SECTIONS = ("encoder", "decoder", "training")
+PYTHON_CONSTANTS = ("True", "False", "None")
 NOTES = ("description", "parameters", "needs")  # shown to people, not read by the model
 
 
@@ -61,7 +62,8 @@ def parse_settings(settings: Iterable[str]) -> dict:
     A value is read as JSON, and as text where it is not JSON.
 
     Raises:
-        ValueError: a setting has no "=" or no section, or contradicts another one.
+        ValueError: a setting has no "=" or no section, contradicts another one, or has Python's
+            True, False or None as its value.
     """
     parsed: dict = {}
     for setting in settings:
@@ -74,6 +76,10 @@ def parse_settings(settings: Iterable[str]) -> dict:
             section = section.setdefault(name, {})
             if not isinstance(section, dict):
                 raise ValueError(f"Two settings set {name!r}. Received: {setting!r}")
+        if text in PYTHON_CONSTANTS:  # as text, "False" would count as true
+            raise ValueError(
+                f"Expected a value in JSON, such as true, false or null. Received: {setting!r}"
+            )
         try:
             section[key] = json.loads(text)
         except json.JSONDecodeError:

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from effcap.losses import CaptionLoss
-from effcap.utils.replicas import sum_over_replicas
+from effcap.utils.replicas import gather_over_replicas, sum_over_replicas
 
 NUM_TOKENS = 20  # of a caption, whose embeddings are averaged
 REGULARIZATION = 0.02 * 0.25
@@ -40,8 +40,8 @@ class NPairLoss(CaptionLoss):
     positive over the photos of the batch, with the caption's own photo as the target, plus 0.005
     times the sum of the mean squared norms of anchors and of positives. A photo with several
     captions has several anchors and one positive; the mean is over captions. Captions and photos
-    without a weight do not count. On several TensorFlow devices, the photos are those of the
-    caption's device.
+    without a weight do not count. On several devices, the photos of the batch are those of all
+    devices.
 
     Args:
         label_smoothing: as in `CaptionLoss`.
@@ -62,7 +62,7 @@ class NPairLoss(CaptionLoss):
         self.npair_weight = npair_weight
 
     def npair(self, outputs: PrefixedLogits, sample_weight: Any = None) -> Any:
-        """Computes the weighted n-pair loss of a batch, a scalar.
+        """Computes the n-pair loss of a batch, a scalar, without its weight.
 
         Args:
             outputs: output of the captioner.
@@ -76,9 +76,7 @@ class NPairLoss(CaptionLoss):
         is_real = ops.not_equal(is_real, 0)  # (B,T)
         anchors, is_anchor = caption_anchors(embeddings, segments, is_real)  # (B,T,D), (B,T)
         positives = ops.mean(ops.cast(outputs.prefix, "float32"), axis=1)  # (B,D)
-        return self.npair_weight * npair_loss(
-            anchors, is_anchor, positives, ops.any(is_real, axis=1)
-        )
+        return npair_loss(anchors, is_anchor, positives, ops.any(is_real, axis=1))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration for serialization."""
@@ -115,14 +113,20 @@ def caption_anchors(embeddings: Any, segments: Any, is_real: Any) -> tuple[Any, 
 def npair_loss(anchors: Any, is_anchor: Any, positives: Any, is_positive: Any) -> Any:
     """Computes the n-pair loss, a scalar; see `NPairLoss`.
 
+    On several TensorFlow devices, each has the captions and photos of its rows, and computes its
+    part of the mean over the captions of all.
+
     Args:
         anchors: (B, T, D), the captions of B photos.
         is_anchor: bool (B, T), true where there is a caption.
         positives: (B, D).
         is_positive: bool (B,), false for photos that pad the batch.
     """
-    logits = ops.matmul(anchors, ops.transpose(positives))  # (B,T,B)
-    logits = ops.where(is_positive, logits, MASKED_LOGIT)  # (B,T,B)
+    # A photo is compared to the N photos of all devices.
+    weights = ops.cast(is_positive, positives.dtype)  # (B,)
+    candidates, weights = gather_over_replicas([positives, weights])  # (N,D), (N,)
+    logits = ops.matmul(anchors, ops.transpose(candidates))  # (B,T,N)
+    logits = ops.where(weights > 0, logits, MASKED_LOGIT)  # (B,T,N)
     own = ops.sum(anchors * ops.expand_dims(positives, 1), axis=2)  # (B,T)
     losses = ops.logsumexp(logits, axis=2) - own  # (B,T)
     losses = losses + REGULARIZATION * ops.sum(ops.square(anchors), axis=2)  # (B,T)

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from effcap.losses import CaptionLoss
+from effcap.npair import NPairLoss
 from effcap.optimizers import accumulate_by_tokens
 from effcap.utils.replicas import is_mirrored, sum_over_replicas
 
@@ -18,7 +19,13 @@ class TokenMeanModel(keras.Model):
     Keras weights each batch by its rows in the loss that `fit` and `evaluate` report, and each
     batch equally in accumulated gradients. Here both are weighted by tokens, so N accumulated
     batches are equal to one batch N times as large.
+
+    A model that trains with an `NPairLoss` has the metric "npair", the n-pair loss without its
+    weight. Evaluation does not compute it.
     """
+
+    npair_mean: keras.metrics.Mean | None = None
+    is_evaluating = False
 
     def compile(self, optimizer: Any, loss: Any, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does.
@@ -28,6 +35,7 @@ class TokenMeanModel(keras.Model):
         """
         super().compile(optimizer, loss, **kwargs)
         self.token_loss = keras.metrics.Mean("loss")
+        self.npair_mean = keras.metrics.Mean("npair") if isinstance(loss, NPairLoss) else None
         accumulating = self._accumulating_optimizer
         if accumulating is not None:
             if is_mirrored(self):
@@ -40,9 +48,20 @@ class TokenMeanModel(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Metrics of `fit` and `evaluate`: the loss per token first."""
-        others = [metric for metric in super().metrics if metric.name != "loss"]
-        return [self.token_loss, *others] if self.compiled else others
+        """Metrics of `fit` and `evaluate`: the loss per token first, then the n-pair loss."""
+        others = [metric for metric in super().metrics if metric.name not in ("loss", "npair")]
+        if not self.compiled:
+            return others
+        has_npair = self.npair_mean is not None and not self.is_evaluating
+        return [self.token_loss, *([self.npair_mean] if has_npair else []), *others]
+
+    def evaluate(self, *arguments: Any, **options: Any) -> Any:
+        """Computes the metrics of data, as `keras.Model.evaluate` does."""
+        self.is_evaluating = True
+        try:
+            return super().evaluate(*arguments, **options)
+        finally:
+            self.is_evaluating = False
 
     def compute_loss(
         self,
@@ -54,11 +73,15 @@ class TokenMeanModel(keras.Model):
     ) -> Any:
         """Computes the loss of a batch, and adds it to the mean that `fit` reports."""
         loss = self.batch_loss(x, y, y_pred, sample_weight, training)  # ()
+        self.add_to_mean(self.token_loss, loss, y, sample_weight)
+        return loss
+
+    def add_to_mean(self, mean: keras.metrics.Mean, loss: Any, y: Any, sample_weight: Any) -> None:
+        """Adds the loss of a batch, or a part of it, to a mean over tokens."""
         values = [self._normalizer(y, sample_weight), ops.convert_to_tensor(1.0)]
         num_tokens, num_replicas = sum_over_replicas(values)
         # The loss of a replica is its part of the mean, and metrics are summed over replicas.
-        self.token_loss.update_state(loss * num_replicas, num_tokens / num_replicas)
-        return loss
+        mean.update_state(loss * num_replicas, num_tokens / num_replicas)
 
     def batch_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool = True

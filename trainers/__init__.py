@@ -13,10 +13,11 @@ from effcap.utils.lazy import lazy_names
 if TYPE_CHECKING:
     from effcap.trainers.batching.in_memory import CaptionBatches
     from effcap.trainers.data.augmentation import Augmentation
+    from effcap.trainers.data.caption_cleaning import plain, tidy
     from effcap.trainers.data.clipcap_file import read_clipcap_features
     from effcap.trainers.data.csv_reader import read_csv
     from effcap.trainers.data.dataset import CaptionDataset, ExampleDataset
-    from effcap.trainers.data.example import Example, Problem, TooManyProblems, subset, tidy
+    from effcap.trainers.data.example import Example, Problem, TooManyProblems, subset
     from effcap.trainers.data.feature_cache import CachedFeatures, cache_features
     from effcap.trainers.data.json_reader import read_json
     from effcap.trainers.data.photos import PhotoDataset, PhotoFiles, check_photos
@@ -59,6 +60,7 @@ _MODULES = {
     "TrainingOptions": ".options.training",
     "cache_features": ".data.feature_cache",
     "check_photos": ".data.photos",
+    "plain": ".data.caption_cleaning",
     "read_clipcap_features": ".data.clipcap_file",
     "read_coco_ids": ".data.regions.dataset",
     "read_csv": ".data.csv_reader",
@@ -68,7 +70,7 @@ _MODULES = {
     "read_shards": ".data.shards.dataset",
     "run": ".engine.run",
     "subset": ".data.example",
-    "tidy": ".data.example",
+    "tidy": ".data.caption_cleaning",
 }
 __all__ = list(_MODULES)
 __getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -1,7 +1,8 @@
-"""Sums over the replicas of TensorFlow's `MirroredStrategy`, one replica per device.
+"""Sums and batches over the replicas of TensorFlow's `MirroredStrategy`, one replica per device.
 
 Each replica computes its own rows of a batch, and Keras adds up their gradients. The mean over the
-tokens of a batch needs sums over all replicas. On JAX the arrays themselves span all devices.
+tokens of a batch needs sums over all replicas, and a comparison of all photos of a batch needs all
+rows. On JAX the arrays themselves span all devices.
 """
 
 from __future__ import annotations
@@ -21,11 +22,30 @@ def is_mirrored(model: keras.Model) -> bool:
 
 def sum_over_replicas(values: Sequence[Any]) -> list[Any]:
     """Returns the sum of each value over all replicas; outside of a strategy, the values."""
-    if keras.backend.backend() != "tensorflow":
+    context = _replica_context()
+    if context is None:
         return list(values)
     import tensorflow as tf
 
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return list(values)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, list(values))
+
+
+def gather_over_replicas(values: Sequence[Any]) -> list[Any]:
+    """Returns each value (B, ...) with the rows of all replicas; outside of a strategy, the values.
+
+    Gradients flow to the rows of every replica.
+    """
+    context = _replica_context()
+    if context is None:
+        return list(values)
+    return [context.all_gather(value, axis=0) for value in values]  # one by one, for the gradients
+
+
+def _replica_context() -> Any:
+    """Returns TensorFlow's replica context; None unless there are several replicas."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return None if context is None or context.num_replicas_in_sync == 1 else context

@@ -80,6 +80,12 @@ def test_malformed_settings_are_refused(setting):
         merge_hparams(hparams, parse_settings([setting]))
 
 
+@pytest.mark.parametrize("value", ("True", "False", "None"))
+def test_python_constants_are_refused_as_settings(value):
+    with pytest.raises(ValueError, match=f"true, false or null. Received: .*gate={value}"):
+        parse_settings([f"decoder.fusion.gate={value}"])
+
+
 def test_contradicting_settings_are_refused():
     with pytest.raises(ValueError, match="Two settings set 'dropout'"):
         parse_settings(["decoder.dropout=1", "decoder.dropout.rate=2"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from effcap.captioner import Captioner
+from effcap.losses import CaptionLoss
 from effcap.npair import NPairLoss, PrefixedLogits
 from helpers.captioners import example_batch, numpy, randomize, tiny_hparams
 
@@ -50,7 +51,7 @@ def pack(captions: list[list[np.ndarray]], length: int) -> tuple[np.ndarray, np.
 
 def received_loss(embeddings, segments, prefix, weights=None) -> float:
     outputs = PrefixedLogits(None, prefix, embeddings, segments)
-    return float(NPairLoss(npair_weight=1.0).npair(outputs, weights))
+    return float(NPairLoss(npair_weight=0.5).npair(outputs, weights))
 
 
 @pytest.mark.parametrize("mapper", ("mlp", "transformer"))
@@ -110,9 +111,21 @@ def test_training_minimizes_both_losses_and_evaluation_the_cross_entropy(tokeniz
     np.testing.assert_allclose(numpy(outputs.logits), numpy(logits), atol=1e-5)
     assert npair > 0.1
     trained = captioner.fit(inputs, targets, sample_weight=weights, verbose=0).history
-    assert trained["loss"][0] == pytest.approx(trained["cross_entropy"][0] + npair, rel=1e-4)
+    assert trained["npair"][0] == pytest.approx(npair, rel=1e-4)
+    total = trained["cross_entropy"][0] + 0.5 * npair
+    assert trained["loss"][0] == pytest.approx(total, rel=1e-4)
     scores = captioner.evaluate(inputs, targets, sample_weight=weights, verbose=0, return_dict=True)
     assert scores["loss"] == pytest.approx(scores["cross_entropy"], rel=1e-5)
+    assert set(scores) == {"loss", "cross_entropy"}
+
+
+def test_a_captioner_compiled_with_another_loss_has_no_npair_metric(tokenizer):
+    captioner = prefix_captioner(tokenizer)
+    names = []
+    for loss in (NPairLoss(), NPairLoss(), CaptionLoss()):
+        captioner.compile("sgd", loss, jit_compile=False)
+        names.append([metric.name for metric in captioner.metrics].count("npair"))
+    assert names == [1, 1, 0]
 
 
 @pytest.mark.slow

@@ -105,6 +105,7 @@ def test_validation_photos_of_shards_may_be_in_a_csv(folder, tmp_path):
     ("options", "message"),
     [
         (["--val-csv", "dev.csv"], "Give --val-csv or --val-shards, not both"),
+        (["--plain"], "--plain requires --val-csv. To clean the captions of shards, index"),
         (["--passes", "1", "2"], "Expected 1 passes, one for each item of shards"),
         (["--feature-cache", "cache"], "Expected photo files to cache features of"),
         (["--index", "nowhere"], "No index for"),

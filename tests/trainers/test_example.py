@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from effcap.trainers import Example, Problem, TooManyProblems, subset, tidy
+from effcap.trainers import Example, Problem, TooManyProblems, subset
 from effcap.trainers.data.example import check_problems
 
 
@@ -123,18 +123,3 @@ def test_a_fraction_out_of_range_is_rejected(fraction):
 )
 def test_photos_whose_captions_mention_left_or_right_are_not_flipped(caption, can_flip):
     assert Example(Path("a.jpg"), ("A dog runs.", caption)).can_flip is can_flip
-
-
-@pytest.mark.parametrize(
-    ("raw", "wanted"),
-    (
-        ("a dog ,  with a ball .", "A dog, with a ball."),
-        ("the man 's hat does n't fit !", "The man's hat doesn't fit!"),
-        (" two\nlines ", "Two lines."),
-        ("Done.", "Done."),
-        ("", ""),
-    ),
-)
-def test_tidy_cleans_spacing_and_punctuation(raw, wanted):
-    assert tidy(raw) == wanted
-    assert tidy(wanted) == wanted

@@ -13,6 +13,7 @@ import pytest
 from effcap.captioner import Captioner
 from effcap.images import UnreadablePhoto
 from effcap.tokenizers import Tokenizer
+from effcap.trainers import plain, tidy
 from effcap.trainers.data.augmentation import Augmentation
 from effcap.trainers.data.example import TooManyProblems
 from effcap.trainers.data.playlists import (
@@ -62,7 +63,7 @@ def test_files_of_one_or_several_splits_are_read(folder):
     assert files_with_split([folder / "captions.json", single]) == [folder / "captions.json"]
 
 
-def test_captions_are_formatted_then_edited_then_masked(tmp_path):
+def test_captions_are_formatted_then_masked_then_edited(tmp_path):
     record = {
         "playlist_id": 7,
         "caption": "<title> best of queen <description> QUEEN and Abba live",
@@ -77,11 +78,19 @@ def test_captions_are_formatted_then_edited_then_masked(tmp_path):
     for caption_format, text in expected.items():
         playlists, problems = read_playlist_captions(path, caption_format=caption_format)
         assert playlists[0].captions[0] == text and playlists[0].name == "7" and not problems
-    playlists, problems = read_playlist_captions(
-        path, caption_format="description", edit=lambda text: text.replace("live", "Queen!")
-    )
-    assert playlists[0].captions == ("artist0 and artist1 artist0!",)
+    playlists, problems = read_playlist_captions(path, caption_format="description", edit=tidy)
+    assert playlists[0].captions == ("artist0 and artist1 live.",)
     assert len(problems) == 1 and "with text after <description>" in problems[0].reason
+
+
+def test_names_with_punctuation_are_masked_before_it_is_removed(tmp_path):
+    texts = ("Guns N' Roses, AC/DC & P!nk", "...")
+    artists = ["AC/DC", "P!nk", "Guns N' Roses"]
+    records = [{"playlist_id": 7, "caption": text, "artists": artists} for text in texts]
+    path = write_json(tmp_path / "captions.json", records)
+    (playlist,), (problem,) = read_playlist_captions(path, edit=plain)
+    assert playlist.captions == ("artist2 artist0 & artist1.",)
+    assert "[1], playlist 7" in problem.where and "empty text after cleaning" in problem.reason
 
 
 @pytest.mark.parametrize("kind", ("published", "tracks"))

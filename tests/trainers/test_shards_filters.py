@@ -8,7 +8,7 @@ import io
 import pytest
 from PIL import Image
 
-from effcap.trainers import tidy
+from effcap.trainers import plain, tidy
 from effcap.trainers.data.shards import Filters
 from effcap.trainers.data.shards.filters import Fault
 from helpers.tar_maker import photo
@@ -26,6 +26,7 @@ def emptied(text: str) -> str:
         ({"persons": "person"}, "<PERSON> and <person> run", "person and person run"),
         ({"persons": r"\1"}, "<PERSON>", r"\1"),
         ({"edit": tidy}, "a dog ,  with a ball .", "A dog, with a ball."),
+        ({"edit": plain}, "A <PERSON>'s ball", "a persons ball."),
         ({"edit": tidy, "persons": "somebody"}, "<PERSON> runs", "Somebody runs."),
         ({"min_words": 2, "max_words": 2}, "a dog", "a dog"),
         ({"match": "d.g"}, "a dog", "a dog"),

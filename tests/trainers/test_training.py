@@ -20,6 +20,7 @@ from effcap.trainers.engine.run import train
 from effcap.trainers.engine.run_folder import RunFolder
 from effcap.trainers.objectives.cross_entropy import CrossEntropy
 from helpers.data_maker import make_captioner, make_data, make_variant
+from helpers.event_files import read_events
 
 # A run of 9 steps in 3 epochs whose optimizer, averages and random generators all have a state.
 STATEFUL = {
@@ -96,7 +97,8 @@ def run(
     )
     batches = make_batches(data, captioner, split, **options.batch_options("training"))
     held_out = make_batches(data, captioner) if validation else None
-    objective = CrossEntropy(options.training_options.label_smoothing)
+    settings = options.training_options
+    objective = CrossEntropy(settings.label_smoothing, settings.npair_weight)
     history = train(captioner, objective, RunBatches(batches, held_out), RunFolder(out), options)
     return captioner, history
 
@@ -241,6 +243,23 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(data, tmp_path, s
     assert history == whole_history
     for one, other in zip(resumed.weights, whole.weights, strict=True):  # to the bit
         assert np.array_equal(numpy(one), numpy(other)), one.path
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_npair_loss_is_logged_and_resumed(data, tmp_path, stop_after):
+    options = {"steps": 2, "npair_weight": 0.5, "label_smoothing": 0.0}
+    fusion = {"kind": "prefix"}
+    _, (whole,) = run(data, tmp_path / "1", captioner=make_captioner(fusion=fusion), **options)
+    stop_after(1)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "2", captioner=make_captioner(fusion=fusion), **options)
+    stop_after(None)
+    captioner = make_captioner(fusion=fusion)
+    _, (scores,) = run(data, tmp_path / "2", captioner=captioner, resume=True, **options)
+    assert scores == whole and "val_npair" not in scores
+    assert scores["loss"] == pytest.approx(scores["cross_entropy"] + 0.5 * scores["npair"])
+    assert ", n-pair loss " in (tmp_path / "2" / "log.txt").read_text()
+    assert {"step/npair", "epoch/npair"} <= set(read_events(tmp_path / "1" / "tensorboard"))
 
 
 @pytest.mark.usefixtures("eager")

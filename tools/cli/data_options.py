@@ -7,6 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
+# Functions of `effcap.trainers` that clean captions, with their help.
+CLEANINGS = {
+    "tidy": "single spaces, a capital first letter, a full stop",
+    "plain": "lower case, no punctuation but a full stop at the end, as for ALBEF and OPG",
+}
+
 
 class Columns(TypedDict):
     """Column names as arguments of `read_csv`."""
@@ -36,14 +42,20 @@ def add_columns(group: Any) -> None:
         )
 
 
-def add_tidy(group: Any) -> None:
-    """Adds --tidy."""
-    group.add_argument(
-        "--tidy",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="clean captions: single spaces, a capital first letter, a full stop",
-    )
+def add_cleaning(group: Any, note: str = "") -> None:
+    """Adds --tidy and --plain.
+
+    Args:
+        group: parser or argument group.
+        note: text after the help of both.
+    """
+    for name, text in CLEANINGS.items():
+        group.add_argument(
+            f"--{name}",
+            action=argparse.BooleanOptionalAction,
+            default=False,
+            help=f"clean captions: {text}{note}",
+        )
 
 
 def columns(arguments: argparse.Namespace) -> Columns:
@@ -55,7 +67,15 @@ def columns(arguments: argparse.Namespace) -> Columns:
 
 
 def caption_edit(arguments: argparse.Namespace) -> Callable[[str], str] | None:
-    """Returns the function to apply to captions; None without --tidy."""
-    from effcap.trainers.data.example import tidy
+    """Returns the function to apply to captions; None without --tidy and --plain.
 
+    Raises:
+        ValueError: both are given.
+    """
+    from effcap.trainers.data.caption_cleaning import plain, tidy
+
+    if arguments.tidy and arguments.plain:
+        raise ValueError("Give --tidy or --plain, not both; --no-tidy or --no-plain undoes one")
+    if arguments.plain:
+        return plain
     return tidy if arguments.tidy else None

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effcap.tools.cli.data_options import add_tidy, caption_edit
+from effcap.tools.cli.data_options import add_cleaning, caption_edit
 from effcap.tools.cli.options import add_options, given_options
 from effcap.tools.cli.parsing import add_config
 from effcap.trainers.data.shards import Filters
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("filters")
     add_options(group, Filters, FILTERS, metavars=METAVARS)
-    add_tidy(group)
+    add_cleaning(group)
     add_config(parser)
 
 

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 from effcap.tools.cli.data_options import (
+    add_cleaning,
     add_columns,
     add_images,
-    add_tidy,
     caption_edit,
     columns,
 )
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_images(data)
     add_columns(data)
-    add_tidy(data)
+    add_cleaning(data)
     add_options(data, RunOptions, ("max_bad",))
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the shards"

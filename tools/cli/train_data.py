@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from effcap.tools.cli.caption_regions import add_features
 from effcap.tools.cli.data_options import (
+    add_cleaning,
     add_columns,
     add_images,
-    add_tidy,
     caption_edit,
     columns,
 )
@@ -37,6 +37,8 @@ FILES = {
     "json": 'JSON files to train on: COCO\'s captions_*.json, or records {"image", "text"}',
     "playlists": 'JSON files to train on: [{"playlist_id", "caption"}], or such lists by split',
 }
+# Captions of shards are cleaned before training.
+INDEXED = "; those of --val-csv only: captions of shards are cleaned by `effcap index`"
 
 
 def add_data(parser: argparse.ArgumentParser, source: str) -> None:
@@ -58,7 +60,7 @@ def add_data(parser: argparse.ArgumentParser, source: str) -> None:
         add_images(group)
     if source in ("csv", "dali", "regions"):
         add_columns(group)
-    add_tidy(group)
+    add_cleaning(group, INDEXED if source == "dali" else "")
     add_fractions(group)
 
 
@@ -163,6 +165,12 @@ def read_shard_data(arguments: argparse.Namespace) -> Datasets:
         "shuffle_block": arguments.shuffle_block,
     }
     check_one(arguments, ("val_csv", "val_shards"))
+    if caption_edit(arguments) and not arguments.val_csv:
+        name = "plain" if arguments.plain else "tidy"
+        raise ValueError(
+            f"--{name} requires --val-csv. To clean the captions of shards, index the shards with "
+            f"`effcap index --{name}`"
+        )
     training = read_shards(arguments.shards, arguments.index, arguments.passes, **options)
     if arguments.val_csv:
         return training, read_csv_files(arguments, arguments.val_csv)

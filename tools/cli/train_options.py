@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from effcap.config import merge_hparams
 from effcap.tools.cli.options import add_options, field_help, given_options
 from effcap.tools.cli.parsing import (
     add_config,
@@ -14,6 +16,7 @@ from effcap.tools.cli.parsing import (
     parse_sections,
     recorded_options,
 )
+from effcap.tools.cli.train_prefix import add_prefix_options, prefix_decoder, prefix_training
 
 if TYPE_CHECKING:
     from effcap.trainers.options import RunOptions
@@ -60,6 +63,7 @@ def add_run_options(parser: argparse.ArgumentParser, photos: bool) -> None:
     if photos:
         add_options(training, TrainingOptions, AUGMENTATION, unset="{}")
         add_options(training, RunOptions, ("feature_cache",), metavars=METAVARS)
+    add_prefix_options(parser)
     run = parser.add_argument_group("run")
     add_options(run, RunOptions, ("out",), metavars=METAVARS, unset="{}")
     run.add_argument("--resume", action="store_true", help=field_help(RunOptions, "resume"))
@@ -93,7 +97,11 @@ def run_options(arguments: argparse.Namespace, **changes: Any) -> RunOptions:
         "objective": arguments.objective,
         "encoder": sections["encoder"],
         "decoder": sections["decoder"],
-        "training": {**sections["training"], **given_options(arguments, names)},
+        "training": {
+            **sections["training"],
+            **given_options(arguments, names),
+            **prefix_training(arguments),
+        },
         "scst": ScstOptions(**sections["scst"]),
         "devices": DeviceOptions(**given_options(arguments, DEVICES, flags=FLAGS)),
         "resume": arguments.resume,
@@ -102,7 +110,12 @@ def run_options(arguments: argparse.Namespace, **changes: Any) -> RunOptions:
         "command": ["effcap", *arguments.arguments],
         "config": recorded_options(arguments),
     }
-    return RunOptions(**{**fields, **changes})
+    options = RunOptions(**{**fields, **changes})
+    decoder = prefix_decoder(arguments, options)
+    if not decoder:
+        return options
+    merged = merge_hparams({"decoder": options.decoder}, {"decoder": decoder})
+    return dataclasses.replace(options, decoder=merged["decoder"])
 
 
 def check_sections(

@@ -41,7 +41,7 @@ def read_csv(
         images: folder that the image column is relative to; by default the folder of the CSV file.
         image_column: name of the column with the photos' names.
         caption_column: name of the column with the captions.
-        edit: function applied to every caption, such as `tidy`; None for no change.
+        edit: function applied to every caption, such as `tidy` or `plain`; None for no change.
 
     Returns:
         The photos in the order of their first lines. Lines without an image or caption, and lines

@@ -166,18 +166,3 @@ def subset(
         [examples[i] for i in sorted(selected)],
         [problem for problem in problems if fraction == 1 or rank(problem.where) < fraction],
     )
-
-
-def tidy(caption: str) -> str:
-    """Cleans the spacing and punctuation of a caption.
-
-    The result has single spaces, none before punctuation, a capital first letter and a full stop.
-
-    >>> tidy("a dog ,  with a ball .")
-    'A dog, with a ball.'
-    """
-    text = re.sub(r"\s+", " ", caption).strip()
-    text = re.sub(r"\s+([.,;:!?])", r"\1", text)
-    text = re.sub(r"\s+('s|n't)\b", r"\1", text)
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?", '"')) or not text else text + "."

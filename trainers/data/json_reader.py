@@ -43,7 +43,7 @@ def read_json(
     Args:
         paths: a JSON file in UTF-8, or several.
         images: folder that the photos' names are relative to; by default the folder of the file.
-        edit: function applied to every caption, such as `tidy`; None for no change.
+        edit: function applied to every caption, such as `tidy` or `plain`; None for no change.
 
     Returns:
         The photos in the order of their first records. Records without an image or caption are

@@ -96,15 +96,12 @@ class CaptionTable:
             return
         image = image.strip()
         for caption in captions:
-            fault = find_fault(caption)
-            if not fault and self.edit:
-                caption = self.edit(caption)
-                fault = find_fault(caption)
+            text, fault = edit_caption(caption, self.edit)
             if fault:
                 reason = f"expected a caption of {image}. Received: {fault}"
                 self.problems.append(Problem(where, reason))
             else:
-                self._captions_of(image).append(caption.strip())
+                self._captions_of(image).append(text)
 
     def _captions_of(self, image: str) -> list[str]:
         """Returns the captions of a photo, for any spelling of its name."""
@@ -118,6 +115,22 @@ class CaptionTable:
     def examples(self) -> list[Example]:
         """Returns the photos with their captions, in the order of their first captions."""
         return [Example(path, tuple(texts), name) for path, name, texts in self._photos.values()]
+
+
+def edit_caption(caption: Any, edit: Callable[[str], str] | None = None) -> tuple[str, str | None]:
+    """Edits a value from a file as a caption.
+
+    Returns:
+        (stripped caption, None), or ("", why the value, or what is left of it, cannot be used).
+    """
+    fault = find_fault(caption)
+    if fault:
+        return "", fault
+    text = edit(caption) if edit else caption
+    fault = find_fault(text)
+    if fault:
+        return "", f"{fault} after cleaning {one_line(caption)!r}"
+    return text.strip(), None
 
 
 def find_fault(text: Any) -> str | None:

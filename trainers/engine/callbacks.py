@@ -110,6 +110,7 @@ PRINTED_SCORES = (
     ("reward", "reward"),
     ("baseline", "baseline"),
     ("cross_entropy", "cross-entropy"),
+    ("npair", "n-pair loss"),
     ("val_cross_entropy", "validation cross-entropy"),
     ("val_cider", "validation CIDEr"),
 )

@@ -44,10 +44,10 @@ def run(
 
     Returns:
         The scores of each epoch; none if the run in the folder is already finished. With
-        cross-entropy they are loss, cross_entropy, val_loss, val_cross_entropy, val_cider and
-        val_distinct; with SCST loss, reward, baseline, length, distinct, val_cider and
-        val_distinct. The best epoch has the highest val_cider, or without it the lowest
-        val_cross_entropy.
+        cross-entropy they are loss, cross_entropy, npair (with an n-pair weight), val_loss,
+        val_cross_entropy, val_cider and val_distinct; with SCST loss, reward, baseline, length,
+        distinct, val_cider and val_distinct. The best epoch has the highest val_cider, or without
+        it the lowest val_cross_entropy.
 
     Raises:
         FileNotFoundError: weights are missing.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from effcap.trainers.engine.checkpoint import TrainState
 
 STEPS_PER_POINT = 10
-SCST_SCORES = ("reward", "baseline", "length", "distinct")
+STEP_SCORES = ("npair", "reward", "baseline", "length", "distinct")
 WIDTH, HEIGHT = 320, 320  # maximum size of a photo, in pixels
 
 
@@ -91,7 +91,7 @@ class TensorBoard(keras.callbacks.Callback):
             if self.point.time is not None:
                 speed = new_steps * self.batches.batch_size / (now - self.point.time)
                 self.writer.add_scalar("step/images_per_second", speed, step)
-        for name in sorted(set(logs) & set(SCST_SCORES)):  # means over the epoch
+        for name in sorted(set(logs) & set(STEP_SCORES)):  # means over the epoch
             self.writer.add_scalar(f"step/{name}", float(logs[name]), step)
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.writer.add_scalar("step/learning_rate", learning_rate, step)

@@ -64,7 +64,7 @@ class CrossEntropy(Objective):
         epoch: int,
         callbacks: Sequence[keras.callbacks.Callback],
     ) -> dict[str, float]:
-        """Trains with `fit`; returns loss and cross_entropy."""
+        """Trains with `fit`; returns loss, cross_entropy and, with an n-pair weight, npair."""
         history = captioner.fit(
             as_dataset(batches, indices.start, indices.stop),
             initial_epoch=epoch,

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from effcap.trainers.data.example import Example, Problem, one_line
-from effcap.trainers.data.playlists.artists import mask_artists, rank_artists
+from effcap.trainers.data.playlists.artists import PLACEHOLDER, mask_artists, rank_artists
 from effcap.trainers.data.playlists.caption_formats import (
     CaptionFormat,
     check_caption_format,
     format_caption,
 )
 from effcap.trainers.data.playlists.playlist import parse_json, read_playlists
-from effcap.trainers.data.text_files import as_paths, describe, find_fault
+from effcap.trainers.data.text_files import as_paths, describe, edit_caption, find_fault
 
 VALIDATION_SPLIT, TEST_SPLIT = "val", "test"  # names in PlayNTell's files
 CAPTIONS_STRUCTURE = (
@@ -60,7 +60,9 @@ def read_playlist_captions(
     playlists whose artists are unknown.
 
     Args:
-        paths, split, caption_format, artists, edit: see `read_caption_records`.
+        paths, split, caption_format, artists: see `read_caption_records`.
+        edit: function applied to each formatted caption, such as `tidy` or `plain`. It follows the
+            masking, so that names match before their punctuation is removed.
 
     Returns:
         (playlists in order of first appearance, problems). The name of an example is the id of
@@ -71,12 +73,12 @@ def read_playlist_captions(
         ValueError: a file has another structure, or lacks the split.
     """
     records, problems = read_caption_records(
-        paths, split, caption_format=caption_format, artists=artists, edit=edit
+        paths, split, caption_format=caption_format, artists=artists
     )
     captions: dict[str, list[str]] = {}
     for record in records:
         try:
-            caption = mask_artists(record.caption, record.artists or ())
+            caption = _mask_and_edit(record, edit)
         except ValueError as error:
             problems.append(Problem(record.where, _uncapitalize(str(error))))
         else:
@@ -91,7 +93,6 @@ def read_caption_records(
     *,
     caption_format: CaptionFormat = "as-is",
     artists: str | PathLike[str] | None = None,
-    edit: Callable[[str], str] | None = None,
 ) -> tuple[list[CaptionRecord], list[Problem]]:
     """Reads captions of playlists.
 
@@ -105,7 +106,6 @@ def read_caption_records(
         artists: JSON file of the artists of all playlists: PlayNTell's `playlist2artists.json`,
             `{playlist id: [{"artist", "count"}]}`, or playlists as `read_playlists` reads them.
             None takes the artists in the records.
-        edit: function applied to each formatted caption, such as `tidy`.
 
     Returns:
         (records, problems). A record without an id, without a usable caption, or whose playlist is
@@ -125,7 +125,7 @@ def read_caption_records(
             if isinstance(entry, dict) and _is_id(entry.get("playlist_id")):
                 where += f", playlist {entry['playlist_id']}"
             try:
-                playlist, caption = _parse_caption(entry, caption_format, edit)
+                playlist, caption = _parse_caption(entry, caption_format)
                 ranked = _find_artists(entry, playlist, known)
                 records.append(CaptionRecord(where, playlist, caption, ranked))
             except ValueError as error:
@@ -182,9 +182,17 @@ def _read_entries(path: Path, split: str) -> list[Any]:
     return content
 
 
-def _parse_caption(
-    entry: Any, caption_format: CaptionFormat, edit: Callable[[str], str] | None
-) -> tuple[str, str]:
+def _mask_and_edit(record: CaptionRecord, edit: Callable[[str], str] | None) -> str:
+    """Returns the caption to train on; raises ValueError if it cannot be used."""
+    masked = mask_artists(record.caption, record.artists or ())
+    caption, fault = edit_caption(masked, edit)
+    if fault:
+        raise ValueError(f"Expected a caption. Received: {fault}")
+    # A capital letter would give a placeholder other tokens.
+    return PLACEHOLDER.sub(lambda match: match.group().lower(), caption)
+
+
+def _parse_caption(entry: Any, caption_format: CaptionFormat) -> tuple[str, str]:
     """Returns (playlist, caption) of a record; raises ValueError if it cannot be used."""
     if not isinstance(entry, dict) or not _is_id(entry.get("playlist_id")):
         raise ValueError(
@@ -194,7 +202,6 @@ def _parse_caption(
     reason = find_fault(caption)
     if not reason:
         caption = format_caption(caption.strip(), caption_format)
-        caption = edit(caption) if edit else caption
         reason = find_fault(caption)
     if reason:
         raise ValueError(f"Expected a caption. Received: {reason}")

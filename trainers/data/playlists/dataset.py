@@ -68,7 +68,7 @@ def read_playlist_dataset(
             `effcap.trainers.data.playlists.format_caption`.
         artists: JSON file of the playlists' artists, whose names in captions become `artist0`,
             `artist1`, ... None takes the artists in the records.
-        edit: function applied to each formatted caption, such as `tidy`.
+        edit: function applied to each formatted caption, such as `tidy` or `plain`.
 
     Raises:
         FileNotFoundError: a file is missing.
