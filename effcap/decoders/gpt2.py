@@ -153,7 +153,12 @@ class GPT2(Decoder):
     def prefix_length(self) -> int:
         if self.prefix_fusion is None:
             return 0
-        return self.prefix_fusion.prefix_length - (not self.prefix_fusion.start_token)
+        return self.prefix_fusion.prefix_length - self._starts_at_prefix
+
+    @property
+    def _starts_at_prefix(self) -> bool:
+        """Whether the last prefix embedding takes the place of the start token."""
+        return self.prefix_fusion is not None and not self.prefix_fusion.start_token
 
     @property
     def max_text_length(self) -> int:
@@ -220,7 +225,7 @@ class GPT2(Decoder):
         (B, D) of the first block.
         """
         length = self.prefix_length
-        start = {} if self.prefix_fusion.start_token else {"start": prefix.values[:, -1]}  # (B,D)
+        start = {"start": prefix.values[:, -1]} if self._starts_at_prefix else {}  # (B,D)
         if not length:
             return [start] + [{}] * (self.num_layers - 1)
         positions = self.position_embedding.embeddings[:length]  # (P,D)
@@ -241,7 +246,7 @@ class GPT2(Decoder):
 
     def _start_rows(self, memory_kv: list, rows: Any) -> Any:
         """Returns what takes the place of the start token's embedding, (R, D); None for itself."""
-        if self.prefix_fusion is None or not memory_kv[0] or "start" not in memory_kv[0]:
+        if not self._starts_at_prefix or memory_kv[0] is None:
             return None
         start = memory_kv[0]["start"]  # (B,D)
         return ops.repeat(start, rows // ops.shape(start)[0], axis=0)  # (R,D)
