@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from effcap.decoders.base import Decoder
-from effcap.decoders.gpt2 import FROZEN, packed_mask
+from effcap.decoders.block_decoder import BlockDecoder
+from effcap.decoders.gpt2 import FROZEN
 from effcap.layers.attention import INITIALIZER_STDDEV, CrossAttention, dense
 from effcap.layers.embedding import Embedding
 from effcap.layers.transformer import PostNormBlock
@@ -29,7 +29,7 @@ CONFIG = (
 EPSILON = 1e-12  # of all layer norms
 
 
-class BERT(Decoder):
+class BERT(BlockDecoder):
     """BERT (Devlin et al. 2019) with a causal mask, as the text decoder of BLIP and X-VLM.
 
     Its cross-attention takes memory of any width, without a projection.
@@ -156,10 +156,6 @@ class BERT(Decoder):
         return [table for table in tables if table is not None]
 
     @property
-    def max_text_length(self) -> int:
-        return self.max_sequence_length
-
-    @property
     def pretrained_variables(self) -> list[keras.Variable]:
         fusions = [block.fusion for block in self.blocks]
         added = {id(weight) for fusion in fusions if fusion for weight in fusion.weights}
@@ -169,8 +165,7 @@ class BERT(Decoder):
         """Computes embeddings (..., D) of tokens (...), without positions, types and layer norm."""
         return self.token_embedding(tokens)  # (...,D)
 
-    def embed(self, tokens: Any, positions: Any) -> Any:
-        """Computes embeddings (..., D) of tokens (...) at text positions (...)."""
+    def embed(self, tokens: Any, positions: Any, start: Any = None) -> Any:
         positions = ops.convert_to_tensor(positions)
         x = self.embed_tokens(tokens) + self.position_embedding(positions)  # (...,D)
         if self.type_embedding is not None:
@@ -178,7 +173,6 @@ class BERT(Decoder):
         return self.embedding_norm(ops.cast(x, self.compute_dtype))
 
     def logits(self, x: Any) -> Any:
-        """Computes float32 logits (..., V) of the last block's output (..., D)."""
         x = self.transform_norm(keras.activations.gelu(self.transform(x)))  # (...,D)
         table = ops.cast(self.token_embedding.embeddings, x.dtype)
         logits = ops.matmul(x, ops.transpose(table))  # (...,V)
@@ -186,56 +180,6 @@ class BERT(Decoder):
 
     def precompute_kv(self, memory: Any, training: bool | None = None) -> list:
         return [None if memory is None else block.precompute_kv(memory) for block in self.blocks]
-
-    def call_with_attention(
-        self, tokens: Any, memory: Any = None, segments: Any = None, training: bool | None = None
-    ) -> tuple[Any, list[tuple]]:
-        if segments is None and (tokens.shape[1] or 0) > self.max_text_length:
-            raise ValueError(
-                f"Expected at most {self.max_text_length} tokens, as many as the decoder has "
-                f"positions for. Received: tokens of shape {tuple(tokens.shape)}"
-            )
-        mask, positions = packed_mask(tokens, segments)  # (B|1,T,T), (B|1,T)
-        positions = ops.minimum(positions, self.max_text_length - 1)  # padding may be longer
-        x = self.embedding_dropout(self.embed(tokens, positions), training=training)  # (B,T,D)
-        all_weights = []
-        for block, kv in zip(self.blocks, self.precompute_kv(memory), strict=True):
-            x, _, weights = block(
-                x, attention_mask=mask, memory_kv=kv, training=training
-            )  # (B,T,D)
-            all_weights.append(weights)
-        return self.logits(x), all_weights
-
-    def empty_cache(self, rows: int, length: int) -> list[dict]:
-        if length > self.max_text_length:
-            raise ValueError(
-                f"Expected max_new_tokens of at most {self.max_text_length}, as many as the "
-                f"decoder has positions for. Received: {length}"
-            )
-        shape = (rows, length, self.num_heads, self.hidden_dim // self.num_heads)
-        return [
-            {name: ops.zeros(shape, dtype=self.compute_dtype) for name in ("keys", "values")}
-            for _ in range(self.num_layers)
-        ]
-
-    def step(
-        self, tokens: Any, position: Any, cache: list[dict], memory_kv: list
-    ) -> tuple[Any, list[dict]]:
-        length = cache[0]["keys"].shape[1]
-        x = ops.expand_dims(self.embed(tokens, position), 1)  # (R,1,D)
-        mask = ops.reshape(ops.arange(length) <= position, (1, 1, length))  # (1,1,S)
-        new_cache = []
-        for block, layer_cache, kv in zip(self.blocks, cache, memory_kv, strict=True):
-            x, layer_cache, _ = block(
-                x,
-                attention_mask=mask,
-                cache=layer_cache,
-                position=position,
-                memory_kv=kv,
-                training=False,
-            )  # (R,1,D)
-            new_cache.append(layer_cache)
-        return self.logits(ops.squeeze(x, 1)), new_cache  # (R,V)
 
     def get_config(self) -> dict:
         return {name: getattr(self, name) for name in CONFIG}

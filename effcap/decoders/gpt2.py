@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from effcap.decoders.base import Decoder, Prefix
+from effcap.decoders.base import Prefix
+from effcap.decoders.block_decoder import BlockDecoder
 from effcap.decoders.fusions import FUSIONS, create_fusion
 from effcap.layers.embedding import Embedding
 from effcap.layers.transformer import TransformerBlock
@@ -28,7 +29,7 @@ CONFIG = (
 FROZEN = (None, "embeddings", "pretrained")
 
 
-class GPT2(Decoder):
+class GPT2(BlockDecoder):
     """GPT-2 (Radford et al. 2019) that attends to memory through a fusion layer.
 
     Args:
@@ -161,10 +162,6 @@ class GPT2(Decoder):
         return self.prefix_fusion is not None and not self.prefix_fusion.start_token
 
     @property
-    def max_text_length(self) -> int:
-        return self.max_sequence_length - self.prefix_length
-
-    @property
     def pretrained_variables(self) -> list[keras.Variable]:
         added_layers = [self.special_embedding, self.prefix_fusion]
         added_layers += [block.fusion for block in self.blocks]
@@ -180,14 +177,6 @@ class GPT2(Decoder):
         return x
 
     def embed(self, tokens: Any, positions: Any, start: Any = None) -> Any:
-        """Computes embeddings (..., D) of tokens (...) at text positions (...).
-
-        Args:
-            tokens: int (...).
-            positions: int (...) or scalar.
-            start: embedding, broadcastable to (..., D), in place of the start token's. None for the
-                start token's own.
-        """
         x = self.embed_tokens(tokens)  # (...,D)
         if start is not None:
             x = ops.where(ops.expand_dims(ops.equal(positions, 0), -1), start, x)  # (...,D)
@@ -195,7 +184,6 @@ class GPT2(Decoder):
         return ops.cast(x, self.compute_dtype)
 
     def logits(self, x: Any) -> Any:
-        """Computes float32 logits (..., V) of the last block's output (..., D)."""
         x = self.ln_f(x)
         tables = [self.token_embedding, self.special_embedding]
         logits = [
@@ -244,68 +232,11 @@ class GPT2(Decoder):
         prefix_kv[0] |= start
         return prefix_kv
 
-    def _start_rows(self, memory_kv: list, rows: Any) -> Any:
-        """Returns what takes the place of the start token's embedding, (R, D); None for itself."""
+    def start_embedding(self, memory_kv: list, rows: Any) -> Any:
         if not self._starts_at_prefix or memory_kv[0] is None:
             return None
         start = memory_kv[0]["start"]  # (B,D)
         return ops.repeat(start, rows // ops.shape(start)[0], axis=0)  # (R,D)
-
-    def call_with_attention(
-        self, tokens: Any, memory: Any = None, segments: Any = None, training: bool | None = None
-    ) -> tuple[Any, list[tuple]]:
-        if segments is None and (tokens.shape[1] or 0) > self.max_text_length:
-            raise ValueError(
-                f"Expected at most {self.max_text_length} tokens, as many as the decoder has "
-                f"positions for. Received: tokens of shape {tuple(tokens.shape)}"
-            )
-        mask, positions = packed_mask(tokens, segments)  # (B|1,T,T), (B|1,T)
-        positions = ops.minimum(positions, self.max_text_length - 1)  # padding may be longer
-        memory_kv = self.precompute_kv(memory, training)
-        start = self._start_rows(memory_kv, ops.shape(tokens)[0])  # (B,D)
-        if start is not None:
-            start = ops.expand_dims(start, 1)  # (B,1,D)
-        x = self.embed(tokens, positions, start)  # (B,T,D)
-        x = self.embedding_dropout(x, training=training)
-        all_weights = []
-        for block, kv in zip(self.blocks, memory_kv, strict=True):
-            x, _, weights = block(
-                x, attention_mask=mask, memory_kv=kv, training=training
-            )  # (B,T,D)
-            all_weights.append(weights)
-        return self.logits(x), all_weights
-
-    def empty_cache(self, rows: int, length: int) -> list[dict]:
-        if length > self.max_text_length:
-            raise ValueError(
-                f"Expected max_new_tokens of at most {self.max_text_length}, as many as the "
-                f"decoder has positions for. Received: {length}"
-            )
-        shape = (rows, length, self.num_heads, self.hidden_dim // self.num_heads)
-        return [
-            {name: ops.zeros(shape, dtype=self.compute_dtype) for name in ("keys", "values")}
-            for _ in range(self.num_layers)
-        ]
-
-    def step(
-        self, tokens: Any, position: Any, cache: list[dict], memory_kv: list
-    ) -> tuple[Any, list[dict]]:
-        length = cache[0]["keys"].shape[1]
-        start = self._start_rows(memory_kv, ops.shape(tokens)[0])  # (R,D)
-        x = ops.expand_dims(self.embed(tokens, position, start), 1)  # (R,1,D)
-        mask = ops.reshape(ops.arange(length) <= position, (1, 1, length))  # (1,1,S)
-        new_cache = []
-        for block, layer_cache, kv in zip(self.blocks, cache, memory_kv, strict=True):
-            x, layer_cache, _ = block(
-                x,
-                attention_mask=mask,
-                cache=layer_cache,
-                position=position,
-                memory_kv=kv,
-                training=False,
-            )  # (R,1,D)
-            new_cache.append(layer_cache)
-        return self.logits(ops.squeeze(x, 1)), new_cache  # (R,V)
 
     def get_config(self) -> dict:
         config = {name: getattr(self, name) for name in CONFIG}
@@ -317,23 +248,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return value
-
-
-def packed_mask(tokens: Any, segments: Any = None) -> tuple[Any, Any]:
-    """Computes the causal mask of packed captions, and each token's position in its caption.
-
-    Args:
-        tokens: (B, T).
-        segments: int (B, T), the number of the caption that each token belongs to. None for one
-            caption per row.
-
-    Returns:
-        The mask, bool (B, T, T), and positions, int32 (B, T); with 1 in place of B without
-        segments.
-    """
-    steps = ops.arange(tokens.shape[1] or ops.shape(tokens)[1], dtype="int32")
-    mask = ops.expand_dims(steps[:, None] >= steps[None, :], 0)  # (1,T,T)
-    if segments is not None:
-        same = ops.equal(ops.expand_dims(segments, 2), ops.expand_dims(segments, 1))  # (B,T,T)
-        mask = ops.logical_and(mask, same)  # (B,T,T)
-    return mask, ops.sum(ops.cast(mask, "int32"), axis=-1) - 1  # (B,T)

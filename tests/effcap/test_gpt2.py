@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from effcap.decoders.gpt2 import GPT2, packed_mask
+from effcap.decoders.block_decoder import packed_mask
+from effcap.decoders.gpt2 import GPT2
 from effcap.encoders.memory import Memory
 from helpers.captioners import numpy
 
