@@ -110,7 +110,7 @@ def _open_clip(
 
     if needs_clip and clip is None:
         raise ValueError(
-            f"{path} is a {title}, which sees with CLIP: pass the CLIP model that it was trained "
+            f"{path} is a {title}, whose backbone is CLIP: pass the CLIP model that it was trained "
             "with, ViT-B/32 or RN50x4 for the published ones, with --clip FILE|FOLDER"
         )
     if not needs_clip and clip is not None:

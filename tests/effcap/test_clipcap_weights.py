@@ -150,7 +150,7 @@ def test_tensors_that_do_not_fit_are_named(change, message, clip, tmp_path):
 
 def test_a_clipcap_without_its_clip_is_an_error(clip, tmp_path):
     file = write_clipcap(tmp_path, reference("mlp")[0])
-    with pytest.raises(ValueError, match="is a ClipCap, which sees with CLIP.*--clip"):
+    with pytest.raises(ValueError, match="is a ClipCap, whose backbone is CLIP.*--clip"):
         published_captioner(file)
     resnet = write_weights("safetensors", tmp_path / "resnet", read_reference("resnet").weights)
     weights = dict(reference("mlp")[0])
