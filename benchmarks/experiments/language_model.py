@@ -9,6 +9,7 @@ from typing import Any
 import checkout  # noqa: F401
 import keras
 import numpy as np
+from keras import ops
 
 from effcap.decoders.gpt2 import GPT2
 from effcap.losses import CaptionLoss
@@ -38,21 +39,34 @@ class NoInputs:
 
 
 class LanguageModel(keras.Model):
-    """A decoder without memory."""
+    """A decoder without memory.
 
-    def __init__(self, decoder: GPT2):
+    Args:
+        decoder: decoder to train.
+        continuous: whether the texts of a row are one document, as in GPT-2's training. A text
+            then attends to those before it, and its positions follow theirs.
+    """
+
+    def __init__(self, decoder: GPT2, continuous: bool = False):
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.continuous = decoder, continuous
         decoder.build()
         self.built = True
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Returns logits (B, T, V)."""
-        return self.decoder(inputs["tokens"], None, inputs["segments"], training=training)
+        segments = inputs["segments"]  # (B,T)
+        if self.continuous:
+            segments = ops.minimum(segments, 1)  # (B,T) 0 at padding
+        return self.decoder(inputs["tokens"], None, segments, training=training)
 
 
 def train_language_model(
-    texts: Sequence[str], decoder: dict[str, Any], folder: Path, epochs: int = 1
+    texts: Sequence[str],
+    decoder: dict[str, Any],
+    folder: Path,
+    epochs: int = 1,
+    continuous: bool = False,
 ) -> None:
     """Trains a tokenizer and a decoder, and writes both to a folder.
 
@@ -61,12 +75,14 @@ def train_language_model(
         decoder: the decoder's hyperparameters.
         folder: folder for tokenizer.json, config.json and model.safetensors.
         epochs: passes over the texts.
+        continuous: as in `LanguageModel`. A prefix moves a caption to later positions, which a
+            decoder that is frozen must know.
     """
     texts = [tidy(text) for text in texts if text.strip()]
     tokenizer = Tokenizer.train(texts, decoder["vocabulary_size"])
     keras.utils.set_random_seed(0)
     arguments = {name: value for name, value in decoder.items() if name != "kind"}
-    model = LanguageModel(GPT2(**arguments | {"fusion": None}))
+    model = LanguageModel(GPT2(**arguments | {"fusion": None}), continuous)
     rows = [
         Example(Path(str(start)), tuple(texts[start : start + TEXTS_PER_ROW]))
         for start in range(0, len(texts), TEXTS_PER_ROW)
