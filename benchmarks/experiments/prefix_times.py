@@ -54,7 +54,7 @@ def measure(
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, (train, decode) in calls.items():
-            seconds[name].append((time_call(train) / STEPS, time_call(decode) / BATCH_SIZE))
+            seconds[name].append((time_calls(train, STEPS), time_calls(decode) / BATCH_SIZE))
     for name, pairs in seconds.items():
         steps, decodings = zip(*pairs, strict=True)
         results[name] |= {
@@ -87,32 +87,31 @@ def make_captioner(hparams: dict[str, Any], tokenizer: Any) -> Any:
 
 
 def make_calls(captioner: Any, tokenizer: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Returns a function that trains `STEPS` steps, and one that decodes a batch by beam search."""
+    """Returns a function that trains one step, and one that decodes a batch by beam search."""
     from effcap.samplers import Beam
 
     rng = np.random.default_rng(0)
-    rows = STEPS * BATCH_SIZE
-    shape = (rows, *captioner.encoder.backbone.feature_shape)
-    features = rng.random(shape, np.float32).astype(np.float16)  # (N,S,C)
-    size = (rows, CAPTIONS * CAPTION_TOKENS)
-    tokens = rng.integers(0, tokenizer.vocabulary_size, size, dtype=np.int32)  # (N,T)
+    shape = (BATCH_SIZE, *captioner.encoder.backbone.feature_shape)
+    features = rng.random(shape, np.float32).astype(np.float16)  # (B,S,C)
+    size = (BATCH_SIZE, CAPTIONS * CAPTION_TOKENS)
+    tokens = rng.integers(0, tokenizer.vocabulary_size, size, dtype=np.int32)  # (B,T)
     segments = np.repeat(np.arange(1, CAPTIONS + 1, dtype=np.int32), CAPTION_TOKENS)  # (T,)
     inputs = {
         "features": features,
         "tokens": tokens,
-        "segments": np.broadcast_to(segments, size).copy(),  # (N,T)
+        "segments": np.broadcast_to(segments, size).copy(),  # (B,T)
     }
-    targets, weights = np.roll(tokens, -1, axis=1), np.ones(size, np.float32)  # (N,T), (N,T)
-    fit = {"batch_size": BATCH_SIZE, "shuffle": False, "verbose": 0}
+    targets, weights = np.roll(tokens, -1, axis=1), np.ones(size, np.float32)  # (B,T), (B,T)
     beam = Beam(num_beams=NUM_BEAMS, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS)
     return (
-        lambda: captioner.fit(inputs, targets, sample_weight=weights, **fit),
-        lambda: captioner.generate_batch({"features": features[:BATCH_SIZE]}, beam),
+        lambda: captioner.train_on_batch(inputs, targets, weights),
+        lambda: captioner.generate_batch({"features": features}, beam),
     )
 
 
-def time_call(call: Callable[[], Any]) -> float:
-    """Returns the seconds of a call."""
+def time_calls(call: Callable[[], Any], count: int = 1) -> float:
+    """Returns the seconds per call."""
     started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - started) / count
