@@ -47,7 +47,7 @@ class Decoder(keras.layers.Layer):
 
     @property
     def has_prefix(self) -> bool:
-        """Whether memory is mapped to a prefix by `map_prefix`."""
+        """Returns whether memory is mapped to a prefix by `map_prefix`."""
         return False
 
     @property

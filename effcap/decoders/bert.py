@@ -7,8 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from effcap.decoders.block_decoder import BlockDecoder
-from effcap.decoders.gpt2 import FROZEN
+from effcap.decoders.block_decoder import BlockDecoder, check_frozen
 from effcap.layers.attention import INITIALIZER_STDDEV, CrossAttention, dense
 from effcap.layers.embedding import Embedding
 from effcap.layers.transformer import PostNormBlock
@@ -75,11 +74,7 @@ class BERT(BlockDecoder):
         **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
-        if frozen not in FROZEN:
-            raise ValueError(
-                f"Expected frozen out of {', '.join(map(repr, FROZEN))}. "
-                f"Received: frozen={frozen!r}"
-            )
+        check_frozen(frozen)
         if not 0 <= first_cross_layer < num_layers:
             raise ValueError(
                 "Expected first_cross_layer from 0 to num_layers - 1, so that a layer attends to "
@@ -144,10 +139,7 @@ class BERT(BlockDecoder):
         self.output_bias = self.add_weight(
             shape=(self.vocabulary_size,), initializer="zeros", name="output_bias"
         )
-        embeddings = [embedding.embeddings for embedding in self._embeddings]
-        frozen = {None: [], "embeddings": embeddings}.get(self.frozen, self.pretrained_variables)
-        for variable in frozen:
-            variable.trainable = False
+        self.freeze(self._embeddings)
         self.built = True
 
     @property

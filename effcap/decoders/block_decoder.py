@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
 
 from effcap.decoders.base import Decoder
+from effcap.layers.embedding import Embedding
+
+FROZEN = (None, "embeddings", "pretrained")
 
 
 class BlockDecoder(Decoder):
@@ -20,12 +24,14 @@ class BlockDecoder(Decoder):
         hidden_dim: model width D.
         num_heads: number of heads H of each block.
         num_layers: number of blocks L.
+        frozen: item of `FROZEN`.
     """
 
     blocks: list
     hidden_dim: int
     num_heads: int
     num_layers: int
+    frozen: str | None
     embedding_dropout: Any
 
     @property
@@ -46,6 +52,17 @@ class BlockDecoder(Decoder):
     @abstractmethod
     def logits(self, x: Any) -> Any:
         """Computes float32 logits (..., V) of the last block's output (..., D)."""
+
+    def freeze(self, embeddings: Sequence[Embedding]) -> None:
+        """Freezes the variables that `frozen` names; call it at the end of `build`.
+
+        Args:
+            embeddings: the pretrained embeddings.
+        """
+        tables = [embedding.embeddings for embedding in embeddings]
+        frozen = {None: [], "embeddings": tables}.get(self.frozen, self.pretrained_variables)
+        for variable in frozen:
+            variable.trainable = False
 
     def start_embedding(self, memory_kv: list, rows: Any) -> Any:
         """Returns what takes the place of the start token's embedding, (R, D); None for itself."""
@@ -106,6 +123,18 @@ class BlockDecoder(Decoder):
             )  # (R,1,D)
             new_cache.append(layer_cache)
         return self.logits(ops.squeeze(x, 1)), new_cache  # (R,V)
+
+
+def check_frozen(frozen: Any) -> None:
+    """Checks that `frozen` names variables that a decoder can freeze.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if frozen not in FROZEN:
+        raise ValueError(
+            f"Expected frozen out of {', '.join(map(repr, FROZEN))}. Received: frozen={frozen!r}"
+        )
 
 
 def packed_mask(tokens: Any, segments: Any = None) -> tuple[Any, Any]:

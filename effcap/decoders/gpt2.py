@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from effcap.decoders.base import Prefix
-from effcap.decoders.block_decoder import BlockDecoder
+from effcap.decoders.block_decoder import BlockDecoder, check_frozen
 from effcap.decoders.fusions import FUSIONS, create_fusion
 from effcap.layers.embedding import Embedding
 from effcap.layers.transformer import TransformerBlock
@@ -26,7 +26,6 @@ CONFIG = (
     "frozen",
     "fusion",
 )
-FROZEN = (None, "embeddings", "pretrained")
 
 
 class GPT2(BlockDecoder):
@@ -76,11 +75,7 @@ class GPT2(BlockDecoder):
                 "Expected num_special_tokens below vocabulary_size. Received: "
                 f"num_special_tokens={num_special_tokens}, vocabulary_size={vocabulary_size}"
             )
-        if frozen not in FROZEN:
-            raise ValueError(
-                f"Expected frozen out of {', '.join(map(repr, FROZEN))}. "
-                f"Received: frozen={frozen!r}"
-            )
+        check_frozen(frozen)
         self.vocabulary_size, self.max_sequence_length = vocabulary_size, max_sequence_length
         self.hidden_dim, self.num_heads, self.num_layers = hidden_dim, num_heads, num_layers
         self.intermediate_dim = intermediate_dim
@@ -140,10 +135,7 @@ class GPT2(BlockDecoder):
         for block in self.blocks:
             block.build((None, None, self.hidden_dim), memory_shapes)
         self.ln_f.build((None, None, self.hidden_dim))
-        embeddings = [self.token_embedding.embeddings, self.position_embedding.embeddings]
-        frozen = {None: [], "embeddings": embeddings}.get(self.frozen, self.pretrained_variables)
-        for variable in frozen:
-            variable.trainable = False
+        self.freeze([self.token_embedding, self.position_embedding])
         self.built = True
 
     @property
@@ -158,7 +150,7 @@ class GPT2(BlockDecoder):
 
     @property
     def _starts_at_prefix(self) -> bool:
-        """Whether the last prefix embedding takes the place of the start token."""
+        """Returns whether the last prefix embedding takes the place of the start token."""
         return self.prefix_fusion is not None and not self.prefix_fusion.start_token
 
     @property

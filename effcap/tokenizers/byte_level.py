@@ -68,8 +68,19 @@ def check_byte_level(backend: tokenizers.Tokenizer, source: str) -> None:
             f"Expected all 256 bytes in the vocabulary of {source}. Received: a vocabulary "
             f"without {len(missing)} of them, such as {missing[0]!r}"
         )
+    check_ids(backend, source)
+
+
+def check_ids(backend: tokenizers.Tokenizer, source: str) -> None:
+    """Checks that the ids of a vocabulary have no gaps and added tokens follow the others.
+
+    Raises:
+        ValueError: they do not; `source` names the tokenizer in the message.
+    """
+    vocabulary = backend.get_vocab(with_added_tokens=False)
     ids = set(backend.get_vocab(with_added_tokens=True).values())
-    if max(ids) + 1 != backend.get_vocab_size() or max(vocabulary.values()) >= len(vocabulary):
+    is_complete = max(ids) + 1 == len(ids) == backend.get_vocab_size()
+    if not is_complete or max(vocabulary.values()) >= len(vocabulary):
         raise ValueError(
             f"Expected ids without gaps in {source}, the vocabulary before the added tokens. "
             f"Received: {len(ids)} ids, the highest of them {max(ids)}"
@@ -82,10 +93,7 @@ def find_special_tokens(backend: tokenizers.Tokenizer, source: str) -> tuple[str
     Raises:
         ValueError: one of them is not in the vocabulary; `source` names it in the message.
     """
-    processor = backend.post_processor
-    template = json.loads(processor.__getstate__()) if processor is not None else {}
-    single = template.get("single", []) if template.get("type") == "TemplateProcessing" else []
-    special = [piece["SpecialToken"]["id"] for piece in single if "SpecialToken" in piece]
+    special = template_tokens(backend)
     start, end = (special[0], special[-1]) if special else (END_OF_TEXT, END_OF_TEXT)
     padding = (backend.padding or {}).get("pad_token", end)
     for token in (start, end, padding):
@@ -95,6 +103,14 @@ def find_special_tokens(backend: tokenizers.Tokenizer, source: str) -> tuple[str
                 f"token. Received: {backend.get_vocab_size()} tokens without it"
             )
     return start, end, padding
+
+
+def template_tokens(backend: tokenizers.Tokenizer) -> list[str]:
+    """Returns the special tokens that a tokenizer puts around a text, in their order."""
+    processor = backend.post_processor
+    template = json.loads(processor.__getstate__()) if processor is not None else {}
+    single = template.get("single", []) if template.get("type") == "TemplateProcessing" else []
+    return [piece["SpecialToken"]["id"] for piece in single if "SpecialToken" in piece]
 
 
 def is_text(backend: tokenizers.Tokenizer, token: str) -> bool:

@@ -300,17 +300,20 @@ class Tokenizer:
         """12 hexadecimal digits, equal for tokenizers that produce equal ids."""
         if self._fingerprint is None:
             content = json.loads(self._backend.to_str())
-            content["pre_tokenizer"].pop("trim_offsets", None)  # does not change ids
             identity = [
                 sorted(content["model"]["vocab"].items(), key=operator.itemgetter(1)),
-                merge_pairs(content["model"]["merges"]),
-                content["pre_tokenizer"],
+                *self._splitting(content),
                 list(self.special_tokens.items()),
                 [self.bos_id, self.eos_id, self.pad_id],
             ]
             text = json.dumps(identity, sort_keys=True)
             self._fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
         return self._fingerprint
+
+    def _splitting(self, content: dict[str, Any]) -> list[Any]:
+        """Returns how a tokenizer, given as JSON, splits text into tokens of its vocabulary."""
+        content["pre_tokenizer"].pop("trim_offsets", None)  # does not change ids
+        return [merge_pairs(content["model"]["merges"]), content["pre_tokenizer"]]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokenizer):

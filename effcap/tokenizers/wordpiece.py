@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from effcap.tokenizers.byte_level import token_id
+from effcap.tokenizers.byte_level import check_ids, template_tokens, token_id
 from effcap.tokenizers.tokenizer import Tokenizer
 from effcap.tokenizers.tokenizer_files import TOKENIZER_FILE, parse_backend, read_backend
 
@@ -53,7 +51,7 @@ class WordPieceTokenizer(Tokenizer):
         start_token: str | None = None,
     ) -> None:
         check_wordpiece(backend, source)
-        start_token = start_token or find_start_token(backend)
+        start_token = start_token or next(iter(template_tokens(backend)), START)
         special = (PADDING, UNKNOWN, START, END, MASK)
         present = [token for token in special if backend.token_to_id(token) is not None]
         backend.add_special_tokens([*present, start_token])
@@ -130,22 +128,9 @@ class WordPieceTokenizer(Tokenizer):
             "byte-level vocabulary with Tokenizer.train"
         )
 
-    @property
-    def fingerprint(self) -> str:
-        """12 hexadecimal digits, equal for tokenizers that produce equal ids."""
-        if self._fingerprint is None:
-            content = json.loads(self._backend.to_str())
-            identity = [
-                sorted(content["model"]["vocab"].items(), key=operator.itemgetter(1)),
-                content["model"]["max_input_chars_per_word"],
-                content["normalizer"],
-                content["pre_tokenizer"],
-                list(self.special_tokens.items()),
-                [self.bos_id, self.eos_id, self.pad_id],
-            ]
-            text = json.dumps(identity, sort_keys=True)
-            self._fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return self._fingerprint
+    def _splitting(self, content: dict[str, Any]) -> list[Any]:
+        model = content["model"]
+        return [model["max_input_chars_per_word"], content["normalizer"], content["pre_tokenizer"]]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return WordPieceTokenizer.from_json, (self.to_json(),)
@@ -170,22 +155,7 @@ def check_wordpiece(backend: tokenizers.Tokenizer, source: str) -> None:
                 f"Expected {token} in the vocabulary of {source}. Received: "
                 f"{backend.get_vocab_size()} tokens without it"
             )
-    vocabulary = backend.get_vocab(with_added_tokens=False)
-    ids = set(backend.get_vocab(with_added_tokens=True).values())
-    if max(ids) + 1 != len(ids) or max(vocabulary.values()) >= len(vocabulary):
-        raise ValueError(
-            f"Expected ids without gaps in {source}, the vocabulary before the added tokens. "
-            f"Received: {len(ids)} ids, the highest of them {max(ids)}"
-        )
-
-
-def find_start_token(backend: tokenizers.Tokenizer) -> str:
-    """Returns the token that a tokenizer puts before a text, [CLS] if it puts none."""
-    processor = backend.post_processor
-    template = json.loads(processor.__getstate__()) if processor is not None else {}
-    single = template.get("single", []) if template.get("type") == "TemplateProcessing" else []
-    special = [piece["SpecialToken"]["id"] for piece in single if "SpecialToken" in piece]
-    return special[0] if special else START
+    check_ids(backend, source)
 
 
 def read_vocabulary(path: Path) -> tokenizers.Tokenizer:

@@ -8,8 +8,10 @@ from typing import Any
 from effcap.backbones.registry import CLIP_MEAN, CLIP_STDDEV
 from effcap.config import read_json
 from effcap.weights.clip_names import NAMES
-from effcap.weights.tower_file import HUGGING_FACE, TowerKind, read_statistics
+from effcap.weights.tower_file import HUGGING_FACE, TowerKind, read_transformers_settings
 
+# Settings of transformers' class where config.json records none.
+DEFAULTS = {"hidden_act": "quick_gelu", "num_attention_heads": 12, "layer_norm_eps": 1e-5}
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -23,15 +25,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is not JSON.
     """
-    contents = read_json(path)
     if path.name == "config.json":
-        vision = contents.get("vision_config") or contents
-        return {
-            "activation": vision.get("hidden_act", "quick_gelu"),
-            "num_heads": vision.get("num_attention_heads", 12),
-            "epsilon": vision.get("layer_norm_eps", 1e-5),
-            **read_statistics(path),
-        }
+        return read_transformers_settings(path, "vision_config", DEFAULTS)
+    contents = read_json(path)
     model, preprocessing = contents.get("model_cfg", {}), contents.get("preprocess_cfg", {})
     settings = {
         "activation": "quick_gelu" if model.get("quick_gelu") else "gelu",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -13,6 +12,7 @@ from effcap.backbones.registry import STANDARDIZE, STANDARDIZE_CLIP
 from effcap.backbones.swin import VARIANTS, XVLM, SwinTransformer, xvlm_arguments
 from effcap.weights.name_pairs import (
     NamePair,
+    conv2d,
     find_variable,
     linear,
     nested,
@@ -26,7 +26,6 @@ from effcap.weights.position_bias import (
     window_side,
 )
 from effcap.weights.swin_checkpoint import (
-    KEY,
     TABLE,
     SwinCheckpoint,
     open_swin,
@@ -46,17 +45,6 @@ MERGING = [
     *norm("norm", "norm"),
     NamePair("reduction.kernel", ("reduction.weight",), transposed=True),
 ]
-
-
-class _ConvolutionPair(NamePair):
-    """A kernel (out, in, h, w) of PyTorch, which is (h, w, in, out) in Keras."""
-
-    def shape(self, variable: keras.Variable) -> tuple[int, ...]:
-        height, width, inputs, outputs = variable.shape
-        return outputs, inputs, height, width
-
-    def read(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(tensors[self.theirs[0]], np.float32).transpose(2, 3, 1, 0)
 
 
 def swin_backbone(checkpoint: SwinCheckpoint) -> dict[str, Any]:
@@ -83,8 +71,7 @@ def swin_backbone(checkpoint: SwinCheckpoint) -> dict[str, Any]:
 def swin_name_pairs(network: SwinTransformer) -> list[NamePair]:
     """Returns the pairs of a network; our names start with that of a layer."""
     pairs = [
-        _ConvolutionPair("patch_embedding.projection.kernel", (KEY,)),
-        NamePair("patch_embedding.projection.bias", ("patch_embed.proj.bias",)),
+        *conv2d("patch_embedding.projection", "patch_embed.proj", bias=True),
         *norm("patch_embedding.norm", "patch_embed.norm"),
     ]
     for stage, depth in enumerate(network.depths):

@@ -128,6 +128,32 @@ def opener(path: Path) -> Any:
     return open_safetensors if path.suffix == ".safetensors" else open_torch
 
 
+def read_transformers_settings(
+    path: Path, section: str, defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Reads the settings of an image tower of transformers, alone or as part of another model.
+
+    Args:
+        path: config.json.
+        section: section of the tower in the config of the other model.
+        defaults: settings of transformers' class where none are recorded.
+
+    Returns:
+        "activation", "num_heads", "epsilon", and "mean" and "std" if the preprocessing is recorded.
+
+    Raises:
+        ValueError: a file is not JSON.
+    """
+    config = read_json(path)
+    config = {**defaults, **(config.get(section) or config)}
+    return {
+        "activation": config["hidden_act"],
+        "num_heads": config["num_attention_heads"],
+        "epsilon": config["layer_norm_eps"],
+        **read_statistics(path),
+    }
+
+
 def read_statistics(path: Path) -> dict[str, Any]:
     """Reads mean and standard deviation of the pixels that Hugging Face records, if it does.
 

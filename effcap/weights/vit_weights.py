@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from os import PathLike
-from pathlib import Path
-from typing import Any
 
 from effcap.backbones.backbone import Backbone
 from effcap.backbones.registry import CLIP_MEAN, CLIP_STDDEV, HALF, find_spec
-from effcap.config import read_json
-from effcap.weights.tower_file import HUGGING_FACE, TowerKind, read_statistics
+from effcap.weights.tower_file import HUGGING_FACE, TowerKind, read_transformers_settings
 from effcap.weights.towers import load_tower
 from effcap.weights.vit_names import BLIP_NAMES, VIT_NAMES
 
@@ -32,47 +30,13 @@ def load_vit(backbone: Backbone, path: str | PathLike) -> str:
     return load_tower(backbone, path, KINDS[find_spec(str(backbone.network)).weights])
 
 
-def read_vit_settings(path: Path) -> dict[str, Any]:
-    """Reads the settings of a ViT, alone or as the encoder of another model.
-
-    Returns:
-        "activation", "num_heads", "epsilon", and "mean" and "std" if the preprocessing is recorded.
-
-    Raises:
-        ValueError: a file is not JSON.
-    """
-    config = read_json(path)
-    return encoder_settings(config.get("encoder") or config, VIT_DEFAULTS) | read_statistics(path)
-
-
-def read_blip_settings(path: Path) -> dict[str, Any]:
-    """Reads the settings of BLIP's image tower, as `read_vit_settings`.
-
-    Raises:
-        ValueError: a file is not JSON.
-    """
-    config = read_json(path)
-    vision = config.get("vision_config") or config
-    return encoder_settings(vision, BLIP_DEFAULTS) | read_statistics(path)
-
-
-def encoder_settings(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Returns transformers' settings of an encoder by our names."""
-    config = defaults | config
-    return {
-        "activation": config["hidden_act"],
-        "num_heads": config["num_attention_heads"],
-        "epsilon": config["layer_norm_eps"],
-    }
-
-
 KINDS = {
     "vit": TowerKind(
         name="a ViT",
         title="a ViT",
         names=VIT_NAMES,
         files=HUGGING_FACE,
-        read_settings=read_vit_settings,
+        read_settings=partial(read_transformers_settings, section="encoder", defaults=VIT_DEFAULTS),
         mean=HALF,
         stddev=HALF,
         undetermined=("activation", "epsilon"),
@@ -82,7 +46,9 @@ KINDS = {
         title="BLIP's image tower",
         names=BLIP_NAMES,
         files=HUGGING_FACE,
-        read_settings=read_blip_settings,
+        read_settings=partial(
+            read_transformers_settings, section="vision_config", defaults=BLIP_DEFAULTS
+        ),
         mean=CLIP_MEAN,
         stddev=CLIP_STDDEV,
         undetermined=("activation", "epsilon"),

@@ -70,12 +70,12 @@ class ShardCaptions:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether a part of the shard could not be read."""
+        """Returns whether a part of the shard could not be read."""
         return bool(self.error or self.damage)
 
     @property
     def is_empty(self) -> bool:
-        """Whether the shard is complete and has no photos."""
+        """Returns whether the shard is complete and has no photos."""
         return not self.is_incomplete and self.num_captions + self.num_unreadable == 0
 
 

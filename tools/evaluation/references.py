@@ -26,8 +26,8 @@ class References:
     """
 
     def __init__(self, photos: Sequence[Example], ids: Mapping[str, int], summary: str = ""):
-        numbered = {photo.name: i for i, photo in enumerate(photos) if photo.name.isdecimal()}
-        self.photos, self.ids, self.summary = photos, ids or numbered, summary
+        self.photos, self.summary = photos, summary
+        self.ids = ids or {x.name: i for i, x in enumerate(photos) if x.name.isdecimal()}
         self._by_path: dict[str, int] = {}
         self._by_file_name: dict[str, list[int]] = {}
         for index, photo in enumerate(photos):

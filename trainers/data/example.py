@@ -33,7 +33,7 @@ class Example:
 
     @property
     def can_flip(self) -> bool:
-        """Whether the captions remain true when the photo is flipped horizontally."""
+        """Returns whether the captions remain true when the photo is flipped horizontally."""
         return can_flip(self.captions)
 
 

@@ -48,7 +48,7 @@ class PhotoFiles:
 
     @property
     def can_flip(self) -> bool:
-        """Whether photos may be flipped horizontally."""
+        """Returns whether photos may be flipped horizontally."""
         return self.augmentation.horizontal_flip
 
     @property
