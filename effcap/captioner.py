@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
 from effcap import presets
-from effcap.caption import Caption
+from effcap.captioning import CaptioningModel
 from effcap.config import create, load_hparams, merge_hparams, model_hparams
-from effcap.decoders.prefix_words import MASKED, nearest_tokens
 from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
 from effcap.export import export_signature
-from effcap.generation import GenerationCache, check_sampler
-from effcap.images import as_photos, load_photos
+from effcap.generation import GenerationCache
 from effcap.losses import CaptionLoss
 from effcap.metrics.token_cross_entropy import TokenCrossEntropy
 from effcap.npair import NPairLoss, PrefixedLogits
-from effcap.samplers import Hypotheses, Sampler, get
-from effcap.token_mean import TokenMeanModel
 from effcap.tokenizers import Tokenizer
 from effcap.tokenizers.kinds import parse_tokenizer
 
 if TYPE_CHECKING:
     from effcap.decoders.base import Decoder
-    from effcap.images import Photo
 
 
 @keras.saving.register_keras_serializable("effcap")
-class Captioner(TokenMeanModel):
+class Captioner(CaptioningModel):
     """An image captioner.
 
     Args:
@@ -134,189 +127,6 @@ class Captioner(TokenMeanModel):
         """Compiles as saved, so that a loaded `.keras` file continues training."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
-
-    def generate(
-        self,
-        photos: Photo | Iterable[Photo],
-        sampler: str | Sampler | type[Sampler] = "beam",
-        *,
-        details: bool = False,
-        batch_size: int = 8,
-    ) -> str | list[str] | list[Caption] | list[list[Caption]]:
-        """Generates captions for photos.
-
-        Args:
-            photos: a photo, an iterable of photos, or a batch (B, h, w, 3). A photo is a path, a
-                PIL image, bytes, or an array or tensor (h, w, 3) of pixels 0..255.
-            sampler: "beam", "nucleus", "greedy", or a sampler or sampler class of
-                `effcap.samplers`. Default "beam".
-            details: return scores and tokens as well, and all captions of the sampler.
-            batch_size: photos per batch. Default 8.
-
-        Returns:
-            One `str` per photo, or with `details=True` one list of `Caption` per photo, best
-            first. For a single photo the `str` or the list itself.
-
-        Raises:
-            UnreadablePhoto: a photo is missing or cannot be decoded.
-            ValueError: the captioner has no tokenizer, or does not take photos; or its decoder does
-                not fit the sampler.
-        """
-        self._check_photos(batch_size)
-        sampler = self._get_sampler(sampler)
-        all_photos, is_single = as_photos(photos)
-        captions: list[list[Caption]] = []
-        for images in self._load_batches(all_photos, batch_size):
-            indices = range(len(captions), len(captions) + len(images))
-            captions += self.generate_batch({"images": images}, sampler, batch_size, indices)
-        results = captions if details else [options[0].text for options in captions]
-        return results[0] if is_single else results
-
-    def prefix_words(
-        self, photos: Photo | Iterable[Photo], *, batch_size: int = 8
-    ) -> list[str | None] | list[list[str | None]]:
-        """Returns the vocabulary word that is nearest to each position of a photo's prefix.
-
-        Nearest is the token whose embedding has the highest cosine similarity to the prefix
-        embedding, as in ClipCap. The words describe the photo only as far as the language model
-        was not trained; a tuned one leaves the prefix no reason to resemble words.
-
-        Args:
-            photos: as in `generate`.
-            batch_size: photos per batch. Default 8.
-
-        Returns:
-            One list of P words per photo, with None at positions that are masked. For a single
-            photo the list itself.
-
-        Raises:
-            UnreadablePhoto: a photo is missing or cannot be decoded.
-            ValueError: the captioner has no tokenizer or no prefix, or does not take photos.
-        """
-        self._check_photos(batch_size)
-        tokenizer, decoder = self._require_tokenizer(), self.decoder
-        if not decoder.has_prefix:
-            raise ValueError(
-                "This captioner has no prefix: its decoder.fusion.kind is not 'prefix'"
-            )
-        size = min(tokenizer.vocabulary_size, decoder.vocabulary_size)
-        table = decoder.embed_tokens(np.arange(size, dtype="int32"))  # (V,D)
-        all_photos, is_single = as_photos(photos)
-        words: list[list[str | None]] = []
-        for images in self._load_batches(all_photos, batch_size):
-            memory = self.encoder({"images": images}, training=False)
-            rows = nearest_tokens(decoder.map_prefix(memory, training=False), table)  # (B,P)
-            words += [
-                [None if token == MASKED else _word(tokenizer, int(token)) for token in row]
-                for row in rows
-            ]
-        return words[0] if is_single else words
-
-    def _check_photos(self, batch_size: int) -> None:
-        """Checks that the captioner takes photos, and the batch size."""
-        if batch_size < 1:
-            raise ValueError(
-                f"Expected batch_size of at least 1. Received: batch_size={batch_size}"
-            )
-        if "images" not in self.encoder.input_keys:
-            raise ValueError(
-                f"{type(self.encoder).__name__} takes {', '.join(self.encoder.input_keys)}, not "
-                "photos: call generate_batch with these."
-            )
-
-    def _load_batches(self, photos: Iterable[Photo], batch_size: int) -> Iterator[np.ndarray]:
-        """Yields photos (B, h, w, 3) as the encoder takes them."""
-        stream = iter(photos)
-        while batch := list(islice(stream, batch_size)):
-            yield load_photos(batch, self.encoder.image_size, self.encoder.fit)
-
-    def generate_batch(
-        self,
-        inputs: Mapping[str, Any],
-        sampler: str | Sampler | type[Sampler] = "beam",
-        batch_size: int | None = None,
-        indices: Sequence[int] | None = None,
-    ) -> list[list[Caption]]:
-        """Generates captions for one batch of the encoder's inputs.
-
-        Args:
-            inputs: the encoder's inputs, arrays or tensors of B rows.
-            sampler: as in `generate`.
-            batch_size: maximum size to pad the batch to, if such a size is already compiled.
-                Default B.
-            indices: index of each row in the whole call, which the random numbers of a `Nucleus`
-                sampler with a seed depend on. Default 0 to B - 1.
-
-        Returns:
-            One list of `Caption` per row, best first.
-
-        Raises:
-            ValueError: the captioner has no tokenizer, the encoder takes other inputs, there is no
-                such sampler, or it does not fit the decoder.
-        """
-        tokenizer = self._require_tokenizer()
-        arrays = {name: np.asarray(values) for name, values in inputs.items()}
-        lengths = {len(array) for array in arrays.values()}
-        if not set(arrays) & set(self.encoder.input_keys) or len(lengths) != 1:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-            raise ValueError(
-                f"Expected inputs out of {', '.join(self.encoder.input_keys)}, with one row per "
-                f"photo. Received: {shapes or 'no inputs'}"
-            )
-        (rows,) = lengths
-        hypotheses = self._generation.generate(
-            arrays, tokenizer, self._get_sampler(sampler), batch_size or rows, indices
-        )
-        return [_captions(tokenizer, hypotheses, row) for row in range(rows)]
-
-    def _get_sampler(self, sampler: str | Sampler | type[Sampler]) -> Sampler:
-        """Returns a sampler that fits the decoder, also from its name or class."""
-        tokenizer = self._require_tokenizer()
-        if not isinstance(sampler, Sampler):
-            longest = min(Sampler().max_new_tokens, self.decoder.max_text_length)
-            sampler = get(sampler, max_new_tokens=longest)
-        check_sampler(sampler, self.decoder, tokenizer)
-        return sampler
-
-    def attention(
-        self, inputs: dict, captions: Sequence[str | Sequence[int]]
-    ) -> tuple[np.ndarray, list[list[np.ndarray]]]:
-        """Computes the attention weights on memory for given captions.
-
-        Args:
-            inputs: the encoder's inputs, arrays of B rows.
-            captions: a caption for each row, as text or tokens.
-
-        Returns:
-            The tokens (B, T) of the captions, padded with the end token, and for each layer
-            and each memory the weights (B, H, T, S) at the step that chose each token.
-
-        Raises:
-            ValueError: the captioner has no tokenizer, or the number of captions is not B.
-        """
-        tokenizer = self._require_tokenizer()
-        rows = len(next(iter(inputs.values())))
-        if len(captions) != rows:
-            raise ValueError(
-                f"Expected a caption for each of {rows} rows. Received: {len(captions)}"
-            )
-        ids = [
-            tokenizer.encode_captions([caption])[0] if isinstance(caption, str) else list(caption)
-            for caption in captions
-        ]
-        targets = np.full((rows, 1 + max(map(len, ids))), tokenizer.eos_id, np.int32)  # (B,T)
-        for row, row_ids in enumerate(ids):
-            targets[row, : len(row_ids)] = row_ids
-        start = np.full((rows, 1), tokenizer.bos_id, np.int32)  # (B,1)
-        tokens = np.concatenate([start, targets[:, :-1]], axis=1)  # (B,T)
-        memory = self.encoder(inputs, training=False)
-        _, weights = self.decoder.call_with_attention(tokens, memory, training=False)
-        return targets, [[keras.ops.convert_to_numpy(w) for w in layer] for layer in weights]
-
-    def _require_tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise ValueError("This captioner has no tokenizer, so it cannot encode or decode text.")
-        return self.tokenizer
 
     @classmethod
     def from_hparams(
@@ -437,23 +247,6 @@ class Captioner(TokenMeanModel):
         if input_signature is None:
             input_signature = export_signature(self.encoder)
         super().export(filepath, format, verbose, input_signature, **kwargs)
-
-
-def _captions(tokenizer: Tokenizer, hypotheses: Hypotheses, row: int) -> list[Caption]:
-    """Decodes the hypotheses of one row of a batch."""
-    captions = []
-    for tokens, score, length in zip(
-        hypotheses.tokens[row], hypotheses.scores[row], hypotheses.lengths[row], strict=True
-    ):
-        ids = tuple(int(token) for token in tokens[:length])
-        end = tokenizer.eos_text if length < len(tokens) else ""
-        captions.append(Caption((tokenizer.decode(ids) + end).strip(), float(score), ids))
-    return captions
-
-
-def _word(tokenizer: Tokenizer, token: int) -> str:
-    """Returns a token as text, special tokens included."""
-    return tokenizer.decode([token], skip_special_tokens=False).strip()
 
 
 def _kind(kinds: Mapping[str, type], layer: keras.layers.Layer) -> str:

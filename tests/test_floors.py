@@ -23,6 +23,7 @@ LEVELS = (
     ("backbones",),
     ("encoders", "decoders"),
     ("generation", "token_mean", "presets", "config", "export"),
+    ("captioning",),
     ("captioner",),
     ("weights",),
 )
