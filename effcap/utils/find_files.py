@@ -43,7 +43,7 @@ def find_photos(arguments: Sequence[str | Path] | str | Path) -> list[Path]:
 def _expand(argument: str | Path) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
-        candidates = _files_below(path)
+        candidates = files_below(path)
         where = "in the folder"
     elif path.exists():
         return [path]
@@ -62,11 +62,15 @@ def _expand(argument: str | Path) -> list[Path]:
             f"No photo {where} {str(argument)!r}, among {len(candidates)} files. Suffixes of "
             f"photos: {' '.join(IMAGE_SUFFIXES)}"
         )
-    return sorted(photos, key=_natural_key)
+    return sorted(photos, key=natural_key)
 
 
-def _files_below(folder: Path) -> list[Path]:
-    """Returns the files in and below a folder, without hidden ones; follows each link once."""
+def files_below(folder: Path) -> list[Path]:
+    """Returns the files in and below a folder, without hidden ones; follows each link once.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
 
     def raise_error(error: OSError) -> None:
         raise error
@@ -85,7 +89,7 @@ def _files_below(folder: Path) -> list[Path]:
     return files
 
 
-def _natural_key(path: Path) -> tuple[Any, ...]:
+def natural_key(path: Path) -> tuple[Any, ...]:
     """Returns a sort key that compares numbers in names by value."""
     names = [re.split(r"(\d+)", name.casefold()) for name in path.parts]
     # Text and digits alternate, so that keys compare only text with text.

@@ -278,3 +278,18 @@ def test_sections_show_a_photo_once_the_best_and_the_worst_first(count):
     if count > 1:
         assert sections["Worst"][0] == 0
     assert max(map(len, sections.values())) <= 8
+
+
+def test_references_may_be_in_the_folder_of_the_photos(tmp_path, capsys):
+    for name, texts in DATA:
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        path.with_suffix(".txt").write_text("\n".join(texts))
+    write_csv(tmp_path / "references.csv", DATA)
+    scores = []
+    for references in ("references.csv", "photos"):
+        json_file = tmp_path / "scores.json"
+        assert main(words(tmp_path, by_name(), references, "--json", json_file)) == 0
+        scores.append(json.loads(json_file.read_text())["scores"])
+    assert scores[0] == pytest.approx(scores[1])

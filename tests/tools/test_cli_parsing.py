@@ -24,7 +24,7 @@ TRAIN = ["train", "csv", "--csv", "a.csv", "--model", "m", "--out", "o"]
         ([*TRAIN, "--epoch", "3"], "unknown: --epoch"),
         ([*TRAIN, "--set"], "--set: expected one argument"),
         ([*TRAIN, "--set", "a.b=1", "c.d=2"], "unknown: c.d=2"),
-        (["train", "csv"], "required: --csv, --model, --out (try `effcap train csv --help`)"),
+        (["train", "csv"], "required: --csv, --model (try `effcap train csv --help`)"),
         (["caption"], "PHOTO"),
         (["caption", "a.jpg", "--sampler", "best"], "'beam', 'nucleus', 'greedy'"),
     ),

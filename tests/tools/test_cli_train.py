@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -174,6 +176,39 @@ def test_captions_may_come_from_json(trained_run, tmp_path, is_list, train_calls
     batches = train_calls[0][2].training
     assert [path.name for path in batches.loader.paths] == [f"{i}.jpg" for i in range(5)]
     assert batches.tokenizer.decode(batches.captions[3][0]) == "Photo 3."
+
+
+@pytest.mark.parametrize("layout", ("metadata", "text"))
+def test_captions_may_be_in_the_folder_of_the_photos(trained_run, tmp_path, layout, train_calls):
+    for split in ("train", "dev"):
+        shutil.copytree(trained_run.data / "photos", tmp_path / split)
+        for i in range(17):
+            if layout == "text":
+                (tmp_path / split / f"{i}.txt").write_text(f"photo {i}\nA photo .\n")
+        rows = [{"file_name": f"{i}.jpg", "text": [f"photo {i}", "A photo ."]} for i in range(17)]
+        if layout == "metadata":
+            text = "\n".join(map(json.dumps, rows))
+            (tmp_path / split / "metadata.jsonl").write_text(text)
+    options = ["--folder", tmp_path / "train", "--val-folder", tmp_path / "dev", "--tidy"]
+    options += ["--model", trained_run.data / "tiny.json", "--out", tmp_path / "run"]
+    assert main(["train", "folder", *map(str, options)]) == 0
+    batches = train_calls[0][2]
+    assert (batches.training.num_images, batches.validation.num_captions) == (17, 34)
+    assert batches.training.tokenizer.decode(batches.training.captions[3][0]) == "Photo 3."
+
+
+def test_a_validation_folder_inside_the_training_folder_is_refused(trained_run, tmp_path, capsys):
+    (tmp_path / "data" / "dev").mkdir(parents=True)
+    options = ["--folder", tmp_path / "data", "--val-folder", tmp_path / "data" / "dev"]
+    options += ["--model", trained_run.data / "tiny.json", "--out", tmp_path / "run"]
+    line = fails(["train", "folder", *map(str, options)], capsys)
+    assert "Expected --val-folder outside of --folder" in line
+
+
+def test_the_run_folder_is_named_after_the_model(trained_run, tmp_path, train_calls, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words(trained_run, "unused")[:-2]) == 0
+    assert train_calls[0][-1].folder == Path("runs", "tiny") and Path("runs", "tiny").is_dir()
 
 
 def test_the_record_of_a_run_repeats_it_with_changes(trained_run, tmp_path, train_calls):

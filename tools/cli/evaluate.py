@@ -41,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--references",
         nargs="+",
         type=Path,
-        metavar="FILE",
-        help="CSV files, COCO's captions_*.json or JSON of photos, in place of --csv",
+        metavar="FILE|DIR",
+        help="CSV files, COCO's captions_*.json, JSON of photos, or folders as for effcap train "
+        "folder, in place of --csv",
     )
     add_columns(data)
     add_images(data)

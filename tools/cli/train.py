@@ -16,10 +16,12 @@ from effcap.tools.cli.train_options import add_run_options, run_options
 COMMANDS = {
     "csv": "on photos in CSV files, one caption per line",
     "json": "on photos in JSON files: COCO's captions, or a list of photos with captions",
+    "folder": "on folders of photos with metadata.jsonl, metadata.csv, or a text file per photo",
     "dali": "on webdataset shards, decoded by NVIDIA DALI or Pillow",
     "regions": "on features of photos, such as VisualGPT's detections.hdf5 or CLIP's vectors",
     "playlists": "on playlists, with features of tracks, tags and artists",
 }
+PHOTOS = ("csv", "json", "folder", "dali")  # sources of photos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +43,7 @@ def lazy_source(source: str) -> Callable[[Parser], None]:
     def add_source_options(parser: Parser) -> None:
         parser.set_defaults(parser=parser)
         add_data(parser, source)
-        add_run_options(parser, photos=source in ("csv", "json", "dali"))
+        add_run_options(parser, photos=source in PHOTOS)
 
     return add_source_options
 
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     from effcap.utils.progress import print_line
 
     trainers.run(training, validation, options)
-    print_line(f"presets: {arguments.out}/best and {arguments.out}/last")
+    print_line(f"presets: {options.folder}/best and {options.folder}/last")
 
 
 def check_required(arguments: argparse.Namespace) -> None:
@@ -68,7 +70,7 @@ def check_required(arguments: argparse.Namespace) -> None:
     missing = []
     if not arguments.smoke:
         missing.append(missing_data(arguments))
-        required = ["features"] * (arguments.source == "regions") + ["model", "out"]
+        required = ["features"] * (arguments.source == "regions") + ["model"]
     missing += [f"--{name}" for name in required if not getattr(arguments, name)]
     if any(missing):
         names = ", ".join(filter(None, missing))

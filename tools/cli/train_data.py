@@ -28,6 +28,7 @@ Datasets = tuple["CaptionDataset", "CaptionDataset | None"]
 SOURCES = {
     "csv": ("csv",),
     "json": ("json",),
+    "folder": ("folder",),
     "dali": ("shards",),
     "regions": ("csv", "json"),
     "playlists": ("playlists",),
@@ -35,6 +36,8 @@ SOURCES = {
 FILES = {
     "csv": "CSV files to train on, one caption per line",
     "json": 'JSON files to train on: COCO\'s captions_*.json, or records {"image", "text"}',
+    "folder": "folders of photos to train on, with metadata.jsonl or metadata.csv (file_name, "
+    "text), or with a caption per line in NAME.txt or NAME.caption beside each photo",
     "playlists": 'JSON files to train on: [{"playlist_id", "caption"}], or such lists by split',
 }
 # Captions of shards are cleaned before training.
@@ -49,14 +52,15 @@ def add_data(parser: argparse.ArgumentParser, source: str) -> None:
             add_shards(group)
         else:
             add_files(group, name, FILES[name], annotations=source == "regions")
-            add_files(group, f"val_{name}", "validation files", annotations=source == "regions")
+            validation = "validation folders" if name == "folder" else "validation files"
+            add_files(group, f"val_{name}", validation, annotations=source == "regions")
     if source == "dali":
         add_files(group, "val_csv", "CSV files of validation photos, in place of --val-shards")
     if source == "regions":
         add_features(group)
     if source == "playlists":
         add_playlist_data(group)
-    else:
+    elif source != "folder":
         add_images(group)
     if source in ("csv", "dali", "regions"):
         add_columns(group)
@@ -65,10 +69,11 @@ def add_data(parser: argparse.ArgumentParser, source: str) -> None:
 
 
 def add_files(group: Any, name: str, text: str, annotations: bool = False) -> None:
-    """Adds an option for files; JSON files may be called annotations, as COCO does."""
+    """Adds an option for files or folders; JSON files may be called annotations, as COCO does."""
     names = [name, name.replace("json", "annotations")] if annotations else [name]
     flags = [option_flag(flag) for flag in dict.fromkeys(names)]
-    group.add_argument(*flags, nargs="+", type=Path, metavar="FILE", dest=name, help=text)
+    metavar = "DIR" if "folder" in name else "FILE"
+    group.add_argument(*flags, nargs="+", type=Path, metavar=metavar, dest=name, help=text)
 
 
 def add_shards(group: Any) -> None:
@@ -156,6 +161,26 @@ def read_json_data(arguments: argparse.Namespace) -> Datasets:
     return training, read_json(arguments.val_json, arguments.images, edit=edit)
 
 
+def read_folder_data(arguments: argparse.Namespace) -> Datasets:
+    """Reads the data of `effcap train folder`.
+
+    Raises:
+        ValueError: a validation folder is in a training folder.
+    """
+    from effcap.trainers import read_folder
+
+    for folder in arguments.val_folder or ():
+        parents = [folder.resolve(), *folder.resolve().parents]
+        if training := [path for path in arguments.folder if path.resolve() in parents]:
+            raise ValueError(
+                "Expected --val-folder outside of --folder, which would train on its photos. "
+                f"Received: {folder} in {training[0]}"
+            )
+    edit = caption_edit(arguments)
+    training = read_folder(arguments.folder, edit=edit)
+    return training, read_folder(arguments.val_folder, edit=edit) if arguments.val_folder else None
+
+
 def read_shard_data(arguments: argparse.Namespace) -> Datasets:
     """Reads the data of `effcap train dali`."""
     from effcap.trainers import read_shards
@@ -212,6 +237,7 @@ def check_one(arguments: argparse.Namespace, names: Sequence[str]) -> None:
 READERS: dict[str, Callable[[argparse.Namespace], Datasets]] = {
     "csv": read_csv_data,
     "json": read_json_data,
+    "folder": read_folder_data,
     "dali": read_shard_data,
     "regions": read_region_data,
     "playlists": read_playlist_data,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from effcap.trainers.data.csv_reader import read_csv
 from effcap.trainers.data.example import Example, Problem, check_problems
+from effcap.trainers.data.folder_reader import read_folder
 from effcap.trainers.data.json_reader import coco_names, read_json
 from effcap.trainers.data.text_files import as_paths, read_files, read_text
 
@@ -69,10 +70,12 @@ def read_references(
     image_column: str = "image",
     caption_column: str = "caption",
 ) -> References:
-    """Reads references from CSV files, COCO's JSON or JSON of photos, detected by content.
+    """Reads references from CSV files, COCO's JSON, JSON of photos, or folders (`read_folder`).
+
+    The format of files is detected from their content.
 
     Args:
-        paths: one or several files.
+        paths: one or several files or folders.
         images: folder of the photos, which need not exist. None takes the folder of each file.
         image_column: column of the photo in CSV files.
         caption_column: column of the caption in CSV files.
@@ -85,6 +88,9 @@ def read_references(
     texts: dict[Path, str] = {}
 
     def read(path: Path) -> tuple[list[Example], list[Problem]]:
+        if path.is_dir():
+            dataset = read_folder(path)
+            return dataset.examples, dataset.problems
         text = read_text(path, "CSV or JSON").lstrip()
         if text.startswith(("[", "{")):
             texts[path] = text

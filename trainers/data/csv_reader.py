@@ -68,6 +68,22 @@ def _read_file(
 ) -> tuple[list[Example], list[Problem]]:
     text = read_text(path, "CSV")
     table = CaptionTable(photo_folder(path, images), edit)
+    add_rows(table, path, text, wanted)
+    return table.examples(), table.problems
+
+
+def add_rows(table: CaptionTable, path: Path, text: str, wanted: tuple[str, str]) -> None:
+    """Adds the rows of a CSV file to a table.
+
+    Args:
+        table: table of captions.
+        path: the file.
+        text: its contents.
+        wanted: names of the image column and the caption column.
+
+    Raises:
+        ValueError: the text is not CSV, or a column is missing or occurs twice.
+    """
     reader = csv.reader(split_lines(text), strict=True, skipinitialspace=True)
     line = 0
     try:
@@ -87,7 +103,6 @@ def _read_file(
             f"Expected a CSV file. Received: {path}, with an error after line {line}: {error}; "
             "check for unclosed quotes, and for quotes inside a field, which must be doubled"
         ) from error
-    return table.examples(), table.problems
 
 
 def _find_columns(columns: list[str], wanted: tuple[str, str], path: Path) -> list[int]:

@@ -24,6 +24,8 @@ FORMATS = (
     'COCO captions {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, '
     'a list [{"image", "caption" or "text"}], or one such record per line'
 )
+FILE_NAME = "file_name"  # names the photo in an image folder's metadata
+METADATA_CAPTIONS = ("text", "caption", "captions")  # keys of captions there, the first one counts
 NUM_PROBED_LINES = 10  # lines that decide whether a file is JSON Lines
 
 
@@ -37,8 +39,9 @@ def read_json(
 
     The format is detected from the content: COCO's `captions_*.json`, with `images` and
     `annotations`; a list of records with `image` and either `caption` or `text`, a string or a list
-    of strings; or one such record per line (JSON Lines). Other keys are ignored. The other
-    rules are those of `read_csv`.
+    of strings; or one such record per line (JSON Lines). A record of an image folder's
+    `metadata.jsonl` has `file_name` and the first of `text`, `caption` and `captions`. Other keys
+    are ignored. The other rules are those of `read_csv`.
 
     Args:
         paths: a JSON file in UTF-8, or several.
@@ -65,7 +68,7 @@ def _read_file(
     text = read_text(path, "JSON")
     table = CaptionTable(photo_folder(path, images), edit)
     if _is_json_lines(text):
-        _add_lines(table, path, text)
+        add_lines(table, path, text)
         return table.examples(), table.problems
     try:
         content = _parse(text)
@@ -121,10 +124,17 @@ def _is_record(line: str) -> bool:
         record = _parse(line)
     except ValueError:
         return False
-    return isinstance(record, dict) and "image" in record
+    return isinstance(record, dict) and not {"image", FILE_NAME}.isdisjoint(record)
 
 
-def _add_lines(table: CaptionTable, path: Path, text: str) -> None:
+def add_lines(table: CaptionTable, path: Path, text: str) -> None:
+    """Adds the records of a JSON Lines file to a table.
+
+    Args:
+        table: table of captions.
+        path: the file.
+        text: its contents.
+    """
     for number, line in enumerate(split_lines(text), 1):
         if not line.strip():
             continue
@@ -136,18 +146,28 @@ def _add_lines(table: CaptionTable, path: Path, text: str) -> None:
 
 
 def _add_record(table: CaptionTable, where: str, record: Any) -> None:
-    keys = [key for key in ("caption", "text") if isinstance(record, dict) and key in record]
-    if len(keys) != 1:
+    image_key, caption_key = _find_keys(record)
+    if caption_key is None or image_key not in record:
         reason = "expected an object with image and either caption or text"
         table.problems.append(Problem(where, f"{reason}. Received: {describe(record)}"))
         return
-    texts = record[keys[0]]
+    texts = record[caption_key]
     if not isinstance(texts, list):
         texts = [texts]
     if not texts:
-        reason = f"expected at least one {keys[0]}. Received: an empty list"
+        reason = f"expected at least one {caption_key}. Received: an empty list"
         table.problems.append(Problem(where, reason))
-    table.add(where, record.get("image"), texts)
+    table.add(where, record.get(image_key), texts)
+
+
+def _find_keys(record: Any) -> tuple[str, str | None]:
+    """Returns the keys of a record's photo and captions; None without, or with two, for these."""
+    if not isinstance(record, dict):
+        return "image", None
+    if FILE_NAME in record:  # may have any other columns
+        return FILE_NAME, next((key for key in METADATA_CAPTIONS if key in record), None)
+    keys = [key for key in ("caption", "text") if key in record]
+    return "image", keys[0] if len(keys) == 1 else None
 
 
 def _add_coco(table: CaptionTable, path: Path, content: dict[str, Any]) -> None:

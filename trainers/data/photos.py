@@ -86,7 +86,7 @@ class PhotoFiles:
 
 @dataclass(frozen=True)
 class PhotoDataset(ExampleDataset):
-    """Photo files with captions; `read_csv` and `read_json` return it.
+    """Photo files with captions; `read_csv`, `read_json` and `read_folder` return it.
 
     Example:
         >>> dataset = read_csv("train.csv", "photos")

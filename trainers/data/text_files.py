@@ -95,13 +95,14 @@ class CaptionTable:
             self.problems.append(Problem(where, reason, len(captions)))
             return
         image = image.strip()
+        usable = self._captions_of(image)
         for caption in captions:
             text, fault = edit_caption(caption, self.edit)
             if fault:
                 reason = f"expected a caption of {image}. Received: {fault}"
                 self.problems.append(Problem(where, reason))
             else:
-                self._captions_of(image).append(text)
+                usable.append(text)
 
     def _captions_of(self, image: str) -> list[str]:
         """Returns the captions of a photo, for any spelling of its name."""
@@ -113,8 +114,13 @@ class CaptionTable:
         return self._captions[image]
 
     def examples(self) -> list[Example]:
-        """Returns the photos with their captions, in the order of their first captions."""
-        return [Example(path, tuple(texts), name) for path, name, texts in self._photos.values()]
+        """Returns the photos with usable captions, in the order of their first rows."""
+        photos = [photo for photo in self._photos.values() if photo[2]]
+        return [Example(path, tuple(texts), name) for path, name, texts in photos]
+
+    def paths(self) -> list[str]:
+        """Returns the absolute paths of all named photos, also of those without usable captions."""
+        return list(self._photos)
 
 
 def edit_caption(caption: Any, edit: Callable[[str], str] | None = None) -> tuple[str, str | None]:

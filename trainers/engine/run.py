@@ -72,7 +72,8 @@ def run(
         batches = make_batches(captioner, training, validation, folder, options)
         folder.log(
             f"{batches.training.num_images} photos per epoch, {batches.training.padding:.1%} "
-            f"padding, {captioner.count_params() / 1e6:.1f} M parameters, run folder {options.out}"
+            f"padding, {captioner.count_params() / 1e6:.1f} M parameters, "
+            f"run folder {options.folder}"
         )
         objective = objectives.get(options.objective, options, training)
         return train(captioner, objective, batches, folder, options)

@@ -31,7 +31,7 @@ class RunOptions:
     Attributes:
         model: variant to train from scratch, or preset to fine-tune. A variant may be a JSON file,
             and a preset a folder.
-        out: run folder. A folder with an earlier run requires `resume`.
+        out: run folder (default: runs/MODEL). A folder with an earlier run requires `resume`.
         objective: training objective, "cross-entropy" or "scst". Self-critical sequence training
             (SCST) fine-tunes a trained captioner.
         encoder: changed hyperparameters of the encoder, such as {"dropout": 0.2}.
@@ -67,7 +67,7 @@ class RunOptions:
     """
 
     model: str | PathLike[str]
-    out: str | PathLike[str]
+    out: str | PathLike[str] | None = None
     objective: str = CROSS_ENTROPY
     encoder: Mapping[str, Any] = field(default_factory=dict)
     decoder: Mapping[str, Any] = field(default_factory=dict)
@@ -91,6 +91,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        if self.out is None:
+            object.__setattr__(self, "out", Path("runs", Path(self.model).stem))
         self._check_folder()
         object.__setattr__(self, "preset", find_preset(self.model))
         self._check_weights()
@@ -182,7 +184,7 @@ class RunOptions:
     @property
     def folder(self) -> Path:
         """Run folder."""
-        return Path(self.out)
+        return Path(self.out or ".")
 
     @property
     def tokenizer_folder(self) -> Path | None:
