@@ -70,6 +70,7 @@ _SERIALIZABLE = {
     "SwinTransformer": ".backbones.swin",
     "ClassAndPositions": ".backbones.vit",
     "ViTBlock": ".backbones.vit",
+    "LinearDecay": ".optimizers",
     "NPairLoss": ".npair",
     "TokenCrossEntropy": ".metrics.token_cross_entropy",
 }

@@ -143,3 +143,35 @@ class CaptionOptimizer(TokenAccumulation, keras.optimizers.Adam):
     def get_config(self) -> dict[str, Any]:
         config = {"decay": self.decay, "no_decay": self.no_decay, "factors": self.factors}
         return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("effcap")
+class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warmup from 0, then linear decay to 0.
+
+    The learning rate of every step is that of transformers' `get_linear_schedule_with_warmup`; the
+    first step of a warmup changes nothing.
+
+    Args:
+        learning_rate: peak learning rate, at step `warmup_steps`.
+        steps: step with the learning rate 0, after the last one.
+        warmup_steps: number of steps of the warmup.
+    """
+
+    def __init__(self, learning_rate: float, steps: int, warmup_steps: int = 0) -> None:
+        self.learning_rate, self.steps, self.warmup_steps = learning_rate, steps, warmup_steps
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")
+        rising = step / max(self.warmup_steps, 1)
+        falling = (self.steps - step) / max(self.steps - self.warmup_steps, 1)
+        fraction = ops.where(step < self.warmup_steps, rising, ops.maximum(falling, 0.0))
+        return self.learning_rate * fraction
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {
+            "learning_rate": self.learning_rate,
+            "steps": self.steps,
+            "warmup_steps": self.warmup_steps,
+        }

@@ -254,3 +254,22 @@ def test_a_captioner_of_features_takes_no_photos(trained_run, tmp_path, capsys):
     command = words(trained_run, tmp_path / "run", "--model", variant)
     message = "Expected a captioner of photos. Received: a captioner of audio"
     assert message in fails(command, capsys)
+
+
+def test_json_of_texts_trains_with_the_options_of_hugging_face(
+    trained_run, tmp_path, train_calls, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained_run.data / "photos", "images")
+    for name, numbers in (("train", range(12)), ("val", range(12, 17))):
+        records = [{"text": f"photo {i}", "image": f"images/{i}.jpg"} for i in numbers]
+        Path(f"{name}.json").write_text(json.dumps(records))
+    shutil.copy(trained_run.data / "tiny.json", "tiny.json")
+    command = "train json --json train.json --val-json val.json --model tiny.json --epochs 100 "
+    command += "--batch-size 32 --learning-rate 1e-5 --schedule linear --seed 42"
+    assert main(command.split()) == 0
+    (_, _, batches, _, run_options) = train_calls[0]
+    training = run_options.training_options
+    assert (training.schedule, training.learning_rate, training.seed) == ("linear", 1e-5, 42)
+    assert (batches.training.num_images, batches.validation.num_images) == (12, 5)
+    assert run_options.folder == Path("runs", "tiny")

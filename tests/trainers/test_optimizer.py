@@ -9,7 +9,7 @@ from keras.ops import convert_to_numpy as numpy
 
 from effcap.captioner import Captioner
 from effcap.config import load_hparams
-from effcap.optimizers import CaptionOptimizer, accumulate_by_tokens
+from effcap.optimizers import CaptionOptimizer, LinearDecay, accumulate_by_tokens
 from effcap.trainers import TrainingOptions
 from effcap.trainers.engine.optimizer import make_optimizer
 from effcap.trainers.engine.smoke import shrink
@@ -40,6 +40,33 @@ def test_the_learning_rate_rises_and_falls_as_a_cosine_to_zero(length):
     middle = (length + warmup) / 2
     if middle == int(middle):
         assert rates[int(middle)] == pytest.approx(0.2)
+
+
+def linear_schedule_with_warmup(step: int, warmup: int, total: int) -> float:
+    """Returns the factor of transformers 5's `get_linear_schedule_with_warmup`."""
+    if step < warmup:
+        return float(step) / float(max(1, warmup))
+    return max(0.0, float(total - step) / float(max(1, total - warmup)))
+
+
+@pytest.mark.parametrize("warmup_fraction", (0.0, 0.1))
+@pytest.mark.parametrize("length", (1, 2, 20, 333))
+def test_linear_learning_rates_are_those_of_transformers(length, warmup_fraction):
+    options = TrainingOptions(
+        learning_rate=1e-5, schedule="linear", warmup_fraction=warmup_fraction
+    )
+    optimizer = make_optimizer(options, length)
+    rates = [float(optimizer._learning_rate(step)) for step in range(length + 2)]
+    warmup = int(warmup_fraction * length)
+    factors = [linear_schedule_with_warmup(step, warmup, length) for step in range(length + 2)]
+    np.testing.assert_allclose(rates, 1e-5 * np.array(factors), rtol=1e-6, atol=1e-12)
+
+
+def test_a_saved_optimizer_keeps_its_linear_schedule():
+    schedule = LinearDecay(0.5, 10, 2)
+    config = keras.saving.serialize_keras_object(CaptionOptimizer(schedule))
+    loaded = keras.saving.deserialize_keras_object(config)
+    assert loaded._learning_rate.get_config() == schedule.get_config()
 
 
 def test_the_moving_average_spans_at_most_a_fifth_of_the_run():

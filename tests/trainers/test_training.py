@@ -25,6 +25,7 @@ from helpers.event_files import read_events
 # A run of 9 steps in 3 epochs whose optimizer, averages and random generators all have a state.
 STATEFUL = {
     "epochs": 3,
+    "schedule": "linear",
     "learning_rate": 3e-2,
     "ema_momentum": 0.9,
     "gradient_accumulation_steps": 2,

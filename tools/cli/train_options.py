@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SECTIONS = ("encoder", "decoder", "training", "scst", "run")
 MODEL = ("model", "weights", "tokenizer", "backbone_weights")
-TRAINING = ("epochs", "steps", "batch_size", "learning_rate", "seed")
+TRAINING = ("epochs", "steps", "batch_size", "learning_rate", "schedule", "seed")
 AUGMENTATION = ("horizontal_flip", "random_crop")
 DEVICES = ("count", "num_processes", "process_index", "coordinator")
 FLAGS = {"count": "devices"}
@@ -33,6 +33,7 @@ METAVARS = {
     "tokenizer": "DIR",
     "backbone_weights": "imagenet|none|FILE|PRESET",
     "objective": "cross-entropy|scst",
+    "schedule": "cosine|linear",
     "feature_cache": "DIR",
     "out": "DIR",
     "coordinator": "HOST:PORT",
@@ -59,7 +60,7 @@ def add_run_options(parser: argparse.ArgumentParser, photos: bool) -> None:
         "training", "The variant or the objective may set other defaults."
     )
     add_options(training, RunOptions, ("objective",), metavars=METAVARS)
-    add_options(training, TrainingOptions, TRAINING, unset="{}")
+    add_options(training, TrainingOptions, TRAINING, metavars=METAVARS, unset="{}")
     if photos:
         add_options(training, TrainingOptions, AUGMENTATION, unset="{}")
         add_options(training, RunOptions, ("feature_cache",), metavars=METAVARS)

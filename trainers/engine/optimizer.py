@@ -1,4 +1,4 @@
-"""The optimizer of a run: warmup and cosine decay, and learning rates by component."""
+"""The optimizer of a run: warmup and decay, and learning rates by component."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import keras
 
 from effcap.layers.roles import no_decay_variables
-from effcap.optimizers import CaptionOptimizer
-from effcap.trainers.options.training import TrainingOptions
+from effcap.optimizers import CaptionOptimizer, LinearDecay
+from effcap.trainers.options.training import LINEAR, TrainingOptions
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
@@ -21,9 +21,7 @@ def make_optimizer(
 ) -> CaptionOptimizer:
     """Returns the optimizer of a run.
 
-    The learning rate rises linearly to `learning_rate` at step `int(warmup_fraction * steps)`, and
-    falls as a cosine to 0 at step `steps`. Weight decay leaves out biases, normalization layers and
-    embeddings.
+    Weight decay leaves out biases, normalization layers and embeddings.
 
     Args:
         options: options of the optimization.
@@ -33,18 +31,10 @@ def make_optimizer(
     Raises:
         ValueError: a component with its own learning rate is frozen.
     """
-    warmup_steps = int(options.warmup_fraction * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        # Above 0, because the first step would change nothing.
-        initial_learning_rate=options.learning_rate / (warmup_steps + 1),
-        decay_steps=steps - warmup_steps,
-        warmup_target=options.learning_rate,
-        warmup_steps=warmup_steps,
-    )
     ema_momentum = max(min(options.ema_momentum, 1 - 1 / (MAX_EMA_SPAN * steps)), 0.0)
     accumulation = options.gradient_accumulation_steps
     return CaptionOptimizer(
-        schedule,
+        make_schedule(options, steps),
         decay=options.weight_decay,
         no_decay=[] if captioner is None else no_decay_paths(captioner),
         factors={} if captioner is None else learning_rate_factors(options, captioner),
@@ -53,6 +43,30 @@ def make_optimizer(
         use_ema=ema_momentum > 0,
         ema_momentum=ema_momentum,
         gradient_accumulation_steps=accumulation if accumulation > 1 else None,
+    )
+
+
+def make_schedule(
+    options: TrainingOptions, steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Returns the learning rate of each step.
+
+    It rises linearly to `learning_rate` at step `int(warmup_fraction * steps)`, and falls to 0 at
+    step `steps`.
+
+    Args:
+        options: options of the optimization.
+        steps: number of steps of the run.
+    """
+    warmup_steps = int(options.warmup_fraction * steps)
+    if options.schedule == LINEAR:
+        return LinearDecay(options.learning_rate, steps, warmup_steps)
+    return keras.optimizers.schedules.CosineDecay(
+        # Above 0, because the first step would change nothing.
+        initial_learning_rate=options.learning_rate / (warmup_steps + 1),
+        decay_steps=steps - warmup_steps,
+        warmup_target=options.learning_rate,
+        warmup_steps=warmup_steps,
     )
 
 

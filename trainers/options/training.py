@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from effcap.trainers.data.augmentation import Augmentation
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # option -> Keras dtype policy
+COSINE, LINEAR = SCHEDULES = ("cosine", "linear")
 COUNTS = (
     "epochs",
     "passes_per_epoch",
@@ -50,8 +51,9 @@ class TrainingOptions:
         backbone_learning_rate: peak learning rate of a trained backbone (default: learning_rate).
         decoder_learning_rate: peak learning rate of the decoder's pretrained weights (default:
             learning_rate).
-        warmup_fraction: fraction of all steps in which the learning rate rises from 0. A cosine
-            decay to 0 follows.
+        schedule: decay of the learning rate to 0 after the warmup, "cosine" or "linear". The
+            learning rates of "linear" are those of transformers' `get_linear_schedule_with_warmup`.
+        warmup_fraction: fraction of all steps in which the learning rate rises from 0.
         weight_decay: decoupled weight decay, as in AdamW. Biases, normalization layers and
             embeddings are excluded.
         clip_norm: maximum global norm of the gradients, 0 for no clipping.
@@ -86,6 +88,7 @@ class TrainingOptions:
     learning_rate: float = 5e-4
     backbone_learning_rate: float | None = None
     decoder_learning_rate: float | None = None
+    schedule: str = COSINE
     warmup_fraction: float = 0.05
     weight_decay: float = 0.05
     clip_norm: float = 1.0
@@ -112,11 +115,12 @@ class TrainingOptions:
                     f"Expected training.{name} from 0 up to but not including 1. "
                     f"Received: {name}={getattr(self, name)}"
                 )
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"Expected training.precision to be one of {', '.join(PRECISIONS)}. "
-                f"Received: precision={self.precision!r}"
-            )
+        for name, values in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"Expected training.{name} to be one of {', '.join(values)}. "
+                    f"Received: {name}={getattr(self, name)!r}"
+                )
         self.make_augmentation()
 
     def make_augmentation(self) -> Augmentation:
