@@ -10,7 +10,8 @@ from PIL import Image
 from effcap.images import load_photo
 from effcap.trainers.batching.packed import Preview
 from effcap.trainers.engine.checkpoint import TrainState
-from effcap.trainers.engine.tensorboard import TensorBoard, draw_caption
+from effcap.trainers.engine.logger import Logger, caption_previews
+from effcap.trainers.engine.tensorboard import TensorBoardWriter, draw_caption
 from helpers.data_maker import make_captioner
 from helpers.event_files import read_events
 
@@ -24,17 +25,17 @@ class Batches:
         return 12
 
 
-def make_board(folder, state, captioner, previews=()) -> TensorBoard:
-    board = TensorBoard(folder, state, Batches(), previews)
-    board.set_model(captioner)
-    board.on_epoch_begin(state.epoch)
-    return board
+def make_logger(folder, state, captioner, previews=()) -> Logger:
+    logger = Logger([TensorBoardWriter(folder, state.step)], state, Batches(), previews)
+    logger.set_model(captioner)
+    logger.on_epoch_begin(state.epoch)
+    return logger
 
 
-def take_steps(board, losses) -> None:
-    for batch in range(board.state.step, len(losses)):
-        board.state.step += 1
-        board.on_train_batch_end(batch, {"loss": losses[: batch + 1].mean()})
+def take_steps(logger, losses) -> None:
+    for batch in range(logger.state.step, len(losses)):
+        logger.state.step += 1
+        logger.on_train_batch_end(batch, {"loss": losses[: batch + 1].mean()})
 
 
 @pytest.fixture
@@ -44,15 +45,20 @@ def captioner():
     return captioner
 
 
-def test_event_files_hold_losses_rates_speed_and_captioned_photos(tmp_path, captioner):
+def test_event_files_hold_losses_rates_speed_and_captioned_photos(tmp_path, captioner, monkeypatch):
     photo = tmp_path / "photo.png"
     Image.new("RGB", (200, 100), "red").save(photo)
     images = {"images": load_photo(photo, captioner.encoder.image_size)}
     previews = [Preview(images, photo), Preview(images)]
     losses = np.arange(1.0, 13)
-    with make_board(tmp_path / "events", TrainState(), captioner, previews) as board:
-        take_steps(board, losses)
-        board.write_epoch(captioner, {"loss": 6.5, "val_cross_entropy": 5.5})
+    assert caption_previews(captioner, previews) == [captioner.generate(photo)] * 2
+    caption = "A red wall."
+    monkeypatch.setattr(
+        "effcap.trainers.engine.logger.caption_previews", lambda *arguments: [caption] * 2
+    )
+    with make_logger(tmp_path / "events", TrainState(), captioner, previews) as logger:
+        take_steps(logger, losses)
+        logger.write_epoch(captioner, {"loss": 6.5, "val_cross_entropy": 5.5})
     events = read_events(tmp_path / "events")
     assert events["step/loss"] == [(1, 1.0), (11, pytest.approx(losses[1:11].mean()))]
     assert events["step/learning_rate"] == [(1, 0.25), (11, 0.25)]
@@ -61,7 +67,6 @@ def test_event_files_hold_losses_rates_speed_and_captioned_photos(tmp_path, capt
     assert events["epoch/loss"] == [(12, 6.5)] and events["epoch/val_cross_entropy"] == [(12, 5.5)]
     ((step, picture),) = events["captions/0"]
     assert step == 12
-    caption = captioner.generate(photo)
     expected = draw_caption(Image.open(photo), caption)
     assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(expected))
     # A preview without a photo is shown as text.
@@ -71,11 +76,21 @@ def test_event_files_hold_losses_rates_speed_and_captioned_photos(tmp_path, capt
 
 def test_the_loss_curve_of_a_resumed_run_continues(tmp_path, captioner):
     losses = np.arange(1.0, 31)
-    with make_board(tmp_path, TrainState(step=5), captioner) as board:
-        take_steps(board, losses[:12])
+    with make_logger(tmp_path, TrainState(step=5), captioner) as logger:
+        take_steps(logger, losses[:12])
     events = read_events(tmp_path)
     # Keras's mean over the epoch includes the steps before the interruption.
     assert events["step/loss"] == [(11, pytest.approx(losses[6:11].mean()))]
+
+
+@pytest.mark.parametrize("caption", ("犬が走る。", "Un café.", "كلب يجري"))
+def test_captions_that_the_font_cannot_draw_are_shown_as_text(tmp_path, caption):
+    writer = TensorBoardWriter(tmp_path, 0)
+    writer.write_caption("captions/0", caption, Image.new("RGB", (64, 48), "red"), 3)
+    writer.close(failed=False)
+    events = read_events(tmp_path)
+    ((_, photo),) = events.pop("captions/0")
+    assert photo.size == (64, 48) and list(events.values()) == [[(3, caption)]]
 
 
 @pytest.mark.parametrize("size", ((320, 200), (150, 320), (40, 30)))

@@ -66,7 +66,7 @@ def add_run_options(parser: argparse.ArgumentParser, photos: bool) -> None:
         add_options(training, RunOptions, ("feature_cache",), metavars=METAVARS)
     add_prefix_options(parser)
     run = parser.add_argument_group("run")
-    add_options(run, RunOptions, ("out",), metavars=METAVARS, unset="{}")
+    add_options(run, RunOptions, ("out", "log"), metavars=METAVARS, unset="{}")
     run.add_argument("--resume", action="store_true", help=field_help(RunOptions, "resume"))
     add_config(run)
     run.add_argument(
@@ -94,7 +94,7 @@ def run_options(arguments: argparse.Namespace, **changes: Any) -> RunOptions:
     check_sections(arguments, sections)
     names = [*TRAINING, *(name for name in AUGMENTATION if name in arguments)]
     fields = {
-        **given_options(arguments, [*MODEL, "out", "train_fraction", "max_bad"]),
+        **given_options(arguments, [*MODEL, "out", "log", "train_fraction", "max_bad"]),
         "objective": arguments.objective,
         "encoder": sections["encoder"],
         "decoder": sections["decoder"],

@@ -13,9 +13,11 @@ from effcap.trainers.distributed.processes import process_count
 from effcap.trainers.engine.callbacks import CheckpointSteps, RestoreCheckpoint, TrainingProgress
 from effcap.trainers.engine.checkpoint import Checkpoint, TrainState, check_finite
 from effcap.trainers.engine.interruption import Interruption
+from effcap.trainers.engine.logger import Logger, LogWriter
 from effcap.trainers.engine.run_folder import RunFolder
-from effcap.trainers.engine.tensorboard import TensorBoard
+from effcap.trainers.engine.tensorboard import TensorBoardWriter
 from effcap.trainers.engine.validation import CiderValidator
+from effcap.trainers.engine.weights_and_biases import WandbWriter
 from effcap.trainers.objectives.base import Objective
 from effcap.trainers.options.run import RunOptions
 from effcap.trainers.options.training import TrainingOptions
@@ -31,7 +33,7 @@ class RunBatches:
     Attributes:
         training: training batches.
         validation: validation batches; None to train without validation.
-        previews: examples whose captions TensorBoard shows after each epoch.
+        previews: examples whose captions are logged after each epoch.
     """
 
     training: PackedBatches
@@ -80,13 +82,7 @@ class Loop:
         self.cider = self._make_cider_validator()
         with (
             Interruption() as interruption,
-            TensorBoard(
-                self.folder.tensorboard,
-                state,
-                training,
-                self.batches.previews,
-                is_writer=is_writer,
-            ) as self.tensorboard,
+            Logger(self._make_writers(), state, training, self.batches.previews) as self.logger,
             TrainingProgress(
                 training, state, self.num_steps, num_epochs, is_shown=is_writer
             ) as self.progress,
@@ -99,7 +95,7 @@ class Loop:
                 options.checkpoint_minutes,
                 options.checkpoint_steps,
             )
-            self.callbacks = [self.checkpoint_steps, self.tensorboard, self.progress]
+            self.callbacks = [self.checkpoint_steps, self.logger, self.progress]
             if state.step:
                 within_epoch = state.step > state.epoch * len(training)
                 self.callbacks.insert(0, RestoreCheckpoint(self.checkpoint, within_epoch))
@@ -133,7 +129,7 @@ class Loop:
             is_best = self.state.end_epoch(scores)
             self.progress.set_status("saving")
             self.folder.save(self.captioner, self.state, is_best)
-            self.tensorboard.write_epoch(self.captioner, scores)
+            self.logger.write_epoch(self.captioner, scores)
         self.folder.log(self.progress.summary(scores, is_best), self.progress.print_line)
         for batches in (self.batches.training, self.batches.validation):
             if batches is not None and (line := batches.skipped_summary()):
@@ -146,6 +142,14 @@ class Loop:
         self.progress.set_status("validating")
         scores = self.objective.validate(self.captioner, self.batches.validation)
         return scores | (self.cider.scores(self.progress.set_status) if self.cider else {})
+
+    def _make_writers(self) -> list[LogWriter]:
+        folder, writers = self.folder, []
+        if folder.is_writer and "tensorboard" in self.options.log:
+            writers.append(TensorBoardWriter(folder.tensorboard, self.state.step))
+        if folder.is_writer and "wandb" in self.options.log:
+            writers.append(WandbWriter(folder.path, folder.record, self.options.resume))
+        return writers
 
     def _make_cider_validator(self) -> CiderValidator | None:
         validation = self.batches.validation

@@ -28,7 +28,7 @@ from effcap.trainers.objectives.base import Objective
 from effcap.trainers.options.run import RunOptions
 from effcap.utils.progress import print_line
 
-NUM_PREVIEWS = 8  # photos whose captions TensorBoard shows
+NUM_PREVIEWS = 8  # photos whose captions are logged
 TRAINING_PHOTOS = "photos_training.txt"  # names of the training photos, if only a fraction is used
 
 

@@ -4,7 +4,8 @@ run.json       configuration: options, command, versions, data; the final scores
 log.txt        messages with their time
 log.csv        scores, one line per epoch
 best/, last/   presets
-tensorboard/   curves, and captions under their photos
+tensorboard/   curves, and captions under their photos (--log tensorboard)
+wandb_id.txt   id of the run in Weights & Biases (--log wandb)
 checkpoint.h5  state of the run, until it is finished
 """
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from effcap.config import list_variants, load_hparams, merge_hparams
 from effcap.presets import BEST, list_presets, preset_folder, read_config
@@ -21,6 +22,7 @@ OBJECTIVES = (CROSS_ENTROPY, SCST)
 SCST_TRAINING = {"learning_rate": 5e-5, "epochs": 5}  # defaults for a trained captioner
 LAST, CHECKPOINT = "last", "checkpoint.h5"  # in a run folder
 VOCABULARY_SIZE = 4096  # default, of a tokenizer trained on the captions
+Log = Literal["tensorboard", "wandb"]
 CHECKPOINT_FIELDS = ("checkpoint_minutes", "checkpoint_steps")  # fields set by --set run.NAME
 
 
@@ -50,6 +52,7 @@ class RunOptions:
         feature_cache: folder that caches the features of a frozen backbone (default: no cache).
         train_fraction: fraction of the training photos to use. The seed selects them.
         max_bad: abort if more than this fraction of the captions is unusable.
+        log: tools to log losses, scores and captioned photos with: "tensorboard", "wandb" or both.
         checkpoint_minutes: minutes between two checkpoints. Each epoch also ends with one.
         checkpoint_steps: steps between two checkpoints, instead of minutes.
         command: command line, for the record in run.json.
@@ -81,6 +84,7 @@ class RunOptions:
     feature_cache: Path | None = None
     train_fraction: float = 1.0
     max_bad: float = 0.01
+    log: Sequence[Log] = ("tensorboard",)
     checkpoint_minutes: float = 10.0
     checkpoint_steps: int | None = None
     command: Sequence[str] = ()
@@ -97,6 +101,7 @@ class RunOptions:
         object.__setattr__(self, "preset", find_preset(self.model))
         self._check_weights()
         self._check_objective()
+        self._check_log()
         object.__setattr__(self, "hparams", self._merge_hparams())
         training = self.hparams.get("training", {})
         defaults = SCST_TRAINING if self.objective == SCST else {}
@@ -166,6 +171,16 @@ class RunOptions:
                 "objective='scst' requires a single device. Received: "
                 f"devices={self.devices.count}, num_processes={self.devices.num_processes}"
             )
+
+    def _check_log(self) -> None:
+        unknown = [name for name in self.log if name not in get_args(Log)]
+        if unknown or isinstance(self.log, str):
+            raise ValueError(
+                f"Expected log as a list out of {', '.join(get_args(Log))}. "
+                f"Received: log={self.log!r}"
+            )
+        if "wandb" in self.log and find_spec("wandb") is None:
+            raise ImportError("--log wandb requires wandb: pip install 'effcap[wandb]'")
 
     def _merge_hparams(self) -> dict[str, Any]:
         if self.preset is None:
