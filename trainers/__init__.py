@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from effcap.trainers.data.shards.batches import ShardBatches
     from effcap.trainers.data.shards.dataset import ShardDataset, read_shards
+    from effcap.trainers.engine.curves import plot_curves
     from effcap.trainers.engine.run import run
     from effcap.trainers.options.batches import BatchOptions
     from effcap.trainers.options.devices import DeviceOptions
@@ -62,6 +63,7 @@ _MODULES = {
     "cache_features": ".data.feature_cache",
     "check_photos": ".data.photos",
     "plain": ".data.caption_cleaning",
+    "plot_curves": ".engine.curves",
     "read_clipcap_features": ".data.clipcap_file",
     "read_coco_ids": ".data.regions.dataset",
     "read_csv": ".data.csv_reader",

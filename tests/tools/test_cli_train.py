@@ -41,10 +41,12 @@ def test_a_run_writes_presets_events_log_and_its_configuration(trained_run):
         "best",
         "checked_training.bin",
         "checked_validation.bin",
+        "curves.png",
         "last",
         "log.csv",
         "log.txt",
         "run.json",
+        "steps.csv",
         "tensorboard",
     }
     log = [line[21:] for line in (out / "log.txt").read_text().splitlines()]

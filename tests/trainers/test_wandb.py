@@ -13,7 +13,7 @@ from PIL import Image
 from effcap.trainers import RunOptions, read_csv, run
 from effcap.trainers.engine.checkpoint import TrainState
 from effcap.trainers.engine.logger import Logger
-from effcap.trainers.engine.loop import Loop
+from effcap.trainers.engine.loop import Loop, RunBatches
 from effcap.trainers.engine.run_folder import RunFolder
 from effcap.trainers.engine.weights_and_biases import WandbWriter
 from helpers.event_files import read_events
@@ -98,7 +98,7 @@ def test_a_run_logs_with_the_tools_that_its_options_name(trained_run, tmp_path, 
     folder = RunFolder(tmp_path)
     folder.record = {"objective": "cross-entropy"}
     settings = options(trained_run, tmp_path, log=log)
-    loop = Loop(None, None, None, folder, None, TrainState(), settings)
+    loop = Loop(None, None, RunBatches([None] * 3), folder, None, TrainState(), settings)
     with Logger(loop._make_writers(), TrainState(), None) as logger:
         for writer in logger.writers:
             writer.write_scalars({"step/loss": 0.5}, 1)

@@ -12,6 +12,7 @@ from effcap.trainers.batching.packed import PackedBatches, Preview
 from effcap.trainers.distributed.processes import process_count
 from effcap.trainers.engine.callbacks import CheckpointSteps, RestoreCheckpoint, TrainingProgress
 from effcap.trainers.engine.checkpoint import Checkpoint, TrainState, check_finite
+from effcap.trainers.engine.curves import CurveWriter
 from effcap.trainers.engine.interruption import Interruption
 from effcap.trainers.engine.logger import Logger, LogWriter
 from effcap.trainers.engine.run_folder import RunFolder
@@ -144,10 +145,13 @@ class Loop:
         return scores | (self.cider.scores(self.progress.set_status) if self.cider else {})
 
     def _make_writers(self) -> list[LogWriter]:
-        folder, writers = self.folder, []
-        if folder.is_writer and "tensorboard" in self.options.log:
-            writers.append(TensorBoardWriter(folder.tensorboard, self.state.step))
-        if folder.is_writer and "wandb" in self.options.log:
+        folder, step = self.folder, self.state.step
+        if not folder.is_writer:
+            return []
+        writers: list[LogWriter] = [CurveWriter(folder.path, step, len(self.batches.training))]
+        if "tensorboard" in self.options.log:
+            writers.append(TensorBoardWriter(folder.tensorboard, step))
+        if "wandb" in self.options.log:
             writers.append(WandbWriter(folder.path, folder.record, self.options.resume))
         return writers
 

@@ -3,6 +3,8 @@
 run.json       configuration: options, command, versions, data; the final scores once finished
 log.txt        messages with their time
 log.csv        scores, one line per epoch
+steps.csv      training loss, one line per ten steps
+curves.png     picture of both, with the best epoch marked
 best/, last/   presets
 tensorboard/   curves, and captions under their photos (--log tensorboard)
 wandb_id.txt   id of the run in Weights & Biases (--log wandb)
