@@ -222,7 +222,7 @@ def _captions(tokenizer: Tokenizer, hypotheses: Hypotheses, row: int) -> list[Ca
     ):
         ids = tuple(int(token) for token in tokens[:length])
         end = tokenizer.eos_text if length < len(tokens) else ""
-        captions.append(Caption((tokenizer.decode(ids) + end).strip(), float(score), ids))
+        captions.append(Caption((tokenizer.decode_caption(ids) + end).strip(), float(score), ids))
     return captions
 
 

@@ -2,6 +2,7 @@
 
     from effcap.metrics import score_captions
     score_captions(["a dog runs"], [["A dog is running.", "a brown dog runs"]]).corpus
+    score_captions(["犬が走る"], [["犬が走っている。"]], tokenization="char").corpus
 
 Only METEOR and SPICE need Java, and nothing exported here needs Keras.
 """

@@ -19,7 +19,7 @@ from effcap.metrics.diversity import (
 )
 from effcap.metrics.java import meteor, spice
 from effcap.metrics.rouge import rouge_l
-from effcap.metrics.tokenize import tokenize
+from effcap.metrics.tokenize import check_tokenization, tokenize
 
 EXTRA = {"METEOR": meteor, "SPICE": spice}
 
@@ -41,8 +41,9 @@ class Scores:
 def score_captions(
     captions: Sequence[str | Sequence[str]],
     references: Sequence[Sequence[str]],
-    extra: Iterable[str] = (),
+    extra: Sequence[str] = (),
     track: Callable[[Iterable[str], int], Iterable[str]] = lambda texts, total: texts,
+    tokenization: str = "ptb",
 ) -> Scores:
     """Scores captions against references, as COCO's evaluation does.
 
@@ -57,9 +58,12 @@ def score_captions(
         extra: additional metrics, "METEOR" and "SPICE", which need Java.
         track: function of the texts and their number that yields the texts while they are
             tokenized, for a progress bar.
+        tokenization: "ptb" for English captions, "unicode" or "char" for other languages; see
+            `tokenize`. Scores of different tokenizations cannot be compared.
 
     Raises:
-        ValueError: there are no images, or an image has no captions or references.
+        ValueError: there are no images, an image has no captions or references, there is no such
+            tokenization, or `extra` is not empty for another language than English.
         ImportError: pycocoevalcap, which `extra` needs, is not installed.
         MetricUnavailable: Java, which `extra` needs, is missing.
 
@@ -68,8 +72,9 @@ def score_captions(
     """
     groups = [[texts] if isinstance(texts, str) else list(texts) for texts in captions]
     _check(groups, references)
+    check_extra(extra, check_tokenization(tokenization))
     texts = list(chain.from_iterable((*groups, *references)))
-    words = iter([tokenize(text) for text in track(texts, len(texts))])
+    words = iter([tokenize(text, tokenization) for text in track(texts, len(texts))])
     tokenized = [[next(words) for _ in group] for group in groups]
     targets = [[next(words) for _ in group] for group in references]
 
@@ -96,6 +101,19 @@ def score_captions(
         {name: score if isinstance(score, int) else float(score) for name, score in corpus.items()},
         {name: np.bincount(images, scores) / counts for name, scores in by_caption.items()},
     )
+
+
+def check_extra(extra: Sequence[str], tokenization: str) -> None:
+    """Checks that metrics apply to the language of a tokenization.
+
+    Raises:
+        ValueError: METEOR or SPICE is requested for another language than English.
+    """
+    if extra and tokenization != "ptb":
+        raise ValueError(
+            f"{' and '.join(extra)} score English only, and require tokenization 'ptb'. "
+            f"Received: tokenization={tokenization!r}"
+        )
 
 
 def _check(groups: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> None:

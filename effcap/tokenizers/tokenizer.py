@@ -221,6 +221,14 @@ class Tokenizer:
                 raise ValueError(f"Token ids must be in 0..{size - 1}. Received: {i}")
         return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
+    def decode_caption(self, ids: Iterable[int]) -> str:
+        """Returns the text of a generated caption, without an incomplete character at its end.
+
+        A character of a non-Latin script may take several tokens, between which a caption may be
+        cut.
+        """
+        return self.decode(ids).rstrip("\ufffd")
+
     def decode_batch(
         self, batch: Iterable[Iterable[int]], skip_special_tokens: bool = True
     ) -> list[str]:

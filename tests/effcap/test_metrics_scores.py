@@ -89,3 +89,22 @@ def test_empty_captions_are_scored_and_tokenization_is_tracked():
 def test_captions_and_references_must_match(captions, references, message):
     with pytest.raises(ValueError, match=message):
         score_captions(captions, references)
+
+
+def test_scores_of_other_languages_count_their_words_or_characters():
+    captions, references = ["犬が走る", "猫"], [["犬が走っている。"], ["黒い猫。", "猫が座る。"]]
+    scores = score_captions(captions, references, tokenization="char").corpus
+    words = [" ".join(text) for text in captions]
+    expected = score_captions(
+        words,
+        [[" ".join(text) for text in group] for group in references],
+        tokenization="unicode",
+    ).corpus
+    assert scores["BLEU-1"] > 0.3 and scores["CIDEr"] > 0
+    assert scores == pytest.approx(expected)
+    assert score_captions(captions, references).corpus["BLEU-1"] < 0.1
+
+
+def test_metrics_of_english_are_refused_for_other_languages():
+    with pytest.raises(ValueError, match="METEOR score English only.*tokenization='char'"):
+        score_captions(["a"], [["a"]], ["METEOR"], tokenization="char")

@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from effcap.metrics import tokenize
+from effcap.metrics.tokenize import language_note
 
 PAIRS = json.loads(
     (Path(__file__).resolve().parents[1] / "data" / "ptb_tokens.json").read_text(encoding="utf-8")
@@ -110,3 +112,58 @@ def test_metrics_import_neither_keras_nor_pycocoevalcap():
         "assert not {'keras', 'tensorflow', 'pycocoevalcap'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+SENTENCES = {
+    "Don't stop: 3.5 T-shirts!": "don't stop 3.5 t shirts",
+    "Ein Müller, l’eau, Straße.": "ein müller l’eau straße",
+    "कुत्ता घास पर दौड़ता है।": "कुत्ता घास पर दौड़ता है",
+    "كلب بنّيّ يجري، على العشب؟": "كلب بنّيّ يجري على العشب",
+    "سگ می\u200cدود.": "سگ می\u200cدود",
+    "강아지가 공을 쫓는다.": "강아지가 공을 쫓는다",
+    "Собака бежит — по траве…": "собака бежит по траве",
+    "snow_board 🐕 ♥ ½": "snow_board ½",
+    "cafe\u0301 CAFÉ": "café café",
+    "\n \u3000!?": "",
+}
+
+
+@pytest.mark.parametrize("caption", SENTENCES)
+def test_unicode_words_are_those_of_any_language_with_spaces(caption):
+    words = [unicodedata.normalize("NFC", word) for word in SENTENCES[caption].split()]
+    assert tokenize(caption, "unicode") == words
+
+
+@pytest.mark.parametrize(
+    ("caption", "tokens"),
+    (
+        ("犬がボールを、追う。", "犬 が ボ ー ル を 追 う"),
+        ("一只狗在 2 楼！", "一 只 狗 在 2 楼"),
+        ("कुत्ता", "कु त् ता"),
+        ("か\u3099 ガ", "が ガ"),
+        ("👨\u200d👩\u200d👧 A-b", "a b"),
+        ("หมา", "ห ม า"),
+    ),
+)
+def test_characters_keep_their_accents_and_vowel_signs(caption, tokens):
+    assert tokenize(caption, "char") == tokens.split()
+
+
+def test_unknown_tokenizations_are_errors():
+    with pytest.raises(ValueError, match="ptb, unicode, char. Received: tokenization='jieba'"):
+        tokenize("a", "jieba")
+
+
+@pytest.mark.parametrize("tokenization", ("unicode", "char"))
+def test_long_texts_are_segmented_in_linear_time(tokenization):
+    start = time.perf_counter()
+    tokens = tokenize("犬 dog " * 20_000, tokenization)
+    assert len(tokens) == 20_000 * (2 if tokenization == "unicode" else 4)
+    assert time.perf_counter() - start < 2
+
+
+def test_english_words_in_other_scripts_are_warned_about():
+    japanese, english = ["犬が走る"] * 3, ["a dog runs"] * 3
+    assert "choose 'unicode', or 'char'" in language_note([*japanese, "a"], "ptb")
+    assert language_note(japanese, "char") == language_note([*english, "犬"], "ptb") == ""
+    assert language_note([], "ptb") == language_note(["1 ♥"], "ptb") == ""

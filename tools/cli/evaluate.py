@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effcap.metrics.tokenize import TOKENIZATIONS
 from effcap.tools.captioning.results import DEFAULT_PRESET
 from effcap.tools.cli.caption_regions import add_features
 from effcap.tools.cli.data_options import add_columns, add_images, columns
@@ -62,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON file of captions to score in place of a preset: COCO results, or records "
         '{"image", "caption"}',
     )
+    scored.add_argument(
+        "--tokenize",
+        choices=tuple(TOKENIZATIONS),
+        default="ptb",
+        help="words that are counted: ptb for English as COCO's evaluation, unicode for other "
+        "languages, char for scripts without spaces",
+    )
     scored.add_argument("--meteor", action="store_true", help="add METEOR, which requires Java")
     scored.add_argument(
         "--spice", action="store_true", help="add SPICE, which requires Java and downloads jars"
@@ -82,10 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap evaluate`."""
     from effcap.metrics.java import check_available
+    from effcap.metrics.scores import check_extra
     from effcap.utils.progress import print_line
 
     fields = check(arguments)
     metrics = requested_metrics(arguments)
+    check_extra(metrics, arguments.tokenize)
     for metric in metrics:
         check_available(metric)
     if metrics:
@@ -105,6 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
     record["references"] = [
         str(path) for name in REFERENCES for path in getattr(arguments, name) or ()
     ]
+    record["tokenization"] = arguments.tokenize
     record["command"] = ["effcap", *arguments.arguments]
     show(evaluation)
     write(arguments, evaluation, record)
@@ -152,7 +163,12 @@ def run_captions(arguments: argparse.Namespace) -> Evaluation:
     references = find_references(arguments)
     if not arguments.captions.is_file():
         raise FileNotFoundError(f"There is no file of captions {arguments.captions}")
-    return evaluate(arguments.captions, references, metrics=requested_metrics(arguments))
+    return evaluate(
+        arguments.captions,
+        references,
+        metrics=requested_metrics(arguments),
+        tokenization=arguments.tokenize,
+    )
 
 
 def run_model(arguments: argparse.Namespace) -> Evaluation:
@@ -177,6 +193,7 @@ def run_model(arguments: argparse.Namespace) -> Evaluation:
         features=features,
         batch_size=arguments.batch_size,
         metrics=requested_metrics(arguments),
+        tokenization=arguments.tokenize,
     )
 
 

@@ -79,5 +79,6 @@ def run_playlists(
         make_sampler(arguments),
         batch_size=arguments.batch_size,
         metrics=metrics,
+        tokenization=arguments.tokenize,
     )
     return evaluation, {"model": str(arguments.model), "format": caption_format}

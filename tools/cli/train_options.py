@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 SECTIONS = ("encoder", "decoder", "training", "scst", "run")
 MODEL = ("model", "weights", "tokenizer", "backbone_weights")
-TRAINING = ("epochs", "steps", "batch_size", "learning_rate", "schedule", "seed")
+TRAINING = ("epochs", "steps", "batch_size", "learning_rate", "schedule", "tokenization", "seed")
 AUGMENTATION = ("horizontal_flip", "random_crop")
 DEVICES = ("count", "num_processes", "process_index", "coordinator")
-FLAGS = {"count": "devices"}
+FLAGS = {"count": "devices", "tokenization": "tokenize"}
 METAVARS = {
     "model": "VARIANT|PRESET",
     "weights": "DIR",
@@ -34,6 +34,7 @@ METAVARS = {
     "backbone_weights": "imagenet|none|FILE|PRESET",
     "objective": "cross-entropy|scst",
     "schedule": "cosine|linear",
+    "tokenization": "ptb|unicode|char",
     "feature_cache": "DIR",
     "out": "DIR",
     "coordinator": "HOST:PORT",
@@ -60,7 +61,7 @@ def add_run_options(parser: argparse.ArgumentParser, photos: bool) -> None:
         "training", "The variant or the objective may set other defaults."
     )
     add_options(training, RunOptions, ("objective",), metavars=METAVARS)
-    add_options(training, TrainingOptions, TRAINING, metavars=METAVARS, unset="{}")
+    add_options(training, TrainingOptions, TRAINING, flags=FLAGS, metavars=METAVARS, unset="{}")
     if photos:
         add_options(training, TrainingOptions, AUGMENTATION, unset="{}")
         add_options(training, RunOptions, ("feature_cache",), metavars=METAVARS)
@@ -100,7 +101,7 @@ def run_options(arguments: argparse.Namespace, **changes: Any) -> RunOptions:
         "decoder": sections["decoder"],
         "training": {
             **sections["training"],
-            **given_options(arguments, names),
+            **given_options(arguments, names, flags=FLAGS),
             **prefix_training(arguments),
         },
         "scst": ScstOptions(**sections["scst"]),

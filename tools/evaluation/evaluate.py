@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from effcap.metrics import Scores, score_captions
 from effcap.metrics.java import check_available
+from effcap.metrics.scores import check_extra
+from effcap.metrics.tokenize import check_tokenization, language_note
 from effcap.tools.evaluation.caption_files import (
     MAX_SHOWN,
     as_captions,
@@ -76,6 +79,7 @@ def evaluate(
     features: RegionFile | str | PathLike[str] | None = None,
     batch_size: int = 8,
     metrics: Sequence[str] = (),
+    tokenization: str = "ptb",
 ) -> Evaluation:
     """Scores a captioner or captions against references.
 
@@ -89,10 +93,13 @@ def evaluate(
         features: region features to caption in place of photos; see `caption_regions`.
         batch_size: photos captioned per batch.
         metrics: additional metrics, "METEOR" and "SPICE", which need Java.
+        tokenization: words that are counted, "ptb" for English, "unicode" or "char" for other
+            languages; see `effcap.metrics.tokenize`.
 
     Raises:
         FileNotFoundError: a file, a preset or all photos are missing.
-        ValueError: captions and references do not match, or no photo can be captioned.
+        ValueError: captions and references do not match, no photo can be captioned, or the
+            metrics do not apply to the language.
         MetricUnavailable: Java or a package is missing.
 
     Example:
@@ -100,6 +107,7 @@ def evaluate(
         >>> evaluation.scores.corpus["CIDEr"]
         >>> effcap.tools.write_report(evaluation, "scores")
     """
+    check_extra(metrics, check_tokenization(tokenization))
     for metric in metrics:
         check_available(metric)
     if not isinstance(references, References):
@@ -114,22 +122,29 @@ def evaluate(
         caption_set = caption_photo_set(captions, references, sampler, batch_size)
     if references.summary:
         caption_set.notes.insert(0, references.summary)
-    return score(caption_set, metrics)
+    return score(caption_set, metrics, tokenization)
 
 
-def score(captions: CaptionSet, metrics: Sequence[str] = ()) -> Evaluation:
+def score(
+    captions: CaptionSet, metrics: Sequence[str] = (), tokenization: str = "ptb"
+) -> Evaluation:
     """Scores captions with a progress bar.
 
     Args:
         captions: captions with references.
         metrics: additional metrics, "METEOR" and "SPICE", which need Java and may take minutes.
+        tokenization: words that are counted; see `effcap.metrics.tokenize`.
     """
     scores = score_captions(
         captions.captions,
         [photo.captions for photo in captions.photos],
         metrics,
         lambda texts, total: track(texts, total, "tokenizing"),
+        tokenization,
     )
+    references = chain.from_iterable(photo.captions for photo in captions.photos)
+    if note := language_note(references, tokenization):
+        captions.notes.append(note)
     if len(captions.photos) == 1:
         captions.notes.append(
             "CIDEr is 0 for a single photo, because it weights words by other photos"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from effcap.metrics.java import check_available
+from effcap.metrics.scores import check_extra
+from effcap.metrics.tokenize import check_tokenization
 from effcap.tools.captioning.playlists import playlist_modalities, trained_caption_format
 from effcap.tools.captioning.results import check_batch_size, load_captioner
 from effcap.tools.evaluation.evaluate import CaptionSet, Evaluation, score
@@ -60,6 +62,7 @@ def evaluate_playlists(
     *,
     batch_size: int = 8,
     metrics: Sequence[str] = (),
+    tokenization: str = "ptb",
 ) -> Evaluation:
     """Captions playlists and scores the captions against references.
 
@@ -71,6 +74,7 @@ def evaluate_playlists(
         sampler: sampler, or its name.
         batch_size: playlists per batch.
         metrics: additional metrics, "METEOR" and "SPICE", which need Java.
+        tokenization: words that are counted; see `effcap.metrics.tokenize`.
 
     Raises:
         FileNotFoundError: a file, the preset, or all features of a modality are missing.
@@ -86,11 +90,12 @@ def evaluate_playlists(
         >>> evaluation = evaluate_playlists("runs/playntell", references)
         >>> evaluation.scores.corpus["CIDEr"]
     """
+    check_extra(metrics, check_tokenization(tokenization))
     for metric in metrics:
         check_available(metric)
     check_batch_size(batch_size)
     caption_set = caption_playlist_set(captioner, references, sampler, batch_size)
-    return score(caption_set, metrics)
+    return score(caption_set, metrics, tokenization)
 
 
 def caption_playlist_set(

@@ -157,10 +157,11 @@ class Loop:
 
     def _make_cider_validator(self) -> CiderValidator | None:
         validation = self.batches.validation
-        num_photos = self.options.training_options.num_cider_photos
+        settings = self.options.training_options
+        num_photos = settings.num_cider_photos
         if validation is None or not num_photos or process_count() > 1:
             return None
-        return CiderValidator(self.captioner, validation, num_photos)
+        return CiderValidator(self.captioner, validation, num_photos, settings.tokenization)
 
 
 def count_steps(options: TrainingOptions, batches: PackedBatches) -> int:

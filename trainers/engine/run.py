@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import keras
 
 from effcap.captioner import Captioner
+from effcap.metrics.tokenize import language_note
 from effcap.trainers import objectives
 from effcap.trainers.data.dataset import CaptionDataset
 from effcap.trainers.data.example import one_line
@@ -25,7 +27,7 @@ from effcap.trainers.engine.optimizer import make_optimizer
 from effcap.trainers.engine.record import make_record, run_identity
 from effcap.trainers.engine.run_folder import RunFolder
 from effcap.trainers.objectives.base import Objective
-from effcap.trainers.options.run import RunOptions
+from effcap.trainers.options.run import SCST, RunOptions
 from effcap.utils.progress import print_line
 
 NUM_PREVIEWS = 8  # photos whose captions are logged
@@ -75,6 +77,10 @@ def run(
             f"padding, {captioner.count_params() / 1e6:.1f} M parameters, "
             f"run folder {options.folder}"
         )
+        if validation is not None or options.objective == SCST:
+            references = chain.from_iterable((validation or training).references())
+            if note := language_note(references, settings.tokenization):
+                folder.log(note)
         objective = objectives.get(options.objective, options, training)
         return train(captioner, objective, batches, folder, options)
 

@@ -27,9 +27,17 @@ class CiderValidator:
         captioner: captioner to validate.
         batches: batches of photos with references.
         num_photos: maximum number of photos to caption, from the first on.
+        tokenization: words that CIDEr counts; see `tokenize`.
     """
 
-    def __init__(self, captioner: Captioner, batches: PackedBatches, num_photos: int) -> None:
+    def __init__(
+        self,
+        captioner: Captioner,
+        batches: PackedBatches,
+        num_photos: int,
+        tokenization: str = "ptb",
+    ) -> None:
+        self.tokenization = tokenization
         self.batches, self.tokenizer = batches, batches.tokenizer
         self.num_photos = min(num_photos, batches.num_images)
         sampler = Greedy(max_new_tokens=min(MAX_NEW_TOKENS, captioner.decoder.max_text_length))
@@ -53,9 +61,9 @@ class CiderValidator:
             texts = self.batches.texts(batch)
             for row in np.flatnonzero(weights.any(axis=1)):
                 length = hypotheses.lengths[row, 0]
-                text = self.tokenizer.decode(hypotheses.tokens[row, 0, :length])
-                captions.append(tokenize(text))
-                references.append([tokenize(text) for text in texts[row]])
+                text = self.tokenizer.decode_caption(hypotheses.tokens[row, 0, :length])
+                captions.append(tokenize(text, self.tokenization))
+                references.append([tokenize(text, self.tokenization) for text in texts[row]])
             set_status(f"captioning {len(captions)} of {self.num_photos}")
             if len(captions) >= self.num_photos:
                 break

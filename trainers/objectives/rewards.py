@@ -24,6 +24,7 @@ class Reward:
         frequencies: document frequencies of n-grams that include `END`; see `count_references`.
         bleu_weight: weight of BLEU-4, added to CIDEr-D.
         length_weight: penalty per word of difference from the mean length of the references.
+        tokenization: words of the captions; see `tokenize`.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class Reward:
         frequencies: DocumentFrequencies,
         bleu_weight: float = 0.0,
         length_weight: float = 0.0,
+        tokenization: str = "ptb",
     ) -> None:
-        self.frequencies = frequencies
+        self.frequencies, self.tokenization = frequencies, tokenization
         self.bleu_weight, self.length_weight = bleu_weight, length_weight
 
     def __call__(
@@ -51,8 +53,9 @@ class Reward:
         Returns:
             (B, K) rewards; CIDEr-D is between 0 and 10.
         """
-        candidates = [tokenize(text) for group in captions for text in group]  # B*K
-        targets = [[tokenize(text) for text in group] for group in references]  # B
+        rule = self.tokenization
+        candidates = [tokenize(text, rule) for group in captions for text in group]  # B*K
+        targets = [[tokenize(text, rule) for text in group] for group in references]  # B
         photos = np.repeat(np.arange(len(captions)), [len(group) for group in captions])  # (B*K,)
         cider = CiderD(targets, self.frequencies, END)
         rewards = cider.score(candidates, photos, np.ravel(finished).tolist())  # (B*K,)
@@ -70,7 +73,7 @@ class Reward:
 
 
 def count_references(
-    references: Iterable[Sequence[str]], file: Path | None = None
+    references: Iterable[Sequence[str]], file: Path | None = None, tokenization: str = "ptb"
 ) -> DocumentFrequencies:
     """Counts how many photos' references contain each n-gram, including `END`.
 
@@ -78,6 +81,7 @@ def count_references(
         references: reference captions of each photo; the first 200,000 photos count.
         file: .npz file to read the counts from if it exists, and to write them to otherwise. None
             for no file.
+        tokenization: words of the references; see `tokenize`.
 
     Returns:
         The document frequencies for `Reward`.
@@ -87,7 +91,8 @@ def count_references(
     """
     if file is not None and file.is_file():
         return DocumentFrequencies.load(file)
-    tokens = [[tokenize(text) for text in group] for group in islice(references, MAX_PHOTOS)]
+    counted = islice(references, MAX_PHOTOS)
+    tokens = [[tokenize(text, tokenization) for text in group] for group in counted]
     frequencies = DocumentFrequencies.from_references(tokens, END)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -78,10 +78,11 @@ class Scst(Objective):
     @classmethod
     def from_options(cls, options: RunOptions, dataset: CaptionDataset) -> Scst:
         """Returns the objective with rewards based on the references of the dataset."""
-        scst = options.scst
-        frequencies = count_references(dataset.references(), options.folder / "frequencies.npz")
-        reward = Reward(frequencies, scst.bleu_weight, scst.length_weight)
-        return cls(reward, scst, options.training_options.seed)
+        scst, training = options.scst, options.training_options
+        file, tokenization = options.folder / "frequencies.npz", training.tokenization
+        frequencies = count_references(dataset.references(), file, tokenization)
+        reward = Reward(frequencies, scst.bleu_weight, scst.length_weight, tokenization)
+        return cls(reward, scst, training.seed)
 
     def build(self, captioner: Captioner) -> None:
         """Creates the sampling models, and metrics of the epoch's rewards, lengths and diversity.
@@ -190,7 +191,7 @@ class Scst(Objective):
             [row[:length] for row, length in zip(*rows, strict=True)]
             for rows in zip(hypotheses.tokens, hypotheses.lengths, strict=True)
         ]
-        texts = [[self.tokenizer.decode(row) for row in rows] for rows in tokens]
+        texts = [[self.tokenizer.decode_caption(row) for row in rows] for rows in tokens]
         finished = hypotheses.lengths < hypotheses.tokens.shape[-1]
         return Samples(tokens, texts, hypotheses.lengths, finished)
 

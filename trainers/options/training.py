@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
+from effcap.metrics.tokenize import TOKENIZATIONS
 from effcap.trainers.data.augmentation import Augmentation
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # option -> Keras dtype policy
@@ -67,6 +68,8 @@ class TrainingOptions:
             never).
         num_cider_photos: maximum number of validation photos captioned for CIDEr after each epoch,
             0 for none. The best epoch is selected by CIDEr, or without it by cross-entropy.
+        tokenization: words that CIDEr counts: "ptb" for English, "unicode" or "char" for other
+            languages. "char" is for scripts without spaces. See `effcap.metrics.tokenize`.
         precision: "float32" or "bfloat16" arithmetic. Weights are float32 in both.
         horizontal_flip: random horizontal flips, except of photos whose captions mention left or
             right.
@@ -97,6 +100,7 @@ class TrainingOptions:
     ema_momentum: float = 0.0
     patience: int | None = None
     num_cider_photos: int = 1000
+    tokenization: str = "ptb"
     precision: str = "float32"
     horizontal_flip: bool = False
     random_crop: float = 1.0
@@ -115,7 +119,12 @@ class TrainingOptions:
                     f"Expected training.{name} from 0 up to but not including 1. "
                     f"Received: {name}={getattr(self, name)}"
                 )
-        for name, values in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
+        choices = {
+            "precision": PRECISIONS,
+            "schedule": SCHEDULES,
+            "tokenization": TOKENIZATIONS,
+        }
+        for name, values in choices.items():
             if getattr(self, name) not in values:
                 raise ValueError(
                     f"Expected training.{name} to be one of {', '.join(values)}. "
