@@ -111,7 +111,7 @@ def check_extra(extra: Sequence[str], tokenization: str) -> None:
     """
     if extra and tokenization != "ptb":
         raise ValueError(
-            f"{' and '.join(extra)} score English only, and require tokenization 'ptb'. "
+            f"{' and '.join(extra)} can only score English, with the tokenization 'ptb'. "
             f"Received: tokenization={tokenization!r}"
         )
 

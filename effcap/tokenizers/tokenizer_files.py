@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tokenizers
-from tokenizers import models
+from tokenizers import models, processors
 
-from effcap.tokenizers.byte_level import make_backend
+from effcap.tokenizers.byte_level import make_backend, template_tokens
 
 TOKENIZER_FILE = "tokenizer.json"
 # Vocabulary and merges: OpenAI's file names, then Hugging Face's for the same two files.
 MERGES_FILES = {"encoder.json": "vocab.bpe", "vocab.json": "merges.txt"}
 ADDED_TOKENS_FILE = "added_tokens.json"
+# Files of Hugging Face that name the start and end tokens.
+SPECIAL_TOKENS_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 MAX_NAMES = 10  # file names listed in an error
 
 
@@ -58,17 +60,51 @@ def parse_backend(text: str, source: str) -> tokenizers.Tokenizer:
 
 
 def read_backend(path: Path) -> tokenizers.Tokenizer:
-    """Reads a `tokenizer.json`.
+    """Reads a `tokenizer.json`, with the start and end tokens of the settings beside it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or describes no tokenizer.
+        ValueError: a file is damaged or describes no tokenizer.
     """
     if path.is_dir():
         raise FileNotFoundError(f"{path} is a folder, not a file: use Tokenizer.from_folder.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no tokenizer file {path}.")
-    return parse_backend(_read_text(path), str(path))
+    return with_special_tokens(parse_backend(_read_text(path), str(path)), path)
+
+
+def with_special_tokens(backend: tokenizers.Tokenizer, path: Path) -> tokenizers.Tokenizer:
+    """Gives a tokenizer without start and end tokens those that Hugging Face's settings name.
+
+    Args:
+        backend: tokenizer, which is modified.
+        path: its file. The settings are beside it.
+
+    Raises:
+        ValueError: a file of settings is damaged.
+    """
+    if template_tokens(backend):
+        return backend
+    for name in SPECIAL_TOKENS_FILES:
+        settings = path.with_name(name)
+        if not settings.is_file():
+            continue
+        try:
+            content = json.loads(_read_text(settings))
+            tokens = [content.get(key) for key in ("bos_token", "eos_token")]
+        except (json.JSONDecodeError, AttributeError) as error:
+            raise ValueError(
+                f"Expected settings as JSON in {settings}. Received: {error}"
+            ) from None
+        names = [token["content"] if isinstance(token, dict) else token for token in tokens]
+        start, end = names[0] or names[1], names[1]
+        ids = [backend.token_to_id(token) for token in (start, end) if isinstance(token, str)]
+        if len(ids) == 2 and None not in ids:
+            backend.post_processor = processors.TemplateProcessing(
+                single=f"{start} $A {end}", special_tokens=[(start, ids[0]), (end, ids[1])]
+            )
+            return backend
+    return backend
 
 
 def read_vocabulary(vocabulary: Path) -> tokenizers.Tokenizer:
@@ -79,11 +115,12 @@ def read_vocabulary(vocabulary: Path) -> tokenizers.Tokenizer:
     """
     merges = vocabulary.with_name(MERGES_FILES[vocabulary.name])
     try:
-        return make_backend(models.BPE.from_file(str(vocabulary), str(merges)))
+        backend = make_backend(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # the library raises bare Exception for every kind of damage
         raise ValueError(
             f"Expected a byte-level BPE in {vocabulary} and {merges}. Received: {error}"
         ) from error
+    return with_special_tokens(backend, vocabulary)
 
 
 def read_added_tokens(

@@ -106,5 +106,5 @@ def test_scores_of_other_languages_count_their_words_or_characters():
 
 
 def test_metrics_of_english_are_refused_for_other_languages():
-    with pytest.raises(ValueError, match="METEOR score English only.*tokenization='char'"):
+    with pytest.raises(ValueError, match="METEOR can only score English.*tokenization='char'"):
         score_captions(["a"], [["a"]], ["METEOR"], tokenization="char")

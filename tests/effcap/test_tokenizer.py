@@ -17,7 +17,7 @@ import pytest
 import tokenizers
 
 from effcap.tokenizers import Tokenizer
-from effcap.tokenizers.byte_level import ALPHABET, END_OF_TEXT
+from effcap.tokenizers.byte_level import ALPHABET, END_OF_TEXT, make_backend
 from helpers.bpe_reference import ReferenceBPE, byte_to_character
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -441,3 +441,34 @@ def test_tokenizers_import_no_keras_backend():
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True,
                           text=True, check=True)  # fmt: skip
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("text", ("犬が走る。", "कुत्ता", "كلب يجري", "🐕🏽"))
+def test_a_caption_that_is_cut_within_a_character_ends_before_it(text):
+    tokenizer = Tokenizer.train(["a dog"], 257)  # a token per byte
+    ids = tokenizer.encode(text)
+    starts = [i for i in range(len(ids) + 1) if "\ufffd" not in tokenizer.decode(ids[:i])]
+    assert len(starts) == len(text) + 1
+    for length in range(len(ids) + 1):
+        whole = max(start for start in starts if start <= length)
+        assert tokenizer.decode_caption(ids[:length]) == tokenizer.decode(ids[:whole])
+
+
+@pytest.mark.parametrize("name", ("tokenizer_config.json", "special_tokens_map.json"))
+def test_start_and_end_tokens_are_those_of_hugging_faces_settings(tmp_path, name):
+    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *ALPHABET])}
+    backend = make_backend(tokenizers.models.BPE(vocabulary, []))
+    backend.add_special_tokens(["<s>", "</s>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="Expected '<|endoftext|>' in the vocabulary"):
+        Tokenizer.from_folder(tmp_path)
+    settings = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "unk_token": None}
+    (tmp_path / name).write_text(json.dumps(settings))
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.decode([0, 1])) == (0, 1, "")
+    assert Tokenizer.from_json(tokenizer.to_json()) == tokenizer
+    (tmp_path / name).write_text('{"eos_token": "</s>"}')
+    assert Tokenizer.from_folder(tmp_path).bos_id == 1
+    (tmp_path / name).write_text("[")
+    with pytest.raises(ValueError, match="Expected .*JSON in"):
+        Tokenizer.from_folder(tmp_path)

@@ -106,7 +106,7 @@ def test_the_page_names_its_columns_after_the_files(folder, tmp_path, capsys):
     assert main([*command, "--beside", str(before)]) == 0
     text = page.read_text()
     assert text.index("<dt>before</dt>") < text.index("<dt>after</dt>")
-    assert text.count("<dd>Old one.") == 1 and text.count("<figure>") == 5
+    assert text.count('<dd dir="auto">Old one.') == 1 and text.count("<figure>") == 5
     assert main(command) == 0
     assert "<dt>run/best</dt>" in page.read_text()
     before.write_text(json.dumps([{"image": "other.jpg", "caption": "A", "score": 0}]))

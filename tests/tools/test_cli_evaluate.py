@@ -293,3 +293,24 @@ def test_references_may_be_in_the_folder_of_the_photos(tmp_path, capsys):
         assert main(words(tmp_path, by_name(), references, "--json", json_file)) == 0
         scores.append(json.loads(json_file.read_text())["scores"])
     assert scores[0] == pytest.approx(scores[1])
+
+
+def test_english_words_in_another_script_are_noted_and_can_be_replaced(tmp_path, capsys):
+    data = [("1.jpg", ["犬が走っている。"]), ("2.jpg", ["黒い猫。", "猫が座る。"])]
+    write_csv(tmp_path / "references.csv", data)
+    results = [{"image": "1.jpg", "caption": "犬が走る"}, {"image": "2.jpg", "caption": "猫"}]
+    scores = {}
+    for tokenization in ("ptb", "char"):
+        file = tmp_path / f"{tokenization}.json"
+        options = ["--tokenize", tokenization, "--json", file]
+        assert main(words(tmp_path, results, "references.csv", *options)) == 0
+        assert ("are English" in capsys.readouterr().err) == (tokenization == "ptb")
+        scores[tokenization] = json.loads(file.read_text())
+        assert scores[tokenization]["tokenization"] == tokenization
+    assert scores["ptb"]["scores"]["BLEU-1"] < 0.1 < scores["char"]["scores"]["BLEU-1"]
+
+
+def test_metrics_of_english_words_are_refused_for_other_languages(files, capsys):
+    options = ["--tokenize", "unicode", "--spice"]
+    line = fails(words(files, by_name(), "references.csv", *options), capsys)
+    assert "SPICE can only score English" in line and "tokenization='unicode'" in line

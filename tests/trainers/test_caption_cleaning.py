@@ -19,6 +19,9 @@ from helpers.data_maker import write_csv
         ("the man 's hat does n't fit !", "The man's hat doesn't fit!"),
         (" two\nlines ", "Two lines."),
         ("Done.", "Done."),
+        ("犬が走る。", "犬が走る。"),
+        ("कुत्ता  दौड़ता है ।", "कुत्ता दौड़ता है ।"),
+        ("собака бежит", "Собака бежит."),
         ("", ""),
     ),
 )

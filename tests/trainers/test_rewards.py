@@ -70,3 +70,13 @@ def test_references_are_counted_once_and_read_from_the_file(tmp_path):
     np.testing.assert_array_equal(first.hashes[0], again.hashes[0])
     np.testing.assert_array_equal(first.counts[0], again.counts[0])
     assert again.num_images == first.num_images == 3
+
+
+def test_rewards_of_other_languages_count_characters(tmp_path):
+    references = [["犬が走っている。"], ["黒い猫。", "猫が座る。"]]
+    file = tmp_path / "frequencies.npz"
+    reward = Reward(count_references(references, file, "char"), tokenization="char")
+    rewards = reward([["犬が走る", "猫"], ["犬", "猫が座る"]], np.ones((2, 2), bool), references)
+    assert rewards[0, 0] > rewards[0, 1] and rewards[1, 1] > rewards[1, 0]
+    english = Reward(count_references(references))
+    assert english([["犬が走る"]], np.ones((1, 1), bool), references[:1]) < rewards[0, 0]

@@ -148,7 +148,7 @@ def _row(heading: str, lines: list[Line]) -> str:
         words = html.escape(caption) if caption.strip() else '<em class="none">empty</em>'
         number = "" if score is None else f"{score:.3g}".replace("-", "\N{MINUS SIGN}")
         digits = number and f' <span class="score">{number}</span>'
-        cells.append(f"<dd>{words}{digits}</dd>")
+        cells.append(f'<dd dir="auto">{words}{digits}</dd>')
     body = "".join(cells) or '<dd class="none">–</dd>'
     return f"<div><dt>{html.escape(str(heading))}</dt>{body}</div>"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+SENTENCE_ENDS = tuple('.!?"…。．！？」』”»؟۔।॥')
 # As ALBEF's `pre_caption`: two characters become spaces, and these are removed.
 PLAIN_CHARACTERS = str.maketrans("-/", "  ", ",.'!?\"()*#:;~")
 
@@ -11,7 +12,8 @@ PLAIN_CHARACTERS = str.maketrans("-/", "  ", ",.'!?\"()*#:;~")
 def tidy(caption: str) -> str:
     """Cleans the spacing and punctuation of a caption.
 
-    The result has single spaces, none before punctuation, a capital first letter and a full stop.
+    The result has single spaces, none before punctuation, a capital first letter and a full stop,
+    unless it ends with a sign that ends sentences in any language.
 
     >>> tidy("a dog ,  with a ball .")
     'A dog, with a ball.'
@@ -20,7 +22,7 @@ def tidy(caption: str) -> str:
     text = re.sub(r"\s+([.,;:!?])", r"\1", text)
     text = re.sub(r"\s+('s|n't)\b", r"\1", text)
     text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?", '"')) or not text else text + "."
+    return text if text.endswith(SENTENCE_ENDS) or not text else text + "."
 
 
 def plain(caption: str) -> str:

@@ -138,7 +138,7 @@ class _Axes:
 
     def draw_grid(self, title: str, x_label: str) -> None:
         self.text(self.left, self.top - 12, title, "ls")
-        for value in nice_ticks(*self.y_range, 5):
+        for value in nice_ticks(*self.y_range, 6):
             self.segment([(self.left, self.y(value)), (self.right, self.y(value))], GRID, 1)
             self.text(self.left - 8, self.y(value), f"{value:g}", "rm", GREY)
         for value in nice_ticks(0, self.x_max, 10):
