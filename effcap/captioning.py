@@ -123,12 +123,13 @@ class CaptioningModel(TokenMeanModel):
         """Yields photos (B, h, w, 3) as the encoder takes them."""
         stream = iter(photos)
         while batch := list(islice(stream, batch_size)):
-            yield load_photos(batch, self.encoder.image_size, self.encoder.fit)
+            encoder = self.encoder
+            yield load_photos(batch, encoder.image_size, encoder.fit, resample=encoder.resample)
 
     def generate_batch(
         self,
         inputs: Mapping[str, Any],
-        sampler: str | Sampler | type[Sampler] = "beam",
+        sampler: str | Sampler | type[Sampler] | None = None,
         batch_size: int | None = None,
         indices: Sequence[int] | None = None,
     ) -> list[list[Caption]]:

@@ -52,7 +52,9 @@ def make_batches(
     """Returns batches of shards."""
     dataset = read_shards(shards, image_decoder=image_decoder, shuffle_block=SHUFFLE_BLOCK)
     captioner = SimpleNamespace(
-        encoder=SimpleNamespace(input_keys=("images",), image_size=size, fit="squash"),
+        encoder=SimpleNamespace(
+            input_keys=("images",), image_size=size, fit="squash", resample=None
+        ),
         tokenizer=Tokenizer.train(dataset.captions()[:10_000], 2000),
         decoder=SimpleNamespace(max_text_length=1024),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import keras
@@ -17,9 +17,9 @@ from effcap.backbones.registry import (
     find_builder,
     find_spec,
 )
-from effcap.images import Fit
+from effcap.images import Fit, Resample
 
-MIN_SIDE = 32  # pixels
+MIN_SIDE = 32  # pixels, of a user's model
 
 
 class Backbone(keras.layers.Layer):
@@ -36,12 +36,18 @@ class Backbone(keras.layers.Layer):
         image_size: height and width in pixels (default: the network's own).
         trainable_blocks: number of trainable blocks, counted from the last, or "all" (default: 0).
             Layers before them are frozen, including batch-norm statistics; see `find_blocks`.
-        scale: factor of the pixels, one number or one per channel, for a Keras model (default: 1).
-            The model receives pixels * scale + offset. Not used for a named network.
-        offset: offset of the scaled pixels, one number or one per channel (default: 0).
+        scale: factor of the pixels, one number or one per channel (default: the network's own, 1
+            for a Keras model). The network receives pixels * scale + offset.
+        offset: offset of the scaled pixels, one number or one per channel (default: the network's
+            own, 0 for a Keras model).
         fit: fitting of photos of another aspect ratio, "squash", "crop" or "pad" (default: the
             network's own, "crop" for CLIP and "squash" for all others). It is used in training and
             in generation; see `effcap.images.load_photo`.
+        resample: filter of Pillow that resizes photos, "nearest", "bilinear", "bicubic", "lanczos",
+            "box" or "hamming" (default: bicubic after a fast reduction to no less than twice the
+            image size). It is used in training and in generation, as `fit` is.
+        sizes: changed sizes of a vision transformer, such as {"num_layers": 6}; see
+            `effcap.backbones.vit.ViTVariant` (default: those of its name).
         output: "tokens" for the network's features, or "embedding" for the one vector (B, 1, E)
             that CLIP compares to text (default: "tokens"). Only CLIP has both.
 
@@ -52,8 +58,8 @@ class Backbone(keras.layers.Layer):
         Features (B, S, C).
 
     Raises:
-        ValueError: the network or the fit is unknown, the image size does not fit the network, it
-            has no such output, or fewer than `trainable_blocks` blocks.
+        ValueError: the network, the fit or the filter is unknown, the sizes or the image size do
+            not fit the network, it has no such output, or fewer than `trainable_blocks` blocks.
     """
 
     def __init__(
@@ -61,22 +67,29 @@ class Backbone(keras.layers.Layer):
         network: str | keras.Model | dict,
         image_size: Sequence[int] | None = None,
         trainable_blocks: int | str = 0,
-        scale: float | Sequence[float] = 1.0,
-        offset: float | Sequence[float] = 0.0,
+        scale: float | Sequence[float] | None = None,
+        offset: float | Sequence[float] | None = None,
         fit: Fit | None = None,
         output: str = TOKENS,
+        resample: Resample | None = None,
+        sizes: Mapping[str, Any] | None = None,
         name: str = "backbone",
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
         if fit not in (None, *get_args(Fit)):
             raise ValueError(f"Expected fit in {', '.join(get_args(Fit))}. Received: fit={fit!r}")
+        if resample not in (None, *get_args(Resample)):
+            raise ValueError(
+                f"Expected resample in {', '.join(get_args(Resample))}, or None. "
+                f"Received: resample={resample!r}"
+            )
         if isinstance(network, str):
-            spec = find_spec(network)
+            spec = find_spec(network, sizes)
             self.fit: Fit = fit or spec.fit
-            self.image_size = check_image_size(image_size or spec.image_size)
-            self.preprocessing = spec.preprocessing
-            self.net = find_builder(network, output)((*self.image_size, 3))
+            self.image_size = check_image_size(image_size or spec.image_size, spec.min_side)
+            own = spec.preprocessing
+            self.net = find_builder(network, spec, output)((*self.image_size, 3))
         else:
             self.net = (
                 keras.saving.deserialize_keras_object(copy.deepcopy(network))  # it empties the dict
@@ -84,9 +97,18 @@ class Backbone(keras.layers.Layer):
                 else network
             )
             check_output(output, (TOKENS,), "a Keras model")
+            if sizes:
+                raise ValueError(
+                    f"A Keras model has its own sizes. Received: sizes={dict(sizes)!r}"
+                )
             self.fit = fit or "squash"
             self.image_size = model_image_size(self.net, image_size)
-            self.preprocessing = Preprocessing(scale, offset)
+            own = Preprocessing()
+        self.preprocessing = Preprocessing(
+            own.scale if scale is None else scale, own.offset if offset is None else offset
+        )
+        self.has_own_preprocessing = self.preprocessing == own
+        self.resample, self.sizes = resample, dict(sizes or {})
         self.output_kind = output  # Keras has an attribute `output`
         self.network = network
         self.feature_shape = feature_shape(self.net, self.image_size)
@@ -145,32 +167,36 @@ class Backbone(keras.layers.Layer):
         }
         if self.output_kind != TOKENS:
             config["output"] = self.output_kind
-        if isinstance(self.network, str):
-            return config
+        if self.resample is not None:
+            config["resample"] = self.resample
+        if self.sizes:
+            config["sizes"] = dict(self.sizes)
         if isinstance(self.network, dict):
             config["network"] = dict(self.network)  # instead of the dict that Keras tracks
-        else:
+        elif not isinstance(self.network, str):
             config["network"] = keras.saving.serialize_keras_object(self.network)
+        elif self.has_own_preprocessing:
+            return config
         return config | {
             "scale": self.preprocessing.scale,
             "offset": self.preprocessing.offset,
         }
 
 
-def check_image_size(image_size: Sequence[int]) -> tuple[int, int]:
+def check_image_size(image_size: Sequence[int], min_side: int = MIN_SIDE) -> tuple[int, int]:
     """Returns `image_size` as (height, width).
 
     Raises:
-        ValueError: it is not two integers of at least 32 pixels.
+        ValueError: it is not two integers of at least `min_side` pixels.
     """
     size = tuple(image_size) if isinstance(image_size, Sequence) else image_size
     if (
         not isinstance(size, tuple)
         or len(size) != 2
-        or not all(isinstance(side, int) and side >= MIN_SIDE for side in size)
+        or not all(isinstance(side, int) and side >= min_side for side in size)
     ):
         raise ValueError(
-            f"Expected image_size=(height, width), each at least {MIN_SIDE} pixels. "
+            f"Expected image_size=(height, width), each at least {min_side} pixels. "
             f"Received: image_size={size!r}"
         )
     return size

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import keras
 
-from effcap.backbones.vit import VisionTransformer, ViTVariant
+from effcap.backbones.vit import VisionTransformer
+from effcap.backbones.vit_sizes import ViTVariant
 
 
 @dataclass(frozen=True)

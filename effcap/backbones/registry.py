@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,19 +14,24 @@ from effcap.backbones import efficientnet_lite as lite
 from effcap.backbones import swin
 from effcap.backbones.clip_resnet import RESNET_VARIANTS, ClipResNet, ClipResNetVariant
 from effcap.backbones.clip_vit import CLIP_VIT_VARIANTS, ClipViT, ClipViTVariant
-from effcap.backbones.vit import BLIP_VARIANTS, VIT_VARIANTS, VisionTransformer, ViTVariant
+from effcap.backbones.pixel_statistics import (
+    CLIP_MEAN,
+    CLIP_STDDEV,
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STDDEV,
+)
+from effcap.backbones.vit import VisionTransformer
+from effcap.backbones.vit_sizes import BLIP_VARIANTS, VIT_VARIANTS, ViTVariant
 from effcap.images import Fit
 
-# Mean and standard deviation of ImageNet's channels, for pixels 0..1.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STDDEV = (0.229, 0.224, 0.225)
-# Those of CLIP's training images, which BLIP has too.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STDDEV = (0.26862954, 0.26130258, 0.27577711)
-# ViT's for both.
-HALF = (0.5, 0.5, 0.5)
-
 TOKENS, EMBEDDING = "tokens", "embedding"  # outputs
+# Sizes of a vision transformer that can be changed.
+SIZES = tuple(
+    field.name
+    for field in fields(ViTVariant)
+    if field.name not in ("embedding_dim", "has_pre_norm", "has_patch_bias")
+)
 Build = Callable[[tuple[int, int, int]], keras.Model]
 
 
@@ -63,6 +68,8 @@ class BackboneSpec:
             has one.
         fit: default fitting of photos of another aspect ratio.
         weights: kind of the published weights.
+        with_sizes: returns the entry with changed sizes, if the network can have others.
+        min_side: minimum height and width in pixels.
     """
 
     build: Build
@@ -72,29 +79,38 @@ class BackboneSpec:
     build_embedding: Build | None = None
     fit: Fit = "squash"
     weights: Literal["imagenet", "clip", "vit", "blip"] = "imagenet"
+    with_sizes: Callable[[Mapping[str, Any]], BackboneSpec] | None = None
+    min_side: int = 32
 
 
-def find_spec(network: str) -> BackboneSpec:
-    """Returns the entry of a network in `BACKBONES`.
+def find_spec(network: str, sizes: Mapping[str, Any] | None = None) -> BackboneSpec:
+    """Returns the entry of a network in `BACKBONES`, with changed sizes if any are given.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it cannot have other sizes.
     """
     if network not in BACKBONES:
         raise ValueError(
             f"Expected network in {', '.join(BACKBONES)}, or a Keras model. "
             f"Received: network={network!r}"
         )
-    return BACKBONES[network]
+    spec = BACKBONES[network]
+    if not sizes:
+        return spec
+    if spec.with_sizes is None:
+        resizable = ", ".join(name for name, spec in BACKBONES.items() if spec.with_sizes)
+        raise ValueError(
+            f"Only {resizable} can have other sizes, not {network}. Received: sizes={dict(sizes)!r}"
+        )
+    return spec.with_sizes(sizes)
 
 
-def find_builder(network: str, output: str) -> Build:
+def find_builder(network: str, spec: BackboneSpec, output: str) -> Build:
     """Returns the function that builds a named network with one of its outputs.
 
     Raises:
-        ValueError: there is no such network, or it has no such output.
+        ValueError: it has no such output.
     """
-    spec = find_spec(network)
     builders = {TOKENS: spec.build}
     if spec.build_embedding is not None:
         builders[EMBEDDING] = spec.build_embedding
@@ -219,7 +235,22 @@ def vit_spec(
     def build(input_shape: tuple[int, int, int]) -> keras.Model:
         return VisionTransformer(variant, input_shape[:2], name=name)
 
-    return BackboneSpec(build, (side, side), preprocessing, weights=weights)
+    def with_sizes(sizes: Mapping[str, Any]) -> BackboneSpec:
+        unknown = sorted(set(sizes) - set(SIZES))
+        if unknown:
+            raise ValueError(
+                f"Expected sizes out of {', '.join(SIZES)}. Received: {', '.join(unknown)}"
+            )
+        return vit_spec(name, replace(variant, **sizes), side, preprocessing, weights)
+
+    return BackboneSpec(
+        build,
+        (side, side),
+        preprocessing,
+        weights=weights,
+        with_sizes=with_sizes,
+        min_side=variant.patch_size,
+    )
 
 
 _SIDES = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "B4": 380, "B5": 456, "B6": 528, "B7": 600}

@@ -6,53 +6,15 @@ and those of CLIP (`clip_vit.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import layers, ops
 
+from effcap.backbones.vit_sizes import ViTVariant
 from effcap.layers.attention import INITIALIZER_STDDEV
 from effcap.layers.embedding import Embedding
-from effcap.layers.transformer import TransformerBlock, quick_gelu
-
-
-@dataclass(frozen=True)
-class ViTVariant:
-    """The sizes of a vision transformer.
-
-    Attributes:
-        patch_size: pixels per side of a patch.
-        hidden_dim: width D.
-        num_layers: number of blocks L.
-        num_heads: number of heads H of each block.
-        embedding_dim: width E of the projected image vector. None for a network without one.
-        activation: key of `ACTIVATIONS`.
-        epsilon: epsilon of the layer norms.
-        has_pre_norm: whether there is a layer norm before the first block, as in CLIP.
-        has_patch_bias: whether the embedding of patches has a bias.
-    """
-
-    patch_size: int
-    hidden_dim: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    embedding_dim: int | None = None
-    activation: str = "gelu"
-    epsilon: float = 1e-12
-    has_pre_norm: bool = False
-    has_patch_bias: bool = True
-
-
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": keras.activations.gelu}  # names as in transformers
-VIT_VARIANTS = {"vit_b16": ViTVariant(patch_size=16)}
-# The layer norms of transformers' BLIP. The original's epsilon is 1e-6.
-BLIP_VARIANTS = {
-    "blip_vit_b16": ViTVariant(patch_size=16, epsilon=1e-5),
-    "blip_vit_l16": ViTVariant(
-        patch_size=16, hidden_dim=1024, num_layers=24, num_heads=16, epsilon=1e-5
-    ),
-}
+from effcap.layers.transformer import TransformerBlock, find_activation
 
 
 def VisionTransformer(  # noqa: N802  named as in keras.applications
@@ -102,6 +64,8 @@ def VisionTransformer(  # noqa: N802  named as in keras.applications
             variant.num_layers,
             variant.activation,
             variant.epsilon,
+            variant.intermediate_dim,
+            variant.qkv_bias,
             name=f"block_{i}",
         )
         block.build(x.shape)
@@ -183,8 +147,10 @@ class ViTBlock(TransformerBlock):
         hidden_dim: width D.
         num_heads: number of heads.
         num_layers: number of blocks in the stack, by which initial output projections are scaled.
-        activation: key of `ACTIVATIONS`.
+        activation: key of `effcap.layers.transformer.ACTIVATIONS`.
         epsilon: epsilon of the layer norms.
+        intermediate_dim: width of the MLP's hidden layer. None takes 4*D.
+        qkv_bias: whether queries, keys and values have biases.
     """
 
     def __init__(
@@ -194,20 +160,25 @@ class ViTBlock(TransformerBlock):
         num_layers: int,
         activation: str = "gelu",
         epsilon: float = 1e-12,
+        intermediate_dim: int | None = None,
+        qkv_bias: bool = True,
         **kwargs: Any,
     ) -> None:
-        function = ACTIVATIONS[activation]
         super().__init__(
             hidden_dim,
             num_heads,
+            intermediate_dim,
             num_layers=num_layers,
-            activation=function,
+            activation=find_activation(activation),
             epsilon=epsilon,
+            qkv_bias=qkv_bias,
             **kwargs,
         )
         self.hidden_dim, self.num_heads, self.num_layers = hidden_dim, num_heads, num_layers
         self.activation, self.epsilon = activation, epsilon
+        self.intermediate_dim, self.qkv_bias = intermediate_dim, qkv_bias
 
     def get_config(self) -> dict[str, Any]:
-        names = ("hidden_dim", "num_heads", "num_layers", "activation", "epsilon")
+        names = ["hidden_dim", "num_heads", "num_layers", "activation", "epsilon"]
+        names += ["intermediate_dim", "qkv_bias"]
         return keras.layers.Layer.get_config(self) | {name: getattr(self, name) for name in names}

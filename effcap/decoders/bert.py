@@ -10,7 +10,7 @@ from keras import ops
 from effcap.decoders.block_decoder import BlockDecoder, check_frozen
 from effcap.layers.attention import INITIALIZER_STDDEV, CrossAttention, dense
 from effcap.layers.embedding import Embedding
-from effcap.layers.transformer import PostNormBlock
+from effcap.layers.transformer import PostNormBlock, find_activation
 
 CONFIG = (
     "vocabulary_size",
@@ -24,8 +24,10 @@ CONFIG = (
     "first_cross_layer",
     "num_token_types",
     "frozen",
+    "activation",
+    "epsilon",
 )
-EPSILON = 1e-12  # of all layer norms
+EPSILON = 1e-12  # BERT's, of all layer norms
 
 
 class BERT(BlockDecoder):
@@ -48,6 +50,9 @@ class BERT(BlockDecoder):
             which has 2. 0 for no embedding of types. Default 0.
         frozen: variables that are not trained, None, "embeddings" (of tokens, positions and types)
             or "pretrained" (all of BERT, without cross-attention).
+        activation: activation of the MLPs and before the output embedding, a key of
+            `effcap.layers.transformer.ACTIVATIONS`. Default "gelu".
+        epsilon: epsilon of all layer norms. Default 1e-12.
 
     Call arguments, returns: as in `Decoder`. Blocks without cross-attention give no attention
     weights.
@@ -70,6 +75,8 @@ class BERT(BlockDecoder):
         first_cross_layer: int = 0,
         num_token_types: int = 0,
         frozen: str | None = None,
+        activation: str = "gelu",
+        epsilon: float = EPSILON,
         name: str = "bert",
         **kwargs: Any,
     ):
@@ -85,7 +92,8 @@ class BERT(BlockDecoder):
         self.intermediate_dim = intermediate_dim
         self.dropout, self.attention_dropout = dropout, attention_dropout
         self.first_cross_layer, self.num_token_types = first_cross_layer, num_token_types
-        self.frozen = frozen
+        self.frozen, self.activation, self.epsilon = frozen, activation, epsilon
+        self.activate = find_activation(activation)
         self.token_embedding = Embedding(vocabulary_size, hidden_dim, name="token_embedding")
         self.position_embedding = Embedding(
             max_sequence_length, hidden_dim, name="position_embedding"
@@ -94,7 +102,7 @@ class BERT(BlockDecoder):
         if num_token_types:
             self.type_embedding = Embedding(num_token_types, hidden_dim, name="type_embedding")
         self.embedding_norm = keras.layers.LayerNormalization(
-            epsilon=EPSILON, name="embedding_norm"
+            epsilon=epsilon, name="embedding_norm"
         )
         self.embedding_dropout = keras.layers.Dropout(dropout, name="embedding_dropout")
         self.blocks = [
@@ -105,20 +113,25 @@ class BERT(BlockDecoder):
                 dropout,
                 attention_dropout,
                 fusion=self._create_fusion() if i >= first_cross_layer else None,
-                activation=keras.activations.gelu,
-                epsilon=EPSILON,
+                activation=self.activate,
+                epsilon=epsilon,
                 name=f"block_{i}",
             )
             for i in range(num_layers)
         ]
         self.transform = dense(hidden_dim, "transform")
         self.transform_norm = keras.layers.LayerNormalization(
-            epsilon=EPSILON, name="transform_norm"
+            epsilon=epsilon, name="transform_norm"
         )
 
     def _create_fusion(self) -> keras.layers.Layer:
         return PostNormCrossFusion(
-            self.hidden_dim, self.num_heads, self.dropout, self.attention_dropout, name="fusion"
+            self.hidden_dim,
+            self.num_heads,
+            self.dropout,
+            self.attention_dropout,
+            self.epsilon,
+            name="fusion",
         )
 
     def build(self, shape: Any = None, memory_shapes: Any = None) -> None:
@@ -165,7 +178,7 @@ class BERT(BlockDecoder):
         return self.embedding_norm(ops.cast(x, self.compute_dtype))
 
     def logits(self, x: Any) -> Any:
-        x = self.transform_norm(keras.activations.gelu(self.transform(x)))  # (...,D)
+        x = self.transform_norm(self.activate(self.transform(x)))  # (...,D)
         table = ops.cast(self.token_embedding.embeddings, x.dtype)
         logits = ops.matmul(x, ops.transpose(table))  # (...,V)
         return ops.cast(logits, "float32") + ops.cast(self.output_bias, "float32")
@@ -185,6 +198,7 @@ class PostNormCrossFusion(keras.layers.Layer):
         num_heads: number of heads.
         dropout: rate on the output.
         attention_dropout: rate on the attention weights.
+        epsilon: epsilon of the layer norm.
 
     Call arguments, returns: as in `CrossFusion`, without `norm`.
     """
@@ -195,13 +209,14 @@ class PostNormCrossFusion(keras.layers.Layer):
         num_heads: int,
         dropout: float,
         attention_dropout: float,
+        epsilon: float,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.attention = CrossAttention(
             hidden_dim, num_heads, attention_dropout, INITIALIZER_STDDEV, name="attention"
         )
-        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, name="norm")
+        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, name="norm")
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 
     def build(self, shape: Any, memory_shapes: Any) -> None:

@@ -20,6 +20,7 @@ class CrossFusion(keras.layers.Layer):
         num_heads: number of heads.
         dropout: rate on the output. Default 0.0.
         attention_dropout: rate on the attention weights. Default 0.0.
+        epsilon: epsilon of the layer norm. Default 1e-5.
 
     Call arguments:
         x: (R, T, D), R = B*K rows with the K rows of an image adjacent.
@@ -41,10 +42,11 @@ class CrossFusion(keras.layers.Layer):
         num_heads: int,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        epsilon: float = 1e-5,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
+        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, name="norm")
         self.attention = CrossAttention(hidden_dim, num_heads, attention_dropout, name="attention")
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
 

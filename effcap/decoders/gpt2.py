@@ -11,7 +11,7 @@ from effcap.decoders.base import Prefix
 from effcap.decoders.block_decoder import BlockDecoder, check_frozen
 from effcap.decoders.fusions import FUSIONS, create_fusion
 from effcap.layers.embedding import Embedding
-from effcap.layers.transformer import TransformerBlock
+from effcap.layers.transformer import TransformerBlock, find_activation
 
 CONFIG = (
     "vocabulary_size",
@@ -25,7 +25,10 @@ CONFIG = (
     "num_special_tokens",
     "frozen",
     "fusion",
+    "activation",
+    "epsilon",
 )
+EPSILON = 1e-5  # GPT-2's, of all layer norms
 
 
 class GPT2(BlockDecoder):
@@ -46,6 +49,9 @@ class GPT2(BlockDecoder):
             "pretrained" (all of GPT-2, without fusion and added special tokens).
         fusion: `{"kind": "cross", ...}` as in `effcap.decoders.fusions.FUSIONS`. None for plain
             GPT-2.
+        activation: activation of the MLPs, a key of `effcap.layers.transformer.ACTIVATIONS`.
+            Default "gelu_new", GPT-2's form of GELU.
+        epsilon: epsilon of the layer norms of GPT-2 and of `{"kind": "cross"}`. Default 1e-5.
 
     Call arguments, returns: as in `Decoder`.
 
@@ -66,6 +72,8 @@ class GPT2(BlockDecoder):
         num_special_tokens: int = 0,
         frozen: str | None = None,
         fusion: dict | None = None,
+        activation: str = "gelu_new",
+        epsilon: float = EPSILON,
         name: str = "gpt2",
         **kwargs: Any,
     ):
@@ -81,6 +89,7 @@ class GPT2(BlockDecoder):
         self.intermediate_dim = intermediate_dim
         self.dropout, self.attention_dropout = dropout, attention_dropout
         self.num_special_tokens, self.frozen, self.fusion = num_special_tokens, frozen, fusion
+        self.activation, self.epsilon = activation, epsilon
         self.base_size = vocabulary_size - num_special_tokens
         self.token_embedding = Embedding(self.base_size, hidden_dim, name="token_embedding")
         self.position_embedding = Embedding(
@@ -102,11 +111,13 @@ class GPT2(BlockDecoder):
                 attention_dropout,
                 num_layers=num_layers,
                 fusion=self._create_fusion() if self._fuses_in_blocks else None,
+                activation=find_activation(activation),
+                epsilon=epsilon,
                 name=f"block_{i}",
             )
             for i in range(num_layers)
         ]
-        self.ln_f = keras.layers.LayerNormalization(epsilon=1e-5, name="ln_f")
+        self.ln_f = keras.layers.LayerNormalization(epsilon=epsilon, name="ln_f")
 
     @property
     def _fuses_in_blocks(self) -> bool:
@@ -116,7 +127,9 @@ class GPT2(BlockDecoder):
     def _create_fusion(self) -> keras.layers.Layer | None:
         if self.fusion is None:
             return None
-        names = ("hidden_dim", "num_heads", "dropout", "attention_dropout")
+        names = ["hidden_dim", "num_heads", "dropout", "attention_dropout"]
+        if self.epsilon != EPSILON:  # only a fusion with such a layer norm takes it
+            names.append("epsilon")
         defaults = {name: getattr(self, name) for name in names}
         return create_fusion(**{"kind": None, **defaults, **self.fusion, "name": "fusion"})
 

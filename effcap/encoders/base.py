@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from effcap.backbones.backbone import Backbone
-from effcap.images import Fit
+from effcap.images import Fit, Resample
 
 MANY_POSITIONS = 1024
 
@@ -40,6 +40,11 @@ class PhotoEncoder(keras.layers.Layer):
     def fit(self) -> Fit:
         """Fit of photos of another aspect ratio to `image_size`: "squash", "crop" or "pad"."""
         return self.backbone.fit
+
+    @property
+    def resample(self) -> Resample | None:
+        """Filter that resizes photos; None for the default. See `effcap.images.load_photo`."""
+        return self.backbone.resample
 
     def build(self, shape: Any = None) -> None:
         if not self.backbone.built:

@@ -6,7 +6,7 @@ Imports NumPy and Pillow, no Keras.
 from __future__ import annotations
 
 from effcap.images.collections import as_photos
-from effcap.images.framing import WHOLE, Fit, Region, visible_box
+from effcap.images.framing import WHOLE, Fit, Region, Resample, visible_box
 from effcap.images.loading import load_photo, load_photos, load_thumbnail, read_photo
 from effcap.images.opening import FORMATS, LARGEST_FILE, Photo, upright_size
 from effcap.images.unreadable_photo import UnreadablePhoto
@@ -20,6 +20,7 @@ __all__ = [
     "Fit",
     "Photo",
     "Region",
+    "Resample",
     "UnreadablePhoto",
     "as_photos",
     "load_photo",

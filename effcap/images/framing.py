@@ -7,19 +7,25 @@ from typing import Any, Literal, get_args
 from PIL import Image
 
 Fit = Literal["squash", "crop", "pad"]
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Region = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the sides
 
 WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
-RESAMPLING = Image.Resampling.BICUBIC  # the same filter in training and generation
+RESAMPLING = Image.Resampling.BICUBIC  # the default filter
 REDUCING_GAP = 2.0  # fast methods reduce a photo to no less than twice the requested size
 
 
-def check_size(image_size: Any, fit: str) -> tuple[int, int]:
+def check_size(image_size: Any, fit: str, resample: str | None = None) -> tuple[int, int]:
     """Returns `image_size` as two integers.
 
     Raises:
-        ValueError: it is not (height, width) in whole pixels, or `fit` is unknown.
+        ValueError: it is not (height, width) in whole pixels, or `fit` or `resample` is unknown.
     """
+    if resample not in (None, *get_args(Resample)):
+        raise ValueError(
+            f"resample must be one of {get_args(Resample)}, or None. Received: "
+            f"resample={resample!r}"
+        )
     if fit not in get_args(Fit):
         raise ValueError(f"fit must be one of {get_args(Fit)}. Received: fit={fit!r}")
     try:
@@ -111,7 +117,21 @@ def visible_box(
     return (left, top, right, bottom), (width, height)
 
 
-def resize(image: Image.Image, width: int, height: int, fit: str, region: Region) -> Image.Image:
-    """Resizes the visible part of an image with an antialiased bicubic filter."""
-    box, size = visible_box(image.size, (height, width), fit, region)
-    return image.resize(size, RESAMPLING, box, REDUCING_GAP)
+def resize(
+    image: Image.Image,
+    size: tuple[int, int],
+    fit: str,
+    region: Region,
+    resample: Resample | None = None,
+) -> Image.Image:
+    """Resizes the visible part of an image with an antialiased filter.
+
+    Args:
+        image: image to resize.
+        size: (width, height) in pixels.
+        fit, region, resample: as in `read_photo`.
+    """
+    box, size = visible_box(image.size, size[::-1], fit, region)
+    if resample is None:
+        return image.resize(size, RESAMPLING, box, REDUCING_GAP)
+    return image.resize(size, Image.Resampling[resample.upper()], box)

@@ -94,10 +94,12 @@ def split_heads(x: Any, num_tensors: int, num_heads: int) -> list[Any]:
     return [ops.reshape(tensor, (-1, length, num_heads, head_dim)) for tensor in tensors]
 
 
-def dense(units: int, name: str, stddev: float = INITIALIZER_STDDEV) -> keras.layers.Dense:
+def dense(
+    units: int, name: str, stddev: float = INITIALIZER_STDDEV, use_bias: bool = True
+) -> keras.layers.Dense:
     """Creates a dense layer initialized as in GPT-2; with `stddev=0` its kernel starts at zero."""
     initializer = keras.initializers.RandomNormal(stddev=stddev) if stddev else "zeros"
-    return keras.layers.Dense(units, kernel_initializer=initializer, name=name)
+    return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initializer, name=name)
 
 
 def check_num_heads(hidden_dim: int, num_heads: int) -> None:
@@ -121,6 +123,7 @@ class SelfAttention(keras.layers.Layer):
         num_heads: number of heads H, a divisor of D.
         dropout: rate on the attention weights. Default 0.0.
         output_stddev: standard deviation of the initial output projection. Default 0.02.
+        qkv_bias: whether queries, keys and values have biases. Default True.
 
     Call arguments:
         x: (R, T, D).
@@ -145,12 +148,13 @@ class SelfAttention(keras.layers.Layer):
         num_heads: int,
         dropout: float = 0.0,
         output_stddev: float = INITIALIZER_STDDEV,
+        qkv_bias: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         check_num_heads(hidden_dim, num_heads)
         self.hidden_dim, self.num_heads = hidden_dim, num_heads
-        self.c_attn = dense(3 * hidden_dim, "c_attn")
+        self.c_attn = dense(3 * hidden_dim, "c_attn", use_bias=qkv_bias)
         self.c_proj = dense(hidden_dim, "c_proj", output_stddev)
         self.attention_dropout = keras.layers.Dropout(dropout, name="attention_dropout")
 

@@ -21,6 +21,28 @@ def quick_gelu(x: Any) -> Any:
     return x * keras.ops.sigmoid(1.702 * x)
 
 
+# By their names in transformers.
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "gelu": keras.activations.gelu,
+    "gelu_new": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "relu": keras.activations.relu,
+}
+
+
+def find_activation(name: str) -> Callable[[Any], Any]:
+    """Returns the activation of a name in `ACTIVATIONS`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(
+            f"Expected an activation out of {', '.join(ACTIVATIONS)}. Received: activation={name!r}"
+        )
+    return ACTIVATIONS[name]
+
+
 class FeedForward(keras.layers.Layer):
     """An MLP of one hidden layer: D -> intermediate_dim -> D.
 
@@ -69,6 +91,7 @@ class TransformerBlock(keras.layers.Layer):
         fusion: fusion layer of `effcap.decoders`. None for none.
         activation: activation of the MLP's hidden layer. Default GPT-2's GELU.
         epsilon: epsilon of the layer norms. Default 1e-5.
+        qkv_bias: whether queries, keys and values of self-attention have biases. Default True.
 
     Call arguments:
         x: (R, T, D).
@@ -94,13 +117,14 @@ class TransformerBlock(keras.layers.Layer):
         fusion: keras.layers.Layer | None = None,
         activation: Callable[[Any], Any] = gelu_tanh,
         epsilon: float = 1e-5,
+        qkv_bias: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         output_stddev = INITIALIZER_STDDEV / math.sqrt(2 * num_layers)
         self.ln_1 = keras.layers.LayerNormalization(epsilon=epsilon, name="ln_1")
         self.attn = SelfAttention(
-            hidden_dim, num_heads, attention_dropout, output_stddev, name="attn"
+            hidden_dim, num_heads, attention_dropout, output_stddev, qkv_bias, name="attn"
         )
         self.fusion = fusion
         self.ln_2 = keras.layers.LayerNormalization(epsilon=epsilon, name="ln_2")

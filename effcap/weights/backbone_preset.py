@@ -97,6 +97,11 @@ def copy_preset_backbone(backbone: Backbone, preset: str | PathLike) -> str:
             f"{preset} has the weights of {name}, for --set encoder.backbone.network={name} --set "
             f"encoder.backbone.image_size=[{height},{width}]. Received: {backbone.net.name}"
         )
+    if source.sizes != backbone.sizes:
+        raise ValueError(
+            f"Expected the sizes of {name} in {preset}, {dict(source.sizes)}. "
+            f"Received: sizes={dict(backbone.sizes)}"
+        )
     if source.preprocessing != backbone.preprocessing:
         raise ValueError(
             f"Expected the preprocessing of {name} in {preset}, {source.preprocessing}. "

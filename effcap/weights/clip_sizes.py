@@ -13,7 +13,7 @@ from effcap.backbones.clip_resnet import HEAD_DIM, RESNET_VARIANTS, ClipResNet, 
 from effcap.backbones.clip_resnet import STRIDE as RESNET_STRIDE
 from effcap.backbones.clip_vit import CLIP_VIT_VARIANTS, ClipViT, ClipViTVariant
 from effcap.backbones.registry import EMBEDDING, STANDARDIZE_CLIP
-from effcap.backbones.vit import ACTIVATIONS
+from effcap.layers.transformer import ACTIVATIONS
 from effcap.weights.clip_files import read_settings
 from effcap.weights.tower_file import TowerFile
 

@@ -41,10 +41,12 @@ SALESFORCE_BLOCK = [
 
 def hugging_face_vit(network: keras.Model) -> list[NamePair]:
     """Returns the pairs of transformers' `ViTModel`."""
+    first = network.get_layer(block_names(network)[0])
+    block = [pair for pair in VIT_BLOCK if first.qkv_bias or pair.ours != "attn.c_attn.bias"]
     return [
         *conv2d("conv1", "embeddings.patch_embeddings.projection", bias=True),
         *embeddings("embeddings.cls_token", "embeddings.position_embeddings"),
-        *blocks(network, "encoder.layer", VIT_BLOCK),
+        *blocks(network, "encoder.layer", block),
         *norm("ln_post", "layernorm"),
     ]
 

@@ -143,6 +143,24 @@ def test_a_named_network_survives_get_config_and_json():
     assert Backbone.from_config(config).get_config() == config
 
 
+def test_sizes_and_preprocessing_of_a_named_network_can_be_changed():
+    sizes = {"hidden_dim": 12, "num_layers": 2, "num_heads": 3, "patch_size": 8, "qkv_bias": False}
+    changes = {"scale": [0.5, 1.0, 2.0], "offset": -1.0, "resample": "bilinear"}
+    backbone = Backbone("vit_b16", (16, 24), sizes=sizes, **changes)
+    assert backbone.feature_shape == (7, 12)
+    config = json.loads(json.dumps(backbone.get_config()))
+    assert config["sizes"] == sizes and config["resample"] == "bilinear"
+    copy = Backbone.from_config(config)
+    assert copy.get_config() == config
+    copy.net.set_weights(backbone.net.get_weights())
+    images = PHOTOS[:, :16, :24]  # (B,16,24,3)
+    np.testing.assert_allclose(numpy(copy(images)), numpy(backbone(images)), rtol=1e-5)
+    own = Backbone("vit_b16", (16, 24), sizes=sizes)
+    own.net.set_weights(backbone.net.get_weights())
+    assert "scale" not in own.get_config()
+    assert np.abs(numpy(own(images)) - numpy(backbone(images))).max() > 0.1
+
+
 def pooled() -> keras.Model:
     """Returns a network whose output is neither a feature map nor a sequence."""
     images = keras.Input((32, 32, 3))
@@ -162,6 +180,11 @@ def pooled() -> keras.Model:
         ({"network": block_network, "trainable_blocks": "some"}, "trainable_blocks='some'"),
         ({"network": block_network, "trainable_blocks": True}, "trainable_blocks=True"),
         ({"network": tiny_network, "fit": "stretch"}, "squash, crop, pad.*fit='stretch'"),
+        ({"network": tiny_network, "resample": "cubic"}, "bilinear.*resample='cubic'"),
+        ({"network": tiny_network, "sizes": {"num_layers": 2}}, "own sizes.*num_layers"),
+        ({"network": "efficientnet_b0", "sizes": {"num_layers": 2}}, "Only vit_b16.*num_layers"),
+        ({"network": "vit_b16", "sizes": {"layers": 2}}, "hidden_dim.*Received: layers"),
+        ({"network": "vit_b16", "sizes": {"activation": "elu"}}, "gelu_new.*activation='elu'"),
         ({"network": pooled}, r"feature map.*pooled with output shape \(None, 3\)"),
         ({"network": keras.Sequential}, "built Keras model"),
         ({"network": lambda: 7}, "built Keras model.*Received: 7"),

@@ -12,7 +12,8 @@ import pytest
 
 from effcap.backbones.backbone import Backbone
 from effcap.backbones.registry import BACKBONES
-from effcap.backbones.vit import BLIP_VARIANTS, VIT_VARIANTS, VisionTransformer
+from effcap.backbones.vit import VisionTransformer
+from effcap.backbones.vit_sizes import BLIP_VARIANTS, VIT_VARIANTS
 from effcap.weights.backbone_weights import load_backbone_weights
 from effcap.weights.name_pairs import published_in
 from effcap.weights.positions import interpolation_matrix

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from effcap.backbones.registry import STANDARDIZE_CLIP, STANDARDIZE_HALF, vit_spec
-from effcap.backbones.vit import ViTVariant
+from effcap.backbones.vit_sizes import ViTVariant
 from effcap.weights.name_pairs import NamePair, find_variable
 from helpers.torch_writer import write_state_dict
 

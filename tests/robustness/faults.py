@@ -224,7 +224,9 @@ def try_fault(fault: Fault, root: Path, image_decoder: str) -> Account:
         fault.damage(damaged)
     summary = index_shards(find_shards([root]))
     captioner = SimpleNamespace(
-        encoder=SimpleNamespace(input_keys=("images",), image_size=(32, 32), fit="squash"),
+        encoder=SimpleNamespace(
+            input_keys=("images",), image_size=(32, 32), fit="squash", resample=None
+        ),
         tokenizer=Tokenizer.train([caption(number) for number in range(TOTAL)], 300),
         decoder=SimpleNamespace(max_text_length=64),
     )

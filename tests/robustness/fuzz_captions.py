@@ -148,7 +148,9 @@ def make_reader() -> Callable[[tuple[str, bytes]], Result]:
     (folder / "text.jpg").write_text("no photo")
     os.truncate(folder / "cut.jpg", 700)
     captioner = SimpleNamespace(
-        encoder=SimpleNamespace(input_keys=("images",), image_size=(32, 32), fit="squash"),
+        encoder=SimpleNamespace(
+            input_keys=("images",), image_size=(32, 32), fit="squash", resample=None
+        ),
         tokenizer=Tokenizer.train([text for text in CAPTIONS if text], 300),
         decoder=SimpleNamespace(max_text_length=256),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,11 +46,13 @@ def words(folder, *options, photos="photos") -> list[str]:
     return ["caption", str(folder / photos), *model, *map(str, options)]
 
 
+@pytest.mark.parametrize("resample", (None, "bilinear"))
 @pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
-def test_photos_are_fitted_as_the_encoder_requires(folder, fit):
+def test_photos_are_fitted_as_the_encoder_requires(folder, fit, resample):
     path = folder / "photos" / "1.jpg"
-    ((indices, (image,)),) = load_batches([path], (32, 32), fit, 2, [])
-    assert indices == [0] and np.array_equal(image, load_photo(path, (32, 32), fit))
+    backbone = SimpleNamespace(image_size=(32, 32), fit=fit, resample=resample)
+    ((indices, (image,)),) = load_batches([path], backbone, 2, [])
+    assert indices == [0] and np.array_equal(image, load_photo(path, (32, 32), fit, resample))
 
 
 def test_unreadable_photos_are_skipped_with_a_reason(folder, captioner):

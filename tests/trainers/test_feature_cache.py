@@ -171,11 +171,12 @@ def test_features_are_computed_again_for_another_image_size(tmp_path, photos, co
 
 def test_features_are_computed_again_for_another_fit(tmp_path, photos, computed):
     indices, flip = np.arange(5), np.zeros(5, bool)
-    for fit in ("squash", "crop", "crop"):
-        backbone = tiny_backbone(fit=fit)
+    for fit, resample in (("squash", None), ("crop", "nearest"), ("crop", "nearest")):
+        backbone = tiny_backbone(fit=fit, resample=resample)
         cached = cache_features(backbone, photos, tmp_path / "cache")
         features = cached.load(indices, flip)["features"]
-        images = PhotoFiles(photos, (SIZE, SIZE), fit).load(indices, flip)["images"]
+        images = PhotoFiles(photos, (SIZE, SIZE), fit, resample=resample).load(indices, flip)
+        images = images["images"]
         expected = keras.ops.convert_to_numpy(backbone(images))
         np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
     assert len(computed) == 2
@@ -189,6 +190,7 @@ def test_the_fingerprint_does_not_depend_on_the_photos_folder(tmp_path, photos):
     first = fingerprint(photos)
     assert fingerprint(moved) == first
     assert fingerprint(photos, fit="pad") != first
+    assert fingerprint(photos, resample="bilinear") != first
     assert fingerprint(photos[:3]) != first
 
 

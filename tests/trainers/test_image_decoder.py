@@ -53,8 +53,8 @@ BAD = [b"", b"text, not an image", SHAPES[0][: len(SHAPES[0]) // 2], SHAPES[1][:
 @pytest.fixture
 def dali():
     pytest.importorskip("nvidia.dali")
-    return lambda fit="squash", batch_size=16: make_image_decoder(
-        "dali-cpu", SIZE, fit, batch_size, 1
+    return lambda fit="squash", batch_size=16, resample=None: make_image_decoder(
+        "dali-cpu", SIZE, fit, batch_size, 1, resample
     )
 
 
@@ -79,6 +79,20 @@ def test_dali_and_pillow_decode_the_same_images(dali, fit, augmentation, flip):
     assert not failures
     difference = np.abs(images.astype(int) - expected.astype(int)).mean(axis=(1, 2, 3))
     assert difference.max() < 1.0, difference
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "lanczos"])
+def test_dali_and_pillow_have_the_same_filters(dali, resample):
+    photos = [*SHAPES, *KINDS]
+    images, _ = decode(dali(resample=resample), photos)
+    expected, _ = decode(PillowDecoder(SIZE, resample=resample), photos)
+    difference = np.abs(images.astype(int) - expected.astype(int)).mean(axis=(1, 2, 3))
+    assert difference.max() < 1.0, difference
+
+
+def test_dali_does_not_have_every_filter(dali):
+    with pytest.raises(ValueError, match="bilinear, bicubic, lanczos.*resample='hamming'"):
+        dali(resample="hamming")
 
 
 @pytest.mark.parametrize("bad", BAD, ids=["empty", "text", "half", "header"])

@@ -80,14 +80,15 @@ def test_without_random_numbers_nothing_is_augmented(paths):
 
 
 def test_the_fingerprint_depends_on_files_and_loading(paths, tmp_path):
-    def fingerprint(size=(SIZE, SIZE), fit="squash", augmentation=None):
-        return PhotoFiles(paths, size, fit, augmentation).fingerprint
+    def fingerprint(size=(SIZE, SIZE), fit="squash", augmentation=None, resample=None):
+        return PhotoFiles(paths, size, fit, augmentation, resample).fingerprint
 
     fingerprints = [fingerprint(), fingerprint((SIZE, 20)), fingerprint(fit="pad")]
     fingerprints.append(fingerprint(augmentation=STRONG))
+    fingerprints.append(fingerprint(resample="bilinear"))
     os.truncate(paths[2], 100)
     fingerprints.append(fingerprint())
-    assert len(set(fingerprints)) == 5 and fingerprint() == fingerprints[-1]
+    assert len(set(fingerprints)) == 6 and fingerprint() == fingerprints[-1]
 
 
 def test_missing_truncated_and_undecodable_photos_are_problems(tmp_path):

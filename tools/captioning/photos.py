@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effcap.images import Fit, UnreadablePhoto, load_photo
+from effcap.images import UnreadablePhoto, load_photo
 from effcap.tools.captioning.results import (
     DEFAULT_PRESET,
     CaptionResults,
@@ -23,6 +23,7 @@ from effcap.utils.find_files import find_photos
 from effcap.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
+    from effcap.backbones.backbone import Backbone
     from effcap.captioner import Captioner
     from effcap.samplers import Sampler
 
@@ -65,15 +66,13 @@ def expand(photos: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[
 
 
 def caption_paths(
-    paths: Sequence[Path], captioner: Captioner, sampler: str | Sampler, batch_size: int
+    paths: Sequence[Path], captioner: Captioner, sampler: str | Sampler | None, batch_size: int
 ) -> CaptionResults[Path]:
     """Captions photo files; see `caption_folder`."""
-    encoder = photo_encoder(captioner)
+    backbone = photo_encoder(captioner).backbone
     results: CaptionResults[Path] = CaptionResults([], [])
     with ProgressBar("captioning", len(paths)) as bar:
-        for indices, images in load_batches(
-            paths, encoder.image_size, encoder.fit, batch_size, results.skipped
-        ):
+        for indices, images in load_batches(paths, backbone, batch_size, results.skipped):
             inputs = {"images": np.stack(images)}  # (B, h, w, 3)
             captions = captioner.generate_batch(inputs, sampler, batch_size, indices)
             batch = [paths[index] for index in indices]
@@ -85,8 +84,7 @@ def caption_paths(
 
 def load_batches(
     paths: Sequence[Path],
-    image_size: tuple[int, int],
-    fit: Fit,
+    backbone: Backbone,
     batch_size: int,
     skipped: list[tuple[Path, str]],
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
@@ -94,8 +92,7 @@ def load_batches(
 
     Args:
         paths: photo files.
-        image_size: (height, width) of the result in pixels.
-        fit: how photos of another shape are fitted; see `effcap.load_photo`.
+        backbone: backbone whose image size, fit and filter are used; see `effcap.load_photo`.
         batch_size: photos per batch; only the last one is smaller.
         skipped: list to which photos that cannot be read are added, with the reason.
 
@@ -105,7 +102,7 @@ def load_batches(
 
     def load(path: Path) -> np.ndarray | UnreadablePhoto:
         try:
-            return load_photo(path, image_size, fit)  # (h,w,3)
+            return load_photo(path, backbone.image_size, backbone.fit, backbone.resample)  # (h,w,3)
         except UnreadablePhoto as error:
             return error
 

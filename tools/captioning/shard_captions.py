@@ -52,7 +52,8 @@ def caption_each(
     done = 0  # steps of the current shard
     remaining = iter(shards)
     shard = next(remaining, "")
-    for item in prefetch(read_batches(shards, encoder.image_size, encoder.fit, batch_size)):
+    batches = read_batches(shards, encoder.image_size, encoder.fit, batch_size, encoder.resample)
+    for item in prefetch(batches):
         if isinstance(item, PhotoBatch):
             first_index = (zlib.crc32(PurePosixPath(shard).name.encode()) << 32) + len(rows)
             rows += caption_batch(captioner, item, sampler, batch_size, first_index)

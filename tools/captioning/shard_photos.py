@@ -13,7 +13,14 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from effcap.images import IMAGE_SUFFIXES, LARGEST_FILE, Fit, UnreadablePhoto, load_photo
+from effcap.images import (
+    IMAGE_SUFFIXES,
+    LARGEST_FILE,
+    Fit,
+    Resample,
+    UnreadablePhoto,
+    load_photo,
+)
 from effcap.trainers.data.shards.tar import TarMember, TarReader, open_shard
 from effcap.trainers.data.truncated_jpeg import TRUNCATED, ends_early
 
@@ -64,7 +71,11 @@ class ShardEnd:
 
 
 def read_batches(
-    shards: Sequence[str], image_size: tuple[int, int], fit: Fit, batch_size: int
+    shards: Sequence[str],
+    image_size: tuple[int, int],
+    fit: Fit,
+    batch_size: int,
+    resample: Resample | None = None,
 ) -> Iterator[PhotoBatch | ShardEnd]:
     """Yields the batches of each shard, followed by its `ShardEnd`.
 
@@ -73,13 +84,14 @@ def read_batches(
         image_size: (height, width) in pixels.
         fit: see `effcap.images.load_photo`.
         batch_size: number N of readable photos in a batch; only the last one of a shard has fewer.
+        resample: see `effcap.images.load_photo`.
     """
 
     def decode(photo: ShardPhoto) -> np.ndarray | str:
         if photo.error:
             return photo.error
         try:
-            pixels = load_photo(photo.data, image_size, fit)  # (h, w, 3)
+            pixels = load_photo(photo.data, image_size, fit, resample)  # (h, w, 3)
         except UnreadablePhoto as error:
             return error.reason
         if ends_early(photo.data, pixels):

@@ -117,6 +117,7 @@ def describe(backbone: Backbone, dtype: str) -> dict[str, Any]:
         "network": backbone.network if isinstance(backbone.network, str) else "a Keras model",
         "image_size": list(backbone.image_size),
         "fit": backbone.fit,
+        **({} if backbone.resample is None else {"resample": backbone.resample}),
         GRID: backbone.feature_shape[0],
         "feature_dim": backbone.feature_shape[1],
         "dtype": dtype,
@@ -141,9 +142,7 @@ def extract_features(
     extractor = FeatureExtractor(backbone)
     paths = list(photos)
     with ProgressBar("features", len(paths)) as bar:
-        for indices, images in load_batches(
-            paths, backbone.image_size, backbone.fit, batch_size, skipped
-        ):
+        for indices, images in load_batches(paths, backbone, batch_size, skipped):
             batch = pad_rows(np.stack(images), batch_size)  # (B,h,w,3)
             features = extractor.predict_on_batch(batch)[: len(indices)]  # (B,S,C)
             with np.errstate(over="ignore"):

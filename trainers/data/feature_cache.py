@@ -180,7 +180,7 @@ def compute_features(
     check_free_space(folder, 2 * int(np.prod(shape)))
     features = np.lib.format.open_memmap(folder / FEATURES, "w+", np.float16, shape)  # (V,N,S,C)
     extractor = FeatureExtractor(backbone)
-    loader = PhotoFiles(paths, backbone.image_size, backbone.fit)
+    loader = PhotoFiles(paths, backbone.image_size, backbone.fit, resample=backbone.resample)
     starts = range(0, len(paths), batch_size)
     steps = [(view, start) for view in range(num_views) for start in starts]
     for view, start in track(steps, len(steps), title):
@@ -230,12 +230,14 @@ def _file_key(path: Path) -> list[Any]:
 
 
 def backbone_fingerprint(backbone: Backbone) -> str:
-    """Computes a hash of a backbone's layers, preprocessing, image size, fit and weights.
+    """Computes a hash of a backbone's layers, preprocessing, image size, fit, filter and weights.
 
     Layer names are left out because Keras numbers layers anew in each process.
     """
     layers = [{**layer.get_config(), "name": type(layer).__name__} for layer in backbone.net.layers]
     config = [vars(backbone.preprocessing), backbone.image_size, backbone.fit, layers]
+    if backbone.resample is not None:
+        config.append(backbone.resample)
     state = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for weight in backbone.weights:
         state.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())

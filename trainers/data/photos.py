@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effcap.images import Fit, UnreadablePhoto, load_photo, read_photo
+from effcap.images import Fit, Resample, UnreadablePhoto, load_photo, read_photo
 from effcap.trainers.data.augmentation import Augmentation, View
 from effcap.trainers.data.dataset import CheckedExamples, ExampleDataset, photo_encoder
 from effcap.trainers.data.example import Example, Problem
@@ -34,6 +34,7 @@ class PhotoFiles:
         image_size: height and width in pixels.
         fit: how photos of other shapes are fitted to that size; see `effcap.load_photo`.
         augmentation: random changes of the photos; none by default.
+        resample: filter that resizes them; see `effcap.load_photo`.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class PhotoFiles:
         image_size: tuple[int, int],
         fit: Fit = "squash",
         augmentation: Augmentation | None = None,
+        resample: Resample | None = None,
     ):
         self.paths, self.image_size, self.fit = paths, image_size, fit
+        self.resample = resample
         self.augmentation = augmentation or Augmentation()
 
     @property
@@ -55,8 +58,10 @@ class PhotoFiles:
     def fingerprint(self) -> str:
         """A hash of the file sizes and of all arguments except the paths."""
         sizes = [os.path.getsize(path) for path in self.paths]
-        state = repr((sizes, self.image_size, self.fit, self.augmentation))
-        return hashlib.sha256(state.encode()).hexdigest()
+        state = (sizes, self.image_size, self.fit, self.augmentation)
+        if self.resample is not None:
+            state = (*state, self.resample)
+        return hashlib.sha256(repr(state).encode()).hexdigest()
 
     def load(
         self, indices: np.ndarray, flip: np.ndarray, draws: np.ndarray | None = None
@@ -78,7 +83,9 @@ class PhotoFiles:
         images = np.empty((len(indices), *self.image_size, 3), np.uint8)  # (B,h,w,3)
         for i, index in enumerate(indices):
             view = View() if draws is None else self.augmentation.view(draws[i])
-            image = read_photo(self.paths[index], self.image_size, self.fit, view.region)
+            image = read_photo(
+                self.paths[index], self.image_size, self.fit, view.region, self.resample
+            )
             images[i] = np.asarray(view.adjust_colors(image))
         images[flip] = images[flip, :, ::-1]
         return {"images": images}
@@ -103,7 +110,9 @@ class PhotoDataset(ExampleDataset):
             record=options.record_file(".bin"),
         )
         paths = [example.path for example in examples]
-        loader = PhotoFiles(paths, encoder.image_size, encoder.fit, options.augmentation)
+        loader = PhotoFiles(
+            paths, encoder.image_size, encoder.fit, options.augmentation, encoder.resample
+        )
         return CheckedExamples(examples, loader, problems)
 
 

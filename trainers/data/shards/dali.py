@@ -14,11 +14,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from effcap.images import Fit, Region, UnreadablePhoto, upright_size, visible_box
+from effcap.images import Fit, Region, Resample, UnreadablePhoto, upright_size, visible_box
 from effcap.trainers.data.augmentation import View
 from effcap.trainers.data.shards.image_decoder import Decoded, PillowDecoder
 
 JPEG = b"\xff\xd8\xff"
+# DALI's filters by those of Pillow; all of them are antialiased.
+FILTERS = {"bilinear": "LINEAR", "bicubic": "CUBIC", "lanczos": "LANCZOS3"}
 SAME_COLORS = np.eye(3, 4, dtype=np.float32)  # (3, 4)
 
 
@@ -40,7 +42,7 @@ def has_dali_gpu() -> bool:
 class DaliDecoder:
     """Decodes JPEGs with DALI, and other formats or JPEGs that fail there with Pillow.
 
-    Orientation, antialiased bicubic resizing, crops, colors and flips equal `PillowDecoder`
+    Orientation, antialiased resizing, crops, colors and flips equal `PillowDecoder`
     up to rounding.
 
     Args:
@@ -49,9 +51,10 @@ class DaliDecoder:
         batch_size: maximum number of photos decoded at once.
         num_threads: threads of the pipeline.
         device: "cpu" or "gpu"; None uses the GPU if there is one.
+        resample: "bilinear", "bicubic" or "lanczos"; None for bicubic.
 
     Raises:
-        ValueError: `device` is "gpu" and there is none.
+        ValueError: `device` is "gpu" and there is none, or DALI has no such filter.
     """
 
     def __init__(
@@ -61,7 +64,13 @@ class DaliDecoder:
         batch_size: int = 32,
         num_threads: int = 2,
         device: str | None = None,
+        resample: Resample | None = None,
     ):
+        if resample not in (None, *FILTERS):
+            raise ValueError(
+                f"The image decoder 'dali' has the filters {', '.join(FILTERS)}; use 'pillow'. "
+                f"Received: resample={resample!r}"
+            )
         has_gpu = has_dali_gpu()
         if device == "gpu" and not has_gpu:
             raise ValueError(
@@ -69,9 +78,9 @@ class DaliDecoder:
             )
         self.device = device or ("gpu" if has_gpu else "cpu")
         self.name = f"dali-{self.device}"
-        self.image_size, self.fit = image_size, fit
+        self.image_size, self.fit, self.resample = image_size, fit, resample
         self.batch_size, self.num_threads = batch_size, num_threads
-        self.fallback = PillowDecoder(image_size, fit)
+        self.fallback = PillowDecoder(image_size, fit, resample)
         self._lock = threading.Lock()
         self._pipelines: dict[bool, Any] = {}  # by whether colors change
 
@@ -174,7 +183,7 @@ class DaliDecoder:
                 roi_start=start,
                 roi_end=end,
                 roi_relative=True,
-                interp_type=types.INTERP_CUBIC,
+                interp_type=getattr(types, f"INTERP_{FILTERS[self.resample or 'bicubic']}"),
                 antialias=True,
             )
             if self.fit == "pad":

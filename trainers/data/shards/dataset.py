@@ -132,6 +132,7 @@ class ShardDataset(CaptionDataset):
             encoder.fit,
             settings.batch_size,
             os.cpu_count() or 1,
+            encoder.resample,
         )
         batches = ShardBatches(planner, fetcher, image_decoder, self._skipped(settings))
         batches.problems, batches.summary = problems, summary

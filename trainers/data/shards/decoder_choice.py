@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from effcap.images import Fit
+from effcap.images import Fit, Resample
 from effcap.trainers.data.shards.image_decoder import (
     IMAGE_DECODERS,
     ImageDecoder,
@@ -16,6 +16,7 @@ def make_image_decoder(
     fit: Fit = "squash",
     batch_size: int = 32,
     num_threads: int = 1,
+    resample: Resample | None = None,
 ) -> ImageDecoder:
     """Creates an image decoder by name.
 
@@ -27,6 +28,7 @@ def make_image_decoder(
         fit: see `effcap.images.load_photo`.
         batch_size: maximum number of photos decoded at once.
         num_threads: threads of DALI.
+        resample: see `effcap.images.load_photo`.
 
     Raises:
         ValueError: the name is unknown, or "dali-gpu" without a GPU.
@@ -37,7 +39,7 @@ def make_image_decoder(
     if name is None:
         name = "dali" if has_dali() and has_dali_gpu() else "pillow"
     if name == "pillow":
-        return PillowDecoder(image_size, fit)
+        return PillowDecoder(image_size, fit, resample)
     if name not in IMAGE_DECODERS:
         raise ValueError(
             f"Expected an image decoder out of {', '.join(IMAGE_DECODERS)}. Received: {name!r}"
@@ -48,4 +50,4 @@ def make_image_decoder(
             "'effcap[dali]'; 'pillow' runs everywhere"
         )
     device = {"dali-cpu": "cpu", "dali-gpu": "gpu"}.get(name)
-    return DaliDecoder(image_size, fit, batch_size, num_threads, device)
+    return DaliDecoder(image_size, fit, batch_size, num_threads, device, resample)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from effcap.images import Fit, UnreadablePhoto, read_photo
+from effcap.images import Fit, Resample, UnreadablePhoto, read_photo
 from effcap.trainers.data.augmentation import View
 
 IMAGE_DECODERS = ("dali", "dali-cpu", "dali-gpu", "pillow")
@@ -45,13 +45,18 @@ class PillowDecoder:
 
     Args:
         image_size: height and width in pixels.
-        fit: see `effcap.images.load_photo`.
+        fit, resample: see `effcap.images.load_photo`.
     """
 
     name = "pillow"
 
-    def __init__(self, image_size: tuple[int, int], fit: Fit = "squash"):
-        self.image_size, self.fit = image_size, fit
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        fit: Fit = "squash",
+        resample: Resample | None = None,
+    ):
+        self.image_size, self.fit, self.resample = image_size, fit, resample
 
     def decode(
         self, encoded: Sequence[bytes | None], views: Sequence[View], flip: np.ndarray
@@ -74,8 +79,8 @@ class PillowDecoder:
         Raises:
             UnreadablePhoto: the photo cannot be decoded.
         """
-        image = view.adjust_colors(read_photo(photo, self.image_size, self.fit, view.region))
-        pixels = np.asarray(image)  # (h, w, 3)
+        image = read_photo(photo, self.image_size, self.fit, view.region, self.resample)
+        pixels = np.asarray(view.adjust_colors(image))  # (h, w, 3)
         return pixels[:, ::-1] if flip else pixels
 
 
