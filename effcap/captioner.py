@@ -18,11 +18,16 @@ from effcap.generation import GenerationCache
 from effcap.losses import CaptionLoss
 from effcap.metrics.token_cross_entropy import TokenCrossEntropy
 from effcap.npair import NPairLoss, PrefixedLogits
+from effcap.samplers import Sampler
+from effcap.samplers.registry import from_config, to_config
 from effcap.tokenizers import Tokenizer
 from effcap.tokenizers.kinds import parse_tokenizer
 
 if TYPE_CHECKING:
     from effcap.decoders.base import Decoder
+
+
+MODEL_SECTIONS = ("encoder", "decoder", "sampler")
 
 
 @keras.saving.register_keras_serializable("effcap")
@@ -33,6 +38,8 @@ class Captioner(CaptioningModel):
         encoder: an encoder such as `ImageEncoder`.
         decoder: a decoder such as `GPT2`.
         tokenizer: a `Tokenizer`. Without one, the model trains on tokens but generates no text.
+        sampler: sampler that generates captions by default, a sampler of `effcap.samplers` or its
+            config. None for beam search with its defaults.
 
     Call arguments:
         inputs: the encoder's inputs (for `ImageEncoder`: "images" (B, h, w, 3), pixels 0..255, or
@@ -53,6 +60,7 @@ class Captioner(CaptioningModel):
         encoder: keras.layers.Layer,
         decoder: Decoder,
         tokenizer: Tokenizer | None = None,
+        sampler: Sampler | Mapping[str, Any] | None = None,
         name: str = "captioner",
         **kwargs: Any,
     ):
@@ -65,6 +73,7 @@ class Captioner(CaptioningModel):
         self.encoder = encoder
         self.decoder = decoder
         self.tokenizer = tokenizer
+        self.sampler = from_config(sampler) if isinstance(sampler, Mapping) else sampler
         self._generation = GenerationCache(encoder, decoder)
         if not encoder.built:
             encoder.build(None)
@@ -153,14 +162,16 @@ class Captioner(CaptioningModel):
         hparams = hparams if isinstance(hparams, Mapping) else load_hparams(hparams)
         overrides = {"encoder": encoder, "decoder": decoder}
         hparams = merge_hparams(hparams, {key: value for key, value in overrides.items() if value})
-        return cls(*create_encoder_and_decoder(hparams, tokenizer), tokenizer)
+        encoder_and_decoder = create_encoder_and_decoder(hparams, tokenizer)
+        return cls(*encoder_and_decoder, tokenizer, hparams.get("sampler"))
 
     def hparams(self) -> dict:
         """Returns the hyperparameters of this captioner, as in a file of hparams/."""
-        return {
+        hparams = {
             "encoder": {"kind": _kind(ENCODERS, self.encoder), **self.encoder.get_config()},
             "decoder": {"kind": _kind(DECODERS, self.decoder), **self.decoder.get_config()},
         }
+        return hparams if self.sampler is None else {**hparams, "sampler": to_config(self.sampler)}
 
     def get_config(self) -> dict:
         tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()
@@ -169,7 +180,7 @@ class Captioner(CaptioningModel):
     @classmethod
     def from_config(cls, config: dict) -> Captioner:
         text = config.get("tokenizer")
-        hparams = {section: config[section] for section in ("encoder", "decoder")}
+        hparams = {name: config[name] for name in MODEL_SECTIONS if name in config}
         captioner = cls.from_hparams(hparams, None if text is None else parse_tokenizer(text))
         captioner.name = config.get("name", captioner.name)
         return captioner
@@ -216,7 +227,7 @@ class Captioner(CaptioningModel):
         folder = presets.preset_folder(preset)
         config = presets.read_config(folder)
         tokenizer = presets.load_tokenizer(folder, config.get("tokenizer_fingerprint"))
-        hparams = {section: config[section] for section in ("encoder", "decoder")}
+        hparams = {name: config[name] for name in MODEL_SECTIONS if name in config}
         try:
             captioner = cls.from_hparams(hparams, tokenizer, encoder=encoder, decoder=decoder)
         except (TypeError, ValueError) as error:

@@ -28,12 +28,13 @@ class CaptioningModel(TokenMeanModel):
     encoder: keras.layers.Layer
     decoder: Decoder
     tokenizer: Tokenizer | None
+    sampler: Sampler | None
     _generation: GenerationCache
 
     def generate(
         self,
         photos: Photo | Iterable[Photo],
-        sampler: str | Sampler | type[Sampler] = "beam",
+        sampler: str | Sampler | type[Sampler] | None = None,
         *,
         details: bool = False,
         batch_size: int = 8,
@@ -44,7 +45,7 @@ class CaptioningModel(TokenMeanModel):
             photos: a photo, an iterable of photos, or a batch (B, h, w, 3). A photo is a path, a
                 PIL image, bytes, or an array or tensor (h, w, 3) of pixels 0..255.
             sampler: "beam", "nucleus", "greedy", or a sampler or sampler class of
-                `effcap.samplers`. Default "beam".
+                `effcap.samplers`. Default the captioner's own sampler, or "beam" if it has none.
             details: return scores and tokens as well, and all captions of the sampler.
             batch_size: photos per batch. Default 8.
 
@@ -165,9 +166,10 @@ class CaptioningModel(TokenMeanModel):
         )
         return [_captions(tokenizer, hypotheses, row) for row in range(rows)]
 
-    def _get_sampler(self, sampler: str | Sampler | type[Sampler]) -> Sampler:
-        """Returns a sampler that fits the decoder, also from its name or class."""
+    def _get_sampler(self, sampler: str | Sampler | type[Sampler] | None) -> Sampler:
+        """Returns a sampler that fits the decoder, also from its name or class, or the default."""
         tokenizer = self._require_tokenizer()
+        sampler = sampler or self.sampler or "beam"
         if not isinstance(sampler, Sampler):
             longest = min(Sampler().max_new_tokens, self.decoder.max_text_length)
             sampler = get(sampler, max_new_tokens=longest)

@@ -73,7 +73,8 @@ class GenerationModel(keras.Model):
         def step(tokens: Any, position: Any, state: Any) -> tuple[Any, Any]:
             logits, state = self.decoder.step(tokens, position, state, memory_kv)
             # A decoder may have more tokens than the tokenizer can decode.
-            return logits[:, : self.tokenizer.vocabulary_size], state  # (R,V)
+            logits = logits[:, : self.tokenizer.vocabulary_size]  # (R,V)
+            return forbid_start(logits, self.tokenizer), state
 
         eos = self.tokenizer.eos_id
         return self._program(step, prompt, cache, eos=eos, inputs=sampler_inputs)._asdict()
@@ -159,6 +160,18 @@ class GenerationCache:
         indices += indices[-1:] * (size - rows)
         hypotheses = model.generate(padded, sampler, indices)
         return Hypotheses(*(field[:rows] for field in hypotheses))
+
+
+def forbid_start(logits: Any, tokenizer: Tokenizer) -> Any:
+    """Returns logits (R, V) with -inf for a start token that is appended to the vocabulary.
+
+    Such a token, as BLIP's, is part of no caption.
+    """
+    start = tokenizer.bos_id
+    if start == tokenizer.eos_id or start < tokenizer.base_vocabulary_size:
+        return logits
+    is_start = np.arange(logits.shape[-1]) == start  # (V,)
+    return ops.where(is_start, ops.cast(float("-inf"), logits.dtype), logits)  # (R,V)
 
 
 def check_sampler(sampler: Sampler, decoder: Decoder, tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from effcap.samplers.base import Sampler
@@ -53,6 +54,36 @@ def get(name_or_sampler: str | Sampler | type[Sampler], **fields: Any) -> Sample
             f"The {name} sampler has the fields {', '.join(known)}. Received: {_listed(unknown)}"
         )
     return sampler(**fields)
+
+
+def to_config(sampler: Sampler) -> dict[str, Any]:
+    """Returns the kind and the fields of a sampler as JSON can store them; see `from_config`.
+
+    A generator of random numbers is left out: the sampler then draws with a new one.
+    """
+    kind = next(name for name, cls in SAMPLERS.items() if type(sampler) is cls)
+    values = {field.name: getattr(sampler, field.name) for field in dataclasses.fields(sampler)}
+    plain = (int, float, tuple)
+    fields = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if isinstance(value, plain)
+    }
+    return {"kind": kind, **fields}
+
+
+def from_config(config: Mapping[str, Any]) -> Sampler:
+    """Creates the sampler that a config describes.
+
+    Args:
+        config: "kind", which is "beam", "greedy" or "nucleus", and fields; the others have their
+            defaults.
+
+    Raises:
+        ValueError, TypeError: as `get`.
+    """
+    fields = dict(config)
+    return get(fields.pop("kind", None), **fields)
 
 
 def _listed(fields: dict[str, Any]) -> str:

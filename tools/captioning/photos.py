@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def caption_folder(
     photos: str | PathLike[str] | Sequence[str | PathLike[str]],
     captioner: Captioner | str | PathLike[str] = DEFAULT_PRESET,
-    sampler: str | Sampler = "beam",
+    sampler: str | Sampler | None = None,
     *,
     batch_size: int = 8,
 ) -> CaptionResults[Path]:
@@ -40,7 +40,7 @@ def caption_folder(
     Args:
         photos: one or several files, folders (with the folders below them) or patterns.
         captioner: captioner, or the name or folder of a preset.
-        sampler: sampler, or its name.
+        sampler: sampler, or its name (default: that of the captioner).
         batch_size: photos per batch.
 
     Returns:

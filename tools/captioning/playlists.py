@@ -98,7 +98,7 @@ class CaptionedPlaylists:
 def caption_playlists(
     playlists: str | PathLike[str] | Iterable[str | PathLike[str] | Playlist],
     captioner: Captioner | str | PathLike[str],
-    sampler: str | Sampler = "beam",
+    sampler: str | Sampler | None = None,
     *,
     sources: FeatureSources | None = None,
     caption_format: CaptionFormat | None = None,
@@ -110,7 +110,7 @@ def caption_playlists(
     Args:
         playlists: JSON files (see `effcap.trainers.data.playlists.read_playlists`) or playlists.
         captioner: captioner of playlists, or the name or folder of a preset.
-        sampler: sampler, or its name.
+        sampler: sampler, or its name (default: that of the captioner).
         sources: sources of the features. Modalities without a source are reported in the `notes`
             of the result.
         caption_format: format that the captioner was trained on. None takes the one recorded in the
@@ -147,7 +147,7 @@ def caption_playlists(
 def _generate(
     captioner: Captioner,
     featurized: FeaturizedPlaylists,
-    sampler: str | Sampler,
+    sampler: str | Sampler | None,
     batch_size: int,
     attention: bool,
 ) -> Iterator[tuple[Playlist, Caption, Ranking]]:

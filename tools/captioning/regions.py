@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def caption_regions(
     features: RegionFile | str | PathLike[str],
     captioner: Captioner | str | PathLike[str] = DEFAULT_PRESET,
-    sampler: str | Sampler = "beam",
+    sampler: str | Sampler | None = None,
     *,
     keys: Sequence[str] | None = None,
     max_regions: int | None = None,
@@ -43,7 +43,7 @@ def caption_regions(
     Args:
         features: HDF5 file, see `RegionFile`, or its path.
         captioner: captioner, or the name or folder of a preset.
-        sampler: sampler, or its name.
+        sampler: sampler, or its name (default: that of the captioner).
         keys: photos to caption, by COCO id or name. None captions all.
         max_regions: regions per photo, if `features` is a path. None uses as many as the preset was
             trained on, or 50.
@@ -114,7 +114,7 @@ def caption_datasets(
     file: RegionFile,
     datasets: Mapping[str, str],
     captioner: Captioner,
-    sampler: str | Sampler,
+    sampler: str | Sampler | None,
     batch_size: int,
 ) -> CaptionResults[str]:
     """Captions photos by the datasets of their features; see `caption_regions`.
@@ -123,7 +123,7 @@ def caption_datasets(
         file: features.
         datasets: keys of photos by dataset.
         captioner: captioner of region features, or of photos whose backbone has such features.
-        sampler: sampler, or its name.
+        sampler: sampler, or its name (default: that of the captioner).
         batch_size: photos per batch.
     """
     expected = feature_input(captioner)

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effcap.presets import preset_folder
+from effcap.presets import preset_folder, read_config
 from effcap.tools.captioning.parquet import CaptionFolder, ShardCaptions, locate, preset_id
 from effcap.tools.captioning.ray import RayOptions, caption_on_ray
 from effcap.tools.captioning.results import DEFAULT_PRESET, check_batch_size, load_captioner
@@ -25,7 +25,7 @@ def caption_shards(
     shards: Sequence[str],
     out: str | PathLike,
     captioner: Captioner | str | PathLike = DEFAULT_PRESET,
-    sampler: str | Sampler = "beam",
+    sampler: str | Sampler | None = None,
     *,
     batch_size: int = 8,
     model: str | None = None,
@@ -43,7 +43,8 @@ def caption_shards(
         shards: paths and URLs, such as `find_shards` returns.
         out: folder of the captions, created if missing. It holds captions of one model and sampler.
         captioner: captioner of photos, or the name or folder of a preset.
-        sampler: sampler, or its name. A `Nucleus` without a seed gives other captions each time.
+        sampler: sampler, or its name (default: that of the captioner). A `Nucleus` without a seed
+            gives other captions each time.
         batch_size: photos per batch.
         model: name of the captioner in the results. By default the name of the preset with a hash
             of its files; required if `captioner` is a `Captioner`.
@@ -64,10 +65,7 @@ def caption_shards(
         >>> shards = find_shards("cc12m/{00000..01242}.tar")
         >>> results = effcap.tools.caption_shards(shards, "captions.parquet", "flickr8k-lite0")
     """
-    from effcap import samplers
-
     check_batch_size(batch_size)
-    sampler = samplers.get(sampler)
     preset = preset_folder(captioner) if isinstance(captioner, str | PathLike) else None
     if ray is not None and preset is None:
         raise ValueError("A Ray cluster requires a preset as captioner, which each worker loads")
@@ -75,6 +73,7 @@ def caption_shards(
         if preset is None:
             raise ValueError("A Captioner requires model, its name in the results")
         model = preset_id(preset)
+    sampler = _find_sampler(sampler, captioner if preset is None else preset)
     folder = CaptionFolder(Path(out).absolute(), model, repr(sampler))
     folder.prepare()
     locations = [locate(shard) for shard in shards]
@@ -87,6 +86,19 @@ def caption_shards(
         captioner = load_captioner(captioner)
         results |= _caption_here(pending, folder, captioner, sampler, batch_size)
     return [results[shard] for shard in locations]
+
+
+def _find_sampler(sampler: str | Sampler | None, captioner: Captioner | Path) -> Sampler:
+    """Returns a sampler, by default that of a captioner or of the preset in a folder."""
+    from effcap.samplers import get
+    from effcap.samplers.registry import from_config
+
+    if sampler is not None:
+        return get(sampler)
+    if not isinstance(captioner, Path):
+        return captioner.sampler or get("beam")
+    config = read_config(captioner).get("sampler")
+    return get("beam") if config is None else from_config(config)
 
 
 def _caption_here(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from effcap.tools.cli.evaluate_playlists import (
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.outputs import check_file, check_folder
 from effcap.tools.cli.parsing import add_config
-from effcap.tools.cli.sampling import add_sampling, make_sampler, sampler_fields
+from effcap.tools.cli.sampling import DEFAULT, add_sampling, make_sampler, sampler_fields
 from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
         check_available(metric)
     if metrics:
         print_line(f"{' and '.join(metrics)} may take minutes")
-    record: dict[str, Any] = {"sampler": {"name": arguments.sampler, **fields}}
+    record: dict[str, Any] = {"sampler": sampler_record(arguments, fields)}
     if arguments.playlists:
         evaluation, fields = run_playlists(arguments, metrics)
         record = {**fields, **record}
@@ -119,6 +120,17 @@ def run(arguments: argparse.Namespace) -> None:
     record["command"] = ["effcap", *arguments.arguments]
     show(evaluation)
     write(arguments, evaluation, record)
+
+
+def sampler_record(arguments: argparse.Namespace, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the name and the fields of the sampler, for the record of the scores."""
+    from effcap.presets import preset_folder, read_config
+
+    if arguments.sampler is None and not fields and not arguments.captions:
+        config = read_config(preset_folder(arguments.model or DEFAULT_PRESET)).get("sampler")
+        if config is not None:
+            return {"name": config["kind"], **{k: v for k, v in config.items() if k != "kind"}}
+    return {"name": arguments.sampler or DEFAULT, **fields}
 
 
 def requested_metrics(arguments: argparse.Namespace) -> list[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from effcap.samplers import Sampler
 
 SAMPLERS = {"beam": "Beam", "nucleus": "Nucleus", "greedy": "Greedy"}  # modules and their classes
+DEFAULT = "beam"
 OWN_OPTIONS = {"beam": ("num_beams", "length_penalty"), "nucleus": ("top_p", "temperature", "seed")}
 SHARED_OPTIONS = ("max_new_tokens",)  # other fields: --set sampler.FIELD=VALUE
 
@@ -27,7 +28,11 @@ def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False)
         num_captions: whether to add --num-captions.
     """
     group = parser.add_argument_group("sampling")
-    group.add_argument("--sampler", choices=tuple(SAMPLERS), default="beam", help="decoding method")
+    group.add_argument(
+        "--sampler",
+        choices=tuple(SAMPLERS),
+        help="decoding method (default: that of the preset, otherwise beam)",
+    )
     if num_captions:
         add_options(group, sampler_class("beam"), ("num_captions",), unset="{}")
     add_options(group, sampler_class("beam"), SHARED_OPTIONS, unset="{}")
@@ -56,7 +61,8 @@ def sampler_fields(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if arguments.batch_size < 1:
         raise ValueError(f"Expected --batch-size of at least 1. Received: {arguments.batch_size}")
-    cls = sampler_class(arguments.sampler)
+    sampler = arguments.sampler or DEFAULT
+    cls = sampler_class(sampler)
     known = [field.name for field in dataclasses.fields(cls)]
     names = [name for fields in (*OWN_OPTIONS.values(), SHARED_OPTIONS) for name in fields]
     if "num_captions" in arguments:
@@ -67,22 +73,25 @@ def sampler_fields(arguments: argparse.Namespace) -> dict[str, Any]:
             owners = [sampler for sampler in SAMPLERS if has_field(sampler, name)]
             raise ValueError(
                 f"{option_flag(name)} requires --sampler {' or '.join(owners)}. "
-                f"Received: --sampler {arguments.sampler}"
+                f"Received: --sampler {sampler}"
             )
     settings = parse_sections(arguments.set, ("sampler",))["sampler"]
     check_fields(cls, "sampler", settings)
     return {**settings, **fields}
 
 
-def make_sampler(arguments: argparse.Namespace) -> Sampler:
-    """Returns the sampler; imports Keras.
+def make_sampler(arguments: argparse.Namespace) -> Sampler | None:
+    """Returns the sampler, or None for that of the preset if no option is given; imports Keras.
 
     Raises:
         ValueError: an option is out of range or belongs to another sampler.
     """
     from effcap import samplers
 
-    return samplers.get(arguments.sampler, **sampler_fields(arguments))
+    fields = sampler_fields(arguments)
+    if arguments.sampler is None and not fields:
+        return None
+    return samplers.get(arguments.sampler or DEFAULT, **fields)
 
 
 def has_field(sampler: str, name: str) -> bool:

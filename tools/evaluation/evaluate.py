@@ -74,7 +74,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     captions: Captioner | str | PathLike[str] | Mapping[str, str | Sequence[str]],
     references: References | str | PathLike[str] | Sequence[str | PathLike[str]],
-    sampler: str | Sampler = "beam",
+    sampler: str | Sampler | None = None,
     *,
     features: RegionFile | str | PathLike[str] | None = None,
     batch_size: int = 8,
@@ -89,7 +89,7 @@ def evaluate(
         captions: captioner to score, or the name or folder of a preset; or captions to score: a
             JSON file (see `read_captions`), or captions by name of the photo.
         references: files (see `read_references`), or `References`.
-        sampler: sampler of the captioner, or its name.
+        sampler: sampler, or its name (default: that of the captioner).
         features: region features to caption in place of photos; see `caption_regions`.
         batch_size: photos captioned per batch.
         metrics: additional metrics, "METEOR" and "SPICE", which need Java.
@@ -175,7 +175,7 @@ def match_set(captions: Sequence[Any], references: References) -> CaptionSet:
 def caption_photo_set(
     captioner: Captioner | str | PathLike[str],
     references: References,
-    sampler: str | Sampler,
+    sampler: str | Sampler | None,
     batch_size: int,
 ) -> CaptionSet:
     """Captions the photos of references, counting those that cannot be read."""
@@ -204,7 +204,7 @@ def check_photos_exist(references: References) -> None:
 def caption_region_set(
     captioner: Captioner | str | PathLike[str],
     references: References,
-    sampler: str | Sampler,
+    sampler: str | Sampler | None,
     features: RegionFile | str | PathLike[str],
     batch_size: int,
 ) -> CaptionSet:

@@ -58,7 +58,7 @@ class PlaylistReferences:
 def evaluate_playlists(
     captioner: Captioner | str | PathLike[str],
     references: PlaylistReferences,
-    sampler: str | Sampler = "beam",
+    sampler: str | Sampler | None = None,
     *,
     batch_size: int = 8,
     metrics: Sequence[str] = (),
@@ -71,7 +71,7 @@ def evaluate_playlists(
     Args:
         captioner: captioner of playlists, or the name or folder of a preset.
         references: playlists with reference captions.
-        sampler: sampler, or its name.
+        sampler: sampler, or its name (default: that of the captioner).
         batch_size: playlists per batch.
         metrics: additional metrics, "METEOR" and "SPICE", which need Java.
         tokenization: words that are counted; see `effcap.metrics.tokenize`.
@@ -101,7 +101,7 @@ def evaluate_playlists(
 def caption_playlist_set(
     captioner: Captioner | str | PathLike[str],
     references: PlaylistReferences,
-    sampler: str | Sampler,
+    sampler: str | Sampler | None,
     batch_size: int,
 ) -> CaptionSet:
     """Captions the playlists of references, counting those without usable features."""
@@ -166,7 +166,7 @@ def read_references(
 
 
 def _generate(
-    captioner: Captioner, loader: PlaylistInputs, sampler: str | Sampler, batch_size: int
+    captioner: Captioner, loader: PlaylistInputs, sampler: str | Sampler | None, batch_size: int
 ) -> Iterator[list[Caption]]:
     """Yields the captions of each playlist, best first, as decoded from tokens."""
     for start in range(0, len(loader.playlists), batch_size):

@@ -1,0 +1,56 @@
+"""Tests of the commands' sampler: that of the preset, unless an option is given."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import pytest
+
+from effcap.captioner import Captioner
+from effcap.samplers import Greedy
+from effcap.tools import caption_folder
+from effcap.tools.cli import main
+from effcap.tools.cli.options import option_flag
+from helpers.captioners import randomize, tiny_hparams
+from helpers.data_maker import make_photos, write_csv
+
+SAMPLER = Greedy(max_new_tokens=3, min_new_tokens=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sampler")
+    write_csv(folder / "photos.csv", make_photos(folder / "photos", 2))
+    keras.utils.set_random_seed(0)
+    captioner = randomize(Captioner.from_hparams(tiny_hparams(), tokenizer))
+    captioner.sampler = SAMPLER
+    captioner.save_to_preset(folder / "preset")
+    return folder
+
+
+def recorded(folder, *options) -> dict:
+    """Returns the sampler in the record of `effcap evaluate`."""
+    command = ["evaluate", "--csv", folder / "photos.csv", "--images", folder / "photos"]
+    command += ["--model", folder / "preset", "--json", folder / "scores.json", *options]
+    assert main([str(word) for word in command]) == 0
+    return json.loads((folder / "scores.json").read_text())
+
+
+def test_photos_are_captioned_with_the_sampler_of_the_preset(folder, capsys):
+    command = ["caption", str(folder / "photos"), "--model", str(folder / "preset")]
+    expected = caption_folder(folder / "photos", folder / "preset", SAMPLER)
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert all(captions[0].text in output for _, captions in expected.captions)
+    assert expected.captions[0][1][0].tokens != ()
+
+
+def test_evaluation_records_the_sampler_of_the_preset(folder):
+    sampler = recorded(folder)["sampler"]
+    assert sampler["name"] == "greedy" and sampler["max_new_tokens"] == 3
+
+
+def test_an_option_replaces_the_sampler_of_the_preset(folder):
+    expected = {"name": "beam", "max_new_tokens": 4}
+    assert recorded(folder, option_flag("max_new_tokens"), 4)["sampler"] == expected
