@@ -8,8 +8,8 @@ import tokenizers
 from tokenizers import models
 
 from effcap.tokenizers.tokenizer import Tokenizer
-from effcap.tokenizers.tokenizer_files import parse_backend, read_backend
-from effcap.tokenizers.wordpiece import WordPieceTokenizer
+from effcap.tokenizers.tokenizer_files import TOKENIZER_FILE, parse_backend, read_backend
+from effcap.tokenizers.wordpiece import VOCABULARY_FILE, WordPieceTokenizer
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
@@ -20,6 +20,20 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
         ValueError: the file is damaged or describes another kind of tokenizer.
     """
     return _create(read_backend(Path(path)), str(path))
+
+
+def read_tokenizer_folder(folder: str | Path) -> Tokenizer:
+    """Reads the tokenizer in a folder: `tokenizer.json`, or a vocabulary of either kind.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no tokenizer in it.
+        ValueError: a file is damaged or describes another kind of tokenizer.
+    """
+    if (Path(folder) / TOKENIZER_FILE).is_file():
+        return read_tokenizer(Path(folder) / TOKENIZER_FILE)
+    if (Path(folder) / VOCABULARY_FILE).is_file():
+        return WordPieceTokenizer.from_file(Path(folder) / VOCABULARY_FILE)
+    return Tokenizer.from_folder(folder)
 
 
 def parse_tokenizer(text: str) -> Tokenizer:

@@ -37,7 +37,7 @@ class WordPieceTokenizer(Tokenizer):
 
     Attributes:
         bos_id: id of the start token ([CLS], 101 in BERT's vocabularies, unless it is given).
-        eos_id: id of the token that ends a caption, [SEP] (102).
+        eos_id: id of the token that ends a caption, [SEP] (102) unless the file has another.
         pad_id: id that fills padding, [PAD] (0).
 
     Raises:
@@ -51,21 +51,23 @@ class WordPieceTokenizer(Tokenizer):
         start_token: str | None = None,
     ) -> None:
         check_wordpiece(backend, source)
-        start_token = start_token or next(iter(template_tokens(backend)), START)
+        template = template_tokens(backend)
+        start_token = start_token or next(iter(template), START)
+        end_token = template[-1] if len(template) > 1 else END
         special = (PADDING, UNKNOWN, START, END, MASK)
         present = [token for token in special if backend.token_to_id(token) is not None]
-        backend.add_special_tokens([*present, start_token])
+        backend.add_special_tokens([*present, start_token, end_token])
         self.bos_id = token_id(backend, start_token)
-        self.eos_id = token_id(backend, END)
+        self.eos_id = token_id(backend, end_token)
         self.pad_id = token_id(backend, PADDING)
         self.eos_text = ""
         backend.no_truncation()  # the caller truncates and pads
         backend.no_padding()
         backend.encode_special_tokens = True  # special tokens in text are plain text
         backend.post_processor = processors.TemplateProcessing(
-            single=f"{start_token} $A {END}",
-            pair=f"{start_token} $A {END} $B {END}",
-            special_tokens=[(start_token, self.bos_id), (END, self.eos_id)],
+            single=f"{start_token} $A {end_token}",
+            pair=f"{start_token} $A {end_token} $B {end_token}",
+            special_tokens=[(start_token, self.bos_id), (end_token, self.eos_id)],
         )
         self._backend = backend
         self._fingerprint: str | None = None

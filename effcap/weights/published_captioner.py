@@ -19,6 +19,7 @@ from effcap.weights.published_tokenizer import published_tokenizer
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
+    from effcap.weights.captioner_folder import CaptionerFile
     from effcap.weights.torch_file import TorchFile
     from effcap.weights.tower_file import TowerFile
 
@@ -43,14 +44,17 @@ def published_captioner(
     overrides: Mapping[str, Any] | None = None,
     clip: str | PathLike | None = None,
 ) -> PublishedCaptioner:
-    """Creates the captioner of a published file, with all its weights.
+    """Creates the captioner of a published folder or file, with all its weights.
 
     Args:
-        path: a `.pth` file of VisualGPT or PlayNTell, or a `.pt` file of ClipCap.
-        tokenizer: GPT-2's. Its captions start and end as in the original. None for a captioner that
+        path: a `.pth` file of VisualGPT, PlayNTell or the original BLIP, a `.pt` file of ClipCap,
+            or a folder of transformers with ViT and GPT-2 (`VisionEncoderDecoderModel`) or BLIP
+            (`BlipForConditionalGeneration`).
+        tokenizer: GPT-2's, or BERT's for BLIP. Its captions start and end as in the original. None
+            for the tokenizer in the folder of ViT and GPT-2 or of BLIP, or for a captioner that
             generates no text.
         overrides: changed values, such as `{"decoder": {"num_heads": 12}}`; see
-            `published_hparams`.
+            `published_hparams`. ViT and GPT-2 and BLIP have a section "sampler" too.
         clip: file or folder of the CLIP model that a ClipCap was trained with, as for
             `load_clip`. It is required for ClipCap and for no other system.
 
@@ -65,7 +69,13 @@ def published_captioner(
         >>> loaded.captioner.generate("dog.jpg")
     """
     from effcap.captioner import Captioner
+    from effcap.weights.captioner_folder import open_captioner_file
 
+    captioner_file = open_captioner_file(path)
+    if captioner_file is not None:
+        if clip is not None:
+            raise ValueError(f"{path} has an image tower of its own. Received: clip={str(clip)!r}")
+        return _whole_captioner(captioner_file, tokenizer, overrides)
     system, file = open_published(path)
     converter, record = CONVERTERS[system], {"source": str(path), "system": system}
     clip_file = _open_clip(converter.needs_clip, converter.title, path, clip)
@@ -95,6 +105,25 @@ def published_captioner(
     assumed = assumed_settings(system, file, overrides)
     message = "\n".join([loaded, *messages])
     return PublishedCaptioner(captioner, message, {**record, "assumed": assumed})
+
+
+def _whole_captioner(
+    file: CaptionerFile, tokenizer: Tokenizer | None, overrides: Mapping[str, Any] | None
+) -> PublishedCaptioner:
+    """Returns the captioner of ViT and GPT-2 or of BLIP in a file."""
+    from effcap.weights.captioner_folder import (
+        changed_hparams,
+        create_captioner,
+        describe_settings,
+        find_tokenizer,
+    )
+
+    config = file.config
+    hparams = changed_hparams(config, overrides)
+    captioner, loaded = create_captioner(file, find_tokenizer(config, tokenizer), hparams)
+    message = "\n".join([loaded, *describe_settings(config, overrides, captioner)])
+    record = {"source": str(config.path), "system": config.system, "assumed": config.assumed}
+    return PublishedCaptioner(captioner, message, record)
 
 
 def _open_clip(

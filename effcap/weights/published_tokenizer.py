@@ -29,7 +29,9 @@ def published_tokenizer(system: str, tokenizer: Tokenizer) -> tuple[Tokenizer, s
     ):
         if token is None:
             continue
-        if _replace_token(content, position, token):
+        index = content["model"]["vocab"].get(token)
+        if index is not None:
+            replace_token(content, position, token, index)
             messages.append(f"captions {verb} with {token!r}, as in the original")
         else:
             messages.append(
@@ -40,21 +42,15 @@ def published_tokenizer(system: str, tokenizer: Tokenizer) -> tuple[Tokenizer, s
     return replaced if changed else tokenizer, "; ".join(messages) or None
 
 
-def _replace_token(content: dict[str, Any], position: int, token: str) -> bool:
+def replace_token(content: dict[str, Any], position: int, token: str, index: int) -> None:
     """Replaces the first or the last token of a tokenizer's template.
 
     Args:
         content: the tokenizer as JSON.
         position: 0 for the start token, -1 for the end token.
         token: the new token.
-
-    Returns:
-        Whether the vocabulary has the token.
+        index: its id.
     """
-    index = content["model"]["vocab"].get(token)
-    if index is None:
-        return False
     template = content["post_processor"]
     template["single"][position]["SpecialToken"]["id"] = token
     template["special_tokens"][token] = {"id": token, "ids": [index], "tokens": [token]}
-    return True

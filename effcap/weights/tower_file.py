@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -81,12 +81,7 @@ def open_tower_file(path: str | PathLike, kind: TowerKind) -> TowerFile:
         ValueError: a file is damaged, or does not hold a tower of this kind.
     """
     path = Path(path)
-    tensors: dict[str, StoredTensor] = {}
-    file, opened = open_path(path, kind)
-    for tensor in opened:
-        if tensor.name in tensors:
-            raise ValueError(f"Two tensors of {path} have the name {tensor.name}")
-        tensors[tensor.name] = tensor
+    file, tensors = open_path(path, kind.name, kind.files)
     for names in kind.names:
         for name in tensors:
             if name == names.key or name.endswith(f".{names.key}"):
@@ -109,18 +104,43 @@ def open_tower_file(path: str | PathLike, kind: TowerKind) -> TowerFile:
     )
 
 
-def open_path(path: Path, kind: TowerKind) -> tuple[Path, Iterable[StoredTensor]]:
-    """Returns the file of weights at a path, or in a folder, and its tensors."""
+def open_path(path: Path, title: str, files: Sequence[str]) -> tuple[Path, dict[str, StoredTensor]]:
+    """Returns the file of weights at a path, or in a folder, and its tensors by name.
+
+    Args:
+        path: file or folder.
+        title: name of the model, for messages.
+        files: names of the files of a folder, in the order in which it is searched.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`, or no weights in the folder.
+        ValueError: a file is damaged, or two tensors have the same name.
+    """
     if path.is_dir():
-        for name in kind.files:
-            if (path / name).is_file() or (path / f"{name}.index.json").is_file():
-                return path / name, open_shards(path, name, opener(path / name))
-        raise FileNotFoundError(
-            f"No weights of {kind.name} in {path}: it has none of {', '.join(kind.files)}"
-        )
-    if not path.is_file():
+        name = find_weights(path, files)
+        if name is None:
+            raise FileNotFoundError(
+                f"No weights of {title} in {path}: it has none of {', '.join(files)}"
+            )
+        file, opened = path / name, open_shards(path, name, opener(path / name))
+    elif path.is_file():
+        file, opened = path, opener(path)(path)
+    else:
         raise FileNotFoundError(f"There is no file or folder {path}")
-    return path, opener(path)(path)
+    tensors: dict[str, StoredTensor] = {}
+    for tensor in opened:
+        if tensor.name in tensors:
+            raise ValueError(f"Two tensors of {path} have the name {tensor.name}")
+        tensors[tensor.name] = tensor
+    return file, tensors
+
+
+def find_weights(folder: Path, files: Sequence[str]) -> str | None:
+    """Returns the first of `files` that is in a folder, in one piece or in shards."""
+    for name in files:
+        if (folder / name).is_file() or (folder / f"{name}.index.json").is_file():
+            return name
+    return None
 
 
 def opener(path: Path) -> Any:

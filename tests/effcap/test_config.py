@@ -165,8 +165,9 @@ def size_of_block(width: int, inner: int) -> int:
     return 4 * width + attention + dense(width, inner) + dense(inner, width)
 
 
-def size_of_fusion(width: int, kind: str, memories: int) -> int:
-    cross = dense(width, width) + dense(width, 2 * width) + dense(width, width)
+def size_of_fusion(width: int, kind: str, memory_shapes: list) -> int:
+    memories, memory_width = len(memory_shapes), memory_shapes[0][-1]
+    cross = dense(width, width) + dense(memory_width, 2 * width) + dense(width, width)
     gate = dense(2 * width, width)
     return {
         "cross": cross + 2 * width,
@@ -217,11 +218,13 @@ def size_of(hparams: dict) -> int:
     sizes, blocks = hparams["decoder"], hparams["encoder"].get("num_layers", 0)
     sizes["vocabulary_size"] = sizes["vocabulary_size"] or 4096  # as learned from the captions
     encoder, _ = create_encoder_and_decoder(hparams)
-    width, memories = sizes["hidden_dim"], len(encoder.memory_shapes)
+    width, fusion = sizes["hidden_dim"], sizes.get("fusion", {"kind": "cross"})
     block = size_of_block(width, sizes.get("intermediate_dim") or 4 * width)
-    block += size_of_fusion(width, sizes["fusion"]["kind"], memories)
-    prefix = size_of_prefix(width, sizes["fusion"], encoder)
-    count = prefix + (sizes["vocabulary_size"] + sizes["max_sequence_length"] + 2) * width
+    block += size_of_fusion(width, fusion["kind"], encoder.memory_shapes)
+    count = size_of_prefix(width, fusion, encoder)
+    count += (sizes["vocabulary_size"] + sizes["max_sequence_length"] + 2) * width
+    if sizes["kind"] == "bert":  # the head before the output embedding
+        count += dense(width, width) + 2 * width + sizes["vocabulary_size"]
     return count + size_of_encoder(encoder, width, blocks) + sizes["num_layers"] * block
 
 

@@ -79,7 +79,7 @@ TWO_PROCESSES = DeviceOptions(num_processes=2, coordinator="a:1")
         ({"train_fraction": 10}, "up to 1. Received: train_fraction=10"),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes=0"),
         ({"checkpoint_steps": 0}, "checkpoint_steps=0"),
-        ({"weights": "none"}, "There is no folder none with GPT-2 weights"),
+        ({"weights": "none"}, "There is no folder none with pretrained weights"),
         ({"training": {"precision": "half"}}, "precision='half'"),
         ({"training": {"random_crop": 0.0}}, "random_crop=0"),
         ({"training": {"epoch": 3}}, "Received: epoch"),

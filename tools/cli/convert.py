@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Converts published weights to a preset: the folder of a GPT-2, as OpenAI's TensorFlow "
         "checkpoint or Hugging Face's model.safetensors, pytorch_model.bin or tf_model.h5; the "
-        ".pth file of VisualGPT or PlayNTell, which is a whole captioner, or the .pt file of "
-        "ClipCap, which needs CLIP's weights (--clip); or the .pth file of a Swin transformer or "
+        "folder of a captioner of transformers, ViT and GPT-2 or BLIP; the .pth file of BLIP's "
+        "authors, VisualGPT or PlayNTell, which is a whole captioner, or the .pt file of ClipCap, "
+        "which needs CLIP's weights (--clip); or the .pth file of a Swin transformer or "
         "the .th file of X-VLM, for a backbone alone. A converted GPT-2 generates "
         "the same text as before until it is trained: effcap train csv --model PRESET. A converted "
         "backbone is used by effcap train csv --backbone-weights PRESET."
@@ -34,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights",
         type=Path,
         metavar="FOLDER|FILE",
-        help="folder of a GPT-2, or a .pth, .pt or .th file",
+        help="folder of a GPT-2 or of a captioner, or a .pth, .pt or .th file",
     )
     parser.add_argument("preset", type=Path, metavar="PRESET", help="folder to write")
     parser.add_argument(
         "--model",
         metavar="VARIANT",
-        help="variant for everything but the decoder's sizes; only with a folder (default: the "
-        "variant of the GPT-2's size)",
+        help="variant for everything but the decoder's sizes; only with the folder of a GPT-2 "
+        "(default: the variant of its size)",
     )
     add_settings(
         parser, "decoder.fusion.tau=0.2", note=", for values that a .pth file does not record"
@@ -50,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         type=Path,
         metavar="DIR",
-        help="folder of the tokenizer (default: FOLDER; none with a .pth or .pt file)",
+        help="folder of the tokenizer (default: FOLDER, or that of BLIP's .pth file; none with "
+        "another .pth or .pt file)",
     )
     parser.add_argument(
         "--clip",
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone-weights",
         metavar="imagenet|none|FILE|PRESET",
-        help="weights of the backbone; only with a folder (default: imagenet)",
+        help="weights of the backbone; only with the folder of a GPT-2 (default: imagenet)",
     )
     parser.add_argument(
         "--dtype",
@@ -77,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap convert`."""
     from effcap.utils.progress import print_line
+    from effcap.weights.captioner_config import is_captioner_folder
     from effcap.weights.swin_checkpoint import find_swin
 
     preset = arguments.preset
@@ -85,7 +88,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.weights.is_file() and (checkpoint := find_swin(arguments.weights)) is not None:
         convert_swin(arguments, checkpoint)
         return
-    convert = convert_published if arguments.weights.is_file() else convert_gpt2
+    is_whole = arguments.weights.is_file() or is_captioner_folder(arguments.weights)
+    convert = convert_published if is_whole else convert_gpt2
     captioner, message, record = convert(arguments)
     captioner.save_to_preset(preset, arguments.dtype, record)
     loaded, *lines = message.splitlines()
@@ -97,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def convert_gpt2(arguments: argparse.Namespace) -> Converted:
     """Returns a captioner with the GPT-2 of a folder, a message, and no record."""
-    from effcap.tokenizers import Tokenizer
+    from effcap.tokenizers.kinds import read_tokenizer_folder
     from effcap.weights.backbone_weights import check_backbone_weights
     from effcap.weights.gpt2 import captioner_hparams, gpt2_captioner
     from effcap.weights.gpt2.formats import find_format
@@ -107,7 +111,7 @@ def convert_gpt2(arguments: argparse.Namespace) -> Converted:
     folder = arguments.weights
     find_format(folder)
     check_backbone_weights(arguments.backbone_weights)
-    tokenizer = Tokenizer.from_folder(arguments.tokenizer or folder)
+    tokenizer = read_tokenizer_folder(arguments.tokenizer or folder)
     overrides = parse_sections(arguments.set, SECTIONS)
     weights = arguments.backbone_weights
     hparams = captioner_hparams(folder, tokenizer, arguments.model, overrides, weights)
@@ -116,15 +120,16 @@ def convert_gpt2(arguments: argparse.Namespace) -> Converted:
 
 
 def convert_published(arguments: argparse.Namespace) -> Converted:
-    """Returns the captioner of a .pth or .pt file, a message, and a record."""
-    from effcap.tokenizers import Tokenizer
+    """Returns the captioner of a folder or a .pth or .pt file, a message, and a record."""
+    from effcap.tokenizers.kinds import read_tokenizer_folder
     from effcap.weights.published_captioner import published_captioner
 
     for name in ("model", "backbone_weights"):
         if getattr(arguments, name) is not None:
-            raise ValueError(f"{option_flag(name)} cannot be used with a .pth or .pt file")
-    tokenizer = Tokenizer.from_folder(arguments.tokenizer) if arguments.tokenizer else None
-    overrides = parse_sections(arguments.set, SECTIONS)
+            kind = "a .pth or .pt file" if arguments.weights.is_file() else "a whole captioner"
+            raise ValueError(f"{option_flag(name)} cannot be used with {kind}")
+    tokenizer = read_tokenizer_folder(arguments.tokenizer) if arguments.tokenizer else None
+    overrides = parse_sections(arguments.set, (*SECTIONS, "sampler"))
     start_keras()
     return published_captioner(arguments.weights, tokenizer, overrides, arguments.clip)
 

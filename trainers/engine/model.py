@@ -9,11 +9,19 @@ import keras
 
 from effcap.captioner import Captioner
 from effcap.tokenizers import Tokenizer
+from effcap.tokenizers.kinds import read_tokenizer_folder
 from effcap.trainers.data.dataset import CaptionDataset
 from effcap.trainers.distributed.processes import check_same
 from effcap.trainers.options.run import VOCABULARY_SIZE, RunOptions, flatten
 from effcap.trainers.options.training import PRECISIONS
 from effcap.weights.backbone_weights import load_backbone_weights
+from effcap.weights.captioner_config import is_captioner_folder
+from effcap.weights.captioner_folder import (
+    create_captioner,
+    describe_settings,
+    open_captioner_file,
+)
+from effcap.weights.captioner_tokenizer import captioner_tokenizer
 from effcap.weights.gpt2 import load_gpt2
 
 
@@ -51,6 +59,8 @@ def make_captioner(
             return Captioner.from_preset(
                 options.preset, encoder=options.encoder, decoder=options.decoder
             )
+        if is_captioner_folder(options.weights):
+            return load_whole_captioner(options, log)
         tokenizer = make_tokenizer(training, options)
         check_same(tokenizer=tokenizer.fingerprint)
         decoder = {}
@@ -69,10 +79,27 @@ def make_captioner(
     return captioner
 
 
+def load_whole_captioner(options: RunOptions, log: Callable[[str], None]) -> Captioner:
+    """Returns the captioner of ViT and GPT-2 or of BLIP in the folder `options.weights`.
+
+    Raises:
+        FileNotFoundError: there is no tokenizer.
+        ValueError: weights or tokenizer do not fit.
+    """
+    file = open_captioner_file(options.weights)
+    tokenizer = read_tokenizer_folder(options.tokenizer_folder)
+    tokenizer = captioner_tokenizer(file.config, tokenizer)
+    check_same(tokenizer=tokenizer.fingerprint)
+    captioner, message = create_captioner(file, tokenizer, options.hparams)
+    for line in [message, *describe_settings(file.config, options.changes, captioner)]:
+        log(line)
+    return captioner
+
+
 def make_tokenizer(training: CaptionDataset, options: RunOptions) -> Tokenizer:
     """Returns the tokenizer of `options`, or trains one on the captions."""
     if options.tokenizer_folder is not None:
-        return Tokenizer.from_folder(options.tokenizer_folder)
+        return read_tokenizer_folder(options.tokenizer_folder)
     vocabulary_size = options.decoder.get("vocabulary_size") or VOCABULARY_SIZE
     return Tokenizer.train(training.captions(), vocabulary_size)
 

@@ -40,6 +40,8 @@ LIMITS = {
     "max_sequence_length": SHORT,
     "prefix_length": 4,
     "clip_length": 4,
+    "first_cross_layer": 1,
+    "projection_dim": 32,
 }
 PREFIX_POSITIONS = 16  # added to max_sequence_length, of which a prefix takes a part
 COLORS = ("red", "green", "blue", "yellow", "white", "black")
@@ -116,7 +118,8 @@ def shrink(hparams: dict[str, Any]) -> dict[str, Any]:
                 return value  # a backbone from a Keras model, whose size is fixed
             items = {key: shrink_value(item, key) for key, item in value.items()}
             if "network" in items:
-                items.pop("output", None)  # the small network has only one
+                for key in ("output", "sizes"):  # the small network has only one
+                    items.pop(key, None)
             return items
         if name == "network":
             return SMALL_NETWORK
@@ -125,6 +128,7 @@ def shrink(hparams: dict[str, Any]) -> dict[str, Any]:
         return value
 
     tiny = copy.deepcopy(hparams)
+    tiny.pop("sampler", None)  # it may suppress tokens that the small vocabulary lacks
     for section in ("encoder", "decoder"):
         tiny[section] = shrink_value(tiny[section])
     # The vocabulary size is that of the tokenizer.

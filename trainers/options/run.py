@@ -16,6 +16,7 @@ from effcap.trainers.options.devices import DeviceOptions
 from effcap.trainers.options.scst import ScstOptions
 from effcap.trainers.options.training import TrainingOptions
 from effcap.weights.backbone_weights import adopt_backbone, check_backbone_weights
+from effcap.weights.captioner_config import adopt_captioner, is_captioner_folder
 
 CROSS_ENTROPY, SCST = "cross-entropy", "scst"
 OBJECTIVES = (CROSS_ENTROPY, SCST)
@@ -44,8 +45,9 @@ class RunOptions:
         devices: devices and processes to train on.
         resume: resume from the checkpoint in `out`, if there is one.
         tokenizer: folder of a tokenizer for a variant (default: train one on the captions).
-        weights: folder of pretrained GPT-2 weights for a variant. Their tokenizer is used as well,
-            unless another is given.
+        weights: folder of pretrained weights for a variant: a GPT-2, or a whole captioner of ViT
+            and GPT-2 or of BLIP, with its sizes, preprocessing and default sampler. Their tokenizer
+            is used as well, unless another is given.
         backbone_weights: backbone weights of a variant, "imagenet", "none", a file, a folder or a
             preset (default: "imagenet" if the backbone is known by name; CLIP and Swin have no
             default). A preset of a backbone alone replaces the variant's network.
@@ -148,7 +150,12 @@ class RunOptions:
         if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
             raise FileNotFoundError(f"There is no folder {self.tokenizer} with a tokenizer")
         if self.weights is not None and not Path(self.weights).is_dir():
-            raise FileNotFoundError(f"There is no folder {self.weights} with GPT-2 weights")
+            raise FileNotFoundError(f"There is no folder {self.weights} with pretrained weights")
+        if self.backbone_weights is not None and is_captioner_folder(self.weights):
+            raise ValueError(
+                f"{self.weights} holds a captioner with its backbone: leave out backbone_weights. "
+                f"Received: backbone_weights={self.backbone_weights!r}"
+            )
         check_backbone_weights(self.backbone_weights)
         if self.feature_cache is not None and self.devices.num_processes > 1:
             raise ValueError(
@@ -185,6 +192,7 @@ class RunOptions:
     def _merge_hparams(self) -> dict[str, Any]:
         if self.preset is None:
             hparams = adopt_backbone(load_variant(self.model), self.backbone_weights)
+            hparams = adopt_captioner(hparams, self.weights, str(self.model))
         else:
             config = read_config(self.preset)
             hparams = {name: config[name] for name in ("encoder", "decoder")}

@@ -1,0 +1,155 @@
+"""Creates the captioner of ViT and GPT-2 or of BLIP in a folder or file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effcap.tokenizers import Tokenizer
+from effcap.tokenizers.kinds import read_tokenizer_folder
+from effcap.weights.captioner_config import (
+    SAMPLER,
+    CaptionerConfig,
+    is_captioner_folder,
+    read_captioner_config,
+)
+from effcap.weights.captioner_tokenizer import captioner_tokenizer
+from effcap.weights.gpt2.stored_tensor import StoredTensor
+from effcap.weights.overrides import MISSING, find_setting, override_model_hparams
+from effcap.weights.salesforce_blip import find_salesforce_blip, salesforce_config
+
+if TYPE_CHECKING:
+    from effcap.captioner import Captioner
+
+# Fields that every sampler has.
+SHARED_FIELDS = (
+    "min_new_tokens",
+    "max_new_tokens",
+    "no_repeat_ngram_size",
+    "repetition_penalty",
+    "suppress_tokens",
+)
+
+
+@dataclass(frozen=True)
+class CaptionerFile:
+    """A folder or file with the weights of a captioner of ViT and GPT-2 or of BLIP.
+
+    Attributes:
+        config: its settings.
+        tensors: its tensors by name.
+        outside: names of tensors that are not the model's, such as those of an optimizer.
+    """
+
+    config: CaptionerConfig
+    tensors: dict[str, StoredTensor]
+    outside: list[str]
+
+
+def open_captioner_file(path: str | PathLike) -> CaptionerFile | None:
+    """Opens a folder of transformers, or a `.pth` file of the original BLIP; None for all else.
+
+    Raises:
+        FileNotFoundError: the folder has no weights.
+        ValueError: a file is damaged, or its settings have no counterpart.
+    """
+    from effcap.weights.captioner_tensors import open_captioner, split_checkpoint
+
+    path = Path(path)
+    if is_captioner_folder(path):
+        return CaptionerFile(read_captioner_config(path), open_captioner(path), [])
+    found = find_salesforce_blip(path) if path.is_file() else None
+    if found is None:
+        return None
+    tensors, outside = split_checkpoint(found)
+    return CaptionerFile(salesforce_config(path, tensors), tensors, outside)
+
+
+def create_captioner(
+    file: CaptionerFile, tokenizer: Tokenizer | None, hparams: Mapping[str, Any]
+) -> tuple[Captioner, str]:
+    """Creates a captioner with the weights of a file.
+
+    Args:
+        file: from `open_captioner_file`.
+        tokenizer: from `find_tokenizer`. None for a captioner that generates no text.
+        hparams: hyperparameters of the file with or without changes.
+
+    Returns:
+        The captioner, and a message about the weights.
+
+    Raises:
+        ValueError: the hyperparameters do not fit each other or the tensors.
+    """
+    from effcap.captioner import Captioner
+    from effcap.weights.captioner_tensors import load_captioner_tensors
+
+    try:
+        captioner = Captioner.from_hparams(hparams, tokenizer)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Cannot create the captioner of {file.config.path}: {error}") from error
+    message = load_captioner_tensors(captioner, file.config, file.tensors)
+    if file.outside:
+        message += f"; outside the model: {len(file.outside)} tensors"
+    return captioner, message
+
+
+def find_tokenizer(config: CaptionerConfig, tokenizer: Tokenizer | None = None) -> Tokenizer | None:
+    """Returns a captioner's tokenizer, by default the one in its folder; None if it has none.
+
+    Raises:
+        ValueError: the tokenizer is damaged, or does not fit the captioner.
+    """
+    if tokenizer is None:
+        folder = config.path if config.path.is_dir() else config.path.parent
+        try:
+            tokenizer = read_tokenizer_folder(folder)
+        except FileNotFoundError:
+            return None
+    return captioner_tokenizer(config, tokenizer)
+
+
+def changed_hparams(config: CaptionerConfig, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the hyperparameters of a captioner with changes.
+
+    Args:
+        config: settings of the captioner.
+        overrides: changed values of the sections encoder, decoder and sampler.
+
+    Raises:
+        ValueError: an override is of another section.
+    """
+    overrides = dict(overrides or {})
+    changes, sampler = overrides.pop(SAMPLER, None) or {}, config.hparams[SAMPLER]
+    if changes.get("kind", sampler["kind"]) != sampler["kind"]:
+        sampler = {name: sampler[name] for name in SHARED_FIELDS}
+    sections = {name: config.hparams[name] for name in ("encoder", "decoder")}
+    return {**override_model_hparams(sections, overrides), SAMPLER: {**sampler, **changes}}
+
+
+def describe_settings(
+    config: CaptionerConfig, overrides: Mapping[str, Any] | None, captioner: Captioner
+) -> list[str]:
+    """Returns lines about the preprocessing, the sampler, and what is assumed."""
+    backbone = captioner.encoder.backbone
+    height, width = backbone.image_size
+    lines = [
+        f"photos: resized to {height}x{width} pixels by Pillow's {backbone.resample} filter",
+        f"default sampler: {captioner.sampler}",
+        *config.notes,
+    ]
+    lines += [
+        f"assumed {name}={json.dumps(value)}, which the file does not record "
+        f"(change it with --set {name}=...)"
+        for name, value in config.assumed.items()
+        if find_setting(overrides or {}, name) is MISSING
+    ]
+    if captioner.tokenizer is None:
+        lines.append(
+            "no tokenizer: the preset generates no text; pass the folder of one with --tokenizer"
+        )
+    return lines
