@@ -10,12 +10,19 @@ class Caption:
     """A generated caption with its score.
 
     Attributes:
-        text: text of the caption.
+        text: text of the caption, with the prefix that it continues.
         score: log-probability of the caption under the model, in nats: the sum of those of its
-            tokens and the end token.
-        tokens: token ids, without the end token.
+            generated tokens and the end token, without those of a prefix.
+        tokens: token ids of the whole text, without the end token.
+        prefix: the text that was given, as its tokens are decoded; "" for none.
     """
 
     text: str
     score: float
     tokens: tuple[int, ...]
+    prefix: str = ""
+
+    @property
+    def continuation(self) -> str:
+        """The generated text, after the prefix."""
+        return self.text.removeprefix(self.prefix).strip()

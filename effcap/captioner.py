@@ -40,6 +40,8 @@ class Captioner(CaptioningModel):
         tokenizer: a `Tokenizer`. Without one, the model trains on tokens but generates no text.
         sampler: sampler that generates captions by default, a sampler of `effcap.samplers` or its
             config. None for beam search with its defaults.
+        prefix: text that captions begin with unless `generate` is given another, such as the
+            prompt "a picture of" that all training captions followed. Default "".
 
     Call arguments:
         inputs: the encoder's inputs (for `ImageEncoder`: "images" (B, h, w, 3), pixels 0..255, or
@@ -61,6 +63,7 @@ class Captioner(CaptioningModel):
         decoder: Decoder,
         tokenizer: Tokenizer | None = None,
         sampler: Sampler | Mapping[str, Any] | None = None,
+        prefix: str = "",
         name: str = "captioner",
         **kwargs: Any,
     ):
@@ -72,7 +75,7 @@ class Captioner(CaptioningModel):
             )
         self.encoder = encoder
         self.decoder = decoder
-        self.tokenizer = tokenizer
+        self.tokenizer, self.prefix = tokenizer, prefix
         self.sampler = from_config(sampler) if isinstance(sampler, Mapping) else sampler
         self._generation = GenerationCache(encoder, decoder)
         if not encoder.built:
@@ -175,7 +178,11 @@ class Captioner(CaptioningModel):
 
     def get_config(self) -> dict:
         tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()
-        return {**self.hparams(), "tokenizer": tokenizer, "name": self.name}
+        return {**self._config(), "tokenizer": tokenizer, "name": self.name}
+
+    def _config(self) -> dict:
+        """Returns the hyperparameters, and the prefix if there is one."""
+        return {**self.hparams(), **({"prefix": self.prefix} if self.prefix else {})}
 
     @classmethod
     def from_config(cls, config: dict) -> Captioner:
@@ -183,6 +190,7 @@ class Captioner(CaptioningModel):
         hparams = {name: config[name] for name in MODEL_SECTIONS if name in config}
         captioner = cls.from_hparams(hparams, None if text is None else parse_tokenizer(text))
         captioner.name = config.get("name", captioner.name)
+        captioner.prefix = config.get("prefix", "")
         return captioner
 
     def save_to_preset(
@@ -202,7 +210,7 @@ class Captioner(CaptioningModel):
         Raises:
             OSError: there is too little disk space.
         """
-        presets.save_preset(self, folder, self.hparams(), self.tokenizer, dtype, record)
+        presets.save_preset(self, folder, self._config(), self.tokenizer, dtype, record)
 
     @classmethod
     def from_preset(
@@ -235,6 +243,7 @@ class Captioner(CaptioningModel):
                 f"Cannot create the captioner of {folder / presets.CONFIG}: {error}"
             ) from error
         presets.load_weights(captioner, folder / presets.WEIGHTS)
+        captioner.prefix = config.get("prefix", "")
         return captioner
 
     def export(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import replace
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -29,6 +30,7 @@ class CaptioningModel(TokenMeanModel):
     decoder: Decoder
     tokenizer: Tokenizer | None
     sampler: Sampler | None
+    prefix: str
     _generation: GenerationCache
 
     def generate(
@@ -36,6 +38,7 @@ class CaptioningModel(TokenMeanModel):
         photos: Photo | Iterable[Photo],
         sampler: str | Sampler | type[Sampler] | None = None,
         *,
+        prefix: str | Iterable[str | None] | None = None,
         details: bool = False,
         batch_size: int = 8,
     ) -> str | list[str] | list[Caption] | list[list[Caption]]:
@@ -46,6 +49,9 @@ class CaptioningModel(TokenMeanModel):
                 PIL image, bytes, or an array or tensor (h, w, 3) of pixels 0..255.
             sampler: "beam", "nucleus", "greedy", or a sampler or sampler class of
                 `effcap.samplers`. Default the captioner's own sampler, or "beam" if it has none.
+            prefix: text that the captions continue and begin with, such as "a photo of"; one for
+                all photos, or an iterable with one for each. "" for none. None, also for one photo,
+                takes the captioner's own `prefix`, which few have.
             details: return scores and tokens as well, and all captions of the sampler.
             batch_size: photos per batch. Default 8.
 
@@ -55,16 +61,25 @@ class CaptioningModel(TokenMeanModel):
 
         Raises:
             UnreadablePhoto: a photo is missing or cannot be decoded.
-            ValueError: the captioner has no tokenizer, or does not take photos; or its decoder does
-                not fit the sampler.
+            ValueError: the captioner has no tokenizer, or does not take photos; its decoder does
+                not fit the sampler and the prefix; or there is not one prefix for each photo.
         """
         self._check_photos(batch_size)
-        sampler = self._get_sampler(sampler)
+        self._get_sampler(sampler)  # reports errors before photos are read
         all_photos, is_single = as_photos(photos)
+        if isinstance(all_photos, Sized) and isinstance(prefix, Sized):
+            check_prefixes(prefix, len(all_photos))
+        prefixes = repeat(prefix) if prefix is None or isinstance(prefix, str) else iter(prefix)
         captions: list[list[Caption]] = []
         for images in self._load_batches(all_photos, batch_size):
             indices = range(len(captions), len(captions) + len(images))
-            captions += self.generate_batch({"images": images}, sampler, batch_size, indices)
+            captions += self.generate_batch(
+                {"images": images},
+                sampler,
+                batch_size,
+                indices,
+                prefix=list(islice(prefixes, len(images))),
+            )
         results = captions if details else [options[0].text for options in captions]
         return results[0] if is_single else results
 
@@ -133,6 +148,8 @@ class CaptioningModel(TokenMeanModel):
         sampler: str | Sampler | type[Sampler] | None = None,
         batch_size: int | None = None,
         indices: Sequence[int] | None = None,
+        *,
+        prefix: str | Sequence[str | None] | None = None,
     ) -> list[list[Caption]]:
         """Generates captions for one batch of the encoder's inputs.
 
@@ -143,13 +160,15 @@ class CaptioningModel(TokenMeanModel):
                 Default B.
             indices: index of each row in the whole call, which the random numbers of a `Nucleus`
                 sampler with a seed depend on. Default 0 to B - 1.
+            prefix: text that the captions continue, one for all rows or one for each, as in
+                `generate`. Each caption is the same as without the other rows.
 
         Returns:
             One list of `Caption` per row, best first.
 
         Raises:
             ValueError: the captioner has no tokenizer, the encoder takes other inputs, there is no
-                such sampler, or it does not fit the decoder.
+                such sampler, or it does not fit the decoder and the prefix.
         """
         tokenizer = self._require_tokenizer()
         arrays = {name: np.asarray(values) for name, values in inputs.items()}
@@ -161,19 +180,49 @@ class CaptioningModel(TokenMeanModel):
                 f"photo. Received: {shapes or 'no inputs'}"
             )
         (rows,) = lengths
-        hypotheses = self._generation.generate(
-            arrays, tokenizer, self._get_sampler(sampler), batch_size or rows, indices
-        )
-        return [_captions(tokenizer, hypotheses, row) for row in range(rows)]
+        indices = range(rows) if indices is None else indices
+        prefixes = self._encode_prefixes(prefix, rows)
+        samplers = {n: self._get_sampler(sampler, n) for n in sorted(set(map(len, prefixes)))}
+        captions: list[list[Caption]] = [[] for _ in range(rows)]
+        for one in dict.fromkeys(samplers.values()):  # several where prefixes leave less room
+            group = [row for row in range(rows) if samplers[len(prefixes[row])] == one]
+            hypotheses = self._generation.generate(
+                {name: array[group] for name, array in arrays.items()},
+                tokenizer,
+                one,
+                batch_size or rows,
+                [indices[row] for row in group],
+                [prefixes[row] for row in group],
+            )
+            for number, row in enumerate(group):
+                captions[row] = _captions(tokenizer, hypotheses, number, prefixes[row])
+        return captions
 
-    def _get_sampler(self, sampler: str | Sampler | type[Sampler] | None) -> Sampler:
+    def _encode_prefixes(
+        self, prefix: str | Sequence[str | None] | None, rows: int
+    ) -> list[list[int]]:
+        """Returns the tokens of the prefix of each row."""
+        tokenizer = self._require_tokenizer()
+        if prefix is None or isinstance(prefix, str):
+            prefix = [prefix] * rows
+        check_prefixes(prefix, rows)
+        texts = [self.prefix if text is None else text for text in prefix]
+        tokens = {text: tokenizer.encode_prefix(text) for text in dict.fromkeys(texts)}
+        return [tokens[text] for text in texts]
+
+    def _get_sampler(
+        self, sampler: str | Sampler | type[Sampler] | None, prefix_length: int = 0
+    ) -> Sampler:
         """Returns a sampler that fits the decoder, also from its name or class, or the default."""
         tokenizer = self._require_tokenizer()
-        sampler = sampler or self.sampler or "beam"
-        if not isinstance(sampler, Sampler):
-            longest = min(Sampler().max_new_tokens, self.decoder.max_text_length)
-            sampler = get(sampler, max_new_tokens=longest)
-        check_sampler(sampler, self.decoder, tokenizer)
+        longest = max(self.decoder.max_text_length - prefix_length, 1)
+        if sampler is None and self.sampler is not None:
+            shorter = min(self.sampler.max_new_tokens, longest)
+            sampler = replace(self.sampler, max_new_tokens=shorter)
+        elif not isinstance(sampler, Sampler):
+            shorter = min(Sampler().max_new_tokens, longest)
+            sampler = get(sampler or "beam", max_new_tokens=shorter)
+        check_sampler(sampler, self.decoder, tokenizer, prefix_length)
         return sampler
 
     def attention(
@@ -217,15 +266,30 @@ class CaptioningModel(TokenMeanModel):
         return self.tokenizer
 
 
-def _captions(tokenizer: Tokenizer, hypotheses: Hypotheses, row: int) -> list[Caption]:
-    """Decodes the hypotheses of one row of a batch."""
-    captions = []
+def check_prefixes(prefixes: Sized, rows: int) -> None:
+    """Checks that there is one text, or as many prefixes as photos.
+
+    Raises:
+        ValueError: there is another number of prefixes.
+    """
+    if not isinstance(prefixes, str) and len(prefixes) != rows:
+        raise ValueError(
+            f"Expected one prefix, or one for each of {rows} photos. Received: {len(prefixes)}"
+        )
+
+
+def _captions(
+    tokenizer: Tokenizer, hypotheses: Hypotheses, row: int, prefix: Sequence[int]
+) -> list[Caption]:
+    """Decodes the hypotheses of one row of a batch, which continue the tokens of a prefix."""
+    captions, start = [], tokenizer.decode(prefix).strip()
     for tokens, score, length in zip(
         hypotheses.tokens[row], hypotheses.scores[row], hypotheses.lengths[row], strict=True
     ):
-        ids = tuple(int(token) for token in tokens[:length])
+        ids = (*prefix, *(int(token) for token in tokens[:length]))
         end = tokenizer.eos_text if length < len(tokens) else ""
-        captions.append(Caption((tokenizer.decode_caption(ids) + end).strip(), float(score), ids))
+        text = (tokenizer.decode_caption(ids) + end).strip()
+        captions.append(Caption(text, float(score), ids, start))
     return captions
 
 

@@ -37,8 +37,8 @@ class GenerationModel(keras.Model):
         sampler: sampler that generates the captions.
 
     Call arguments:
-        inputs: as the encoder takes them, B rows.
-        sampler_inputs: as from `Sampler.inputs`.
+        inputs: "encoder", inputs as the encoder takes them, B rows; "prompt" (B, 1 + P) int32, the
+            start token and the tokens of a prefix; and "sampler", as from `Sampler.inputs`.
 
     Returns:
         `{"tokens", "scores", "lengths"}`, as in `Hypotheses`.
@@ -63,12 +63,13 @@ class GenerationModel(keras.Model):
         self.built = True
 
     def call(self, inputs: dict) -> dict:
-        inputs, sampler_inputs = inputs["encoder"], inputs["sampler"]
-        memory_kv = self.decoder.precompute_kv(self.encoder(inputs, training=False))
-        images = next(iter(inputs.values())).shape[0]
-        prompt = ops.full((images, 1), self.tokenizer.bos_id, dtype="int32")  # (B,1)
+        memory_kv = self.decoder.precompute_kv(self.encoder(inputs["encoder"], training=False))
+        prompt = inputs["prompt"]  # (B,1+P)
+        images, prefix_length = prompt.shape[0], prompt.shape[1] - 1
         # The last token is never fed back, so the start token needs no further position.
-        cache = self.decoder.empty_cache(images, self._program.max_new_tokens)
+        cache = self.decoder.empty_cache(images, prefix_length + self._program.max_new_tokens)
+        if prefix_length:
+            cache = self.decoder.prefill(prompt[:, :-1], cache, memory_kv)
 
         def step(tokens: Any, position: Any, state: Any) -> tuple[Any, Any]:
             logits, state = self.decoder.step(tokens, position, state, memory_kv)
@@ -77,13 +78,14 @@ class GenerationModel(keras.Model):
             return forbid_start(logits, self.tokenizer), state
 
         eos = self.tokenizer.eos_id
-        return self._program(step, prompt, cache, eos=eos, inputs=sampler_inputs)._asdict()
+        return self._program(step, prompt, cache, eos=eos, inputs=inputs["sampler"])._asdict()
 
     def generate(
         self,
         inputs: Mapping[str, np.ndarray],
         sampler: Sampler | None = None,
         indices: Sequence[int] | None = None,
+        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> Hypotheses:
         """Generates captions for one batch.
 
@@ -92,19 +94,25 @@ class GenerationModel(keras.Model):
             sampler: a sampler with the same program as that of this model. Default that itself.
             indices: index of each row, which the random numbers of a seeded sampler depend on.
                 Default 0 to B - 1.
+            prefixes: tokens that the caption of each row continues, the same number in all rows.
+                Default none.
         """
         rows = len(next(iter(inputs.values())))
         values = (sampler or self.sampler).inputs(range(rows) if indices is None else indices)
+        prompt = np.array(
+            [[self.tokenizer.bos_id, *prefix] for prefix in prefixes or [()] * rows], np.int32
+        )  # (B,1+P)
+        model_inputs = {"encoder": dict(inputs), "prompt": prompt, "sampler": values}
         try:
             with _weights_lock:
-                outputs = self.predict_on_batch({"encoder": dict(inputs), "sampler": values})
+                outputs = self.predict_on_batch(model_inputs)
         except Exception as error:
             raise original_error(error) from None
         return Hypotheses(**outputs)
 
 
 class GenerationCache:
-    """The generation models compiled last, by sampler program and input shape.
+    """The generation models compiled last, by sampler program, input shape and prefix length.
 
     It is not a Keras container, so that a captioner does not track the models as layers.
 
@@ -132,8 +140,12 @@ class GenerationCache:
         sampler: Sampler,
         batch_size: int,
         indices: Sequence[int] | None = None,
+        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> Hypotheses:
         """Generates captions, padding the batch to an already compiled size if there is one.
+
+        Rows with prefixes of different lengths are decoded one length after the other, so that no
+        prefix is padded.
 
         Args:
             inputs: as the encoder takes them, NumPy arrays of B rows.
@@ -141,14 +153,53 @@ class GenerationCache:
             sampler: sampler that generates the captions.
             batch_size: maximum batch size to pad to.
             indices: as in `GenerationModel.generate`.
+            prefixes: tokens that the caption of each row continues. Default none.
+
+        Raises:
+            ValueError: a prefix leaves the decoder no positions for `max_new_tokens`.
         """
         rows = len(next(iter(inputs.values())))
         indices = list(range(rows) if indices is None else indices)
+        prefixes = [()] * rows if prefixes is None else prefixes
+        lengths = np.array([len(prefix) for prefix in prefixes])  # (B,)
+        groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+        parts = []
+        for group in groups:
+            smallest = len(group)
+            if len(groups) > 1:  # sizes vary from batch to batch: few powers of two are compiled
+                smallest = max(smallest, min(batch_size, _next_power(smallest)))
+            hypotheses = self._generate_group(
+                {name: array[group] for name, array in inputs.items()},
+                tokenizer,
+                sampler,
+                range(smallest, max(smallest, batch_size) + 1),
+                [indices[row] for row in group],
+                [prefixes[row] for row in group],
+            )
+            parts.append(hypotheses)
+        order = np.argsort(np.concatenate(groups))  # (B,)
+        return Hypotheses(*(np.concatenate(field)[order] for field in zip(*parts, strict=True)))
+
+    def _generate_group(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        tokenizer: Tokenizer,
+        sampler: Sampler,
+        sizes: range,
+        indices: list[int],
+        prefixes: list[Sequence[int]],
+    ) -> Hypotheses:
+        """Generates captions of rows whose prefixes have the same length; see `generate`.
+
+        Args:
+            sizes: batch sizes to pad to; the first is compiled if none of them is.
+        """
+        rows = len(indices)
         shapes = tuple((name, value.shape[1:], str(value.dtype)) for name, value in inputs.items())
-        program = (sampler.program(), shapes, tokenizer.fingerprint)
+        program = (sampler.program(), shapes, len(prefixes[0]), tokenizer.fingerprint)
         with self._lock:
-            sizes = [size for *key, size in self._models if tuple(key) == program]
-            size = min((size for size in sizes if rows <= size <= batch_size), default=rows)
+            compiled = {size for *key, size in self._models if tuple(key) == program}
+            size = next((size for size in sizes if size in compiled), sizes[0])
             key = (*program, size)
             if key not in self._models:
                 self._models[key] = self._create_model(tokenizer, sampler)
@@ -157,8 +208,9 @@ class GenerationCache:
                 self._models.popitem(last=False)
             model = self._models[key]
         padded = {name: pad_rows(value, size) for name, value in inputs.items()}
-        indices += indices[-1:] * (size - rows)
-        hypotheses = model.generate(padded, sampler, indices)
+        missing = size - rows
+        indices, prefixes = indices + indices[-1:] * missing, prefixes + prefixes[-1:] * missing
+        hypotheses = model.generate(padded, sampler, indices, prefixes)
         return Hypotheses(*(field[:rows] for field in hypotheses))
 
 
@@ -174,16 +226,31 @@ def forbid_start(logits: Any, tokenizer: Tokenizer) -> Any:
     return ops.where(is_start, ops.cast(float("-inf"), logits.dtype), logits)  # (R,V)
 
 
-def check_sampler(sampler: Sampler, decoder: Decoder, tokenizer: Tokenizer) -> None:
+def check_sampler(
+    sampler: Sampler, decoder: Decoder, tokenizer: Tokenizer, prefix_length: int = 0
+) -> None:
     """Checks that a decoder can generate what a sampler asks for.
 
+    Args:
+        sampler: sampler to check.
+        decoder: decoder of a captioner.
+        tokenizer: tokenizer of the captioner.
+        prefix_length: number of tokens of a prefix text. Default 0.
+
     Raises:
-        ValueError: `max_new_tokens` or a suppressed token is too large.
+        ValueError: the prefix, `max_new_tokens` or a suppressed token is too large.
     """
-    if sampler.max_new_tokens > decoder.max_text_length:
+    longest = decoder.max_text_length
+    if prefix_length >= longest:
         raise ValueError(
-            f"Expected max_new_tokens of at most {decoder.max_text_length}, as many as the "
-            f"decoder has positions for. Received: {sampler.max_new_tokens}"
+            f"Expected a prefix of at most {longest - 1} tokens, which leaves the decoder a "
+            f"position for the caption. Received: {prefix_length} tokens"
+        )
+    if prefix_length + sampler.max_new_tokens > longest:
+        after = f" after a prefix of {prefix_length} tokens" if prefix_length else ""
+        raise ValueError(
+            f"Expected max_new_tokens of at most {longest - prefix_length}, as many as the "
+            f"decoder has positions for{after}. Received: {sampler.max_new_tokens}"
         )
     if sampler.suppress_tokens and sampler.suppress_tokens[-1] >= tokenizer.vocabulary_size:
         raise ValueError(
@@ -204,3 +271,8 @@ def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
     """Repeats the last row of `array` until it has `rows` rows."""
     missing = rows - len(array)
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+
+
+def _next_power(number: int) -> int:
+    """Returns the smallest power of two that is at least `number`."""
+    return 1 << (number - 1).bit_length()

@@ -41,23 +41,24 @@ class Sampler:
     them: finished captions have at most `max_new_tokens - 1` tokens before `eos`, and a caption
     without `eos` after `max_new_tokens` steps is truncated.
 
-    Constraints apply to generated tokens, not to the prompt. `suppress_tokens`, `min_new_tokens`
-    and `no_repeat_ngram_size` forbid tokens and leave the log-probabilities of the others as the
-    model computes them, so a score is the model's log-probability; only
-    `repetition_penalty` changes the distribution. Tokens with a logit of -inf or NaN are forbidden
-    too. If all tokens are forbidden, the caption ends: `eos` is generated at the model's
-    log-probability, even if it is suppressed or `min_new_tokens` is not reached. Log-probabilities
-    are float32 and at least -10,000, so scores are finite, and an image whose logits are NaN gets
-    an empty caption with a score of -10,000.
+    Lengths and scores are those of the generated tokens. `no_repeat_ngram_size` and
+    `repetition_penalty` take the prompt into account too, except its start token: a caption does
+    not repeat what its prefix says. `suppress_tokens`, `min_new_tokens` and `no_repeat_ngram_size`
+    forbid tokens and leave the log-probabilities of the others as the model computes them, so a
+    score is the model's log-probability; only `repetition_penalty` changes the distribution. Tokens
+    with a logit of -inf or NaN are forbidden too. If all tokens are forbidden, the caption ends:
+    `eos` is generated at the model's log-probability, even if it is suppressed or `min_new_tokens`
+    is not reached. Log-probabilities are float32 and at least -10,000, so scores are finite, and an
+    image whose logits are NaN gets an empty caption with a score of -10,000.
 
     Args:
         min_new_tokens: minimum number of generated tokens before `eos`. 0 allows empty captions.
         max_new_tokens: maximum number of decoding steps per caption. This is the width T of
             `Hypotheses.tokens`.
-        no_repeat_ngram_size: size of n-grams that must not occur twice in a caption, 0 for no
-            limit. 1 means that no token occurs twice.
-        repetition_penalty: divisor of the logits of tokens generated before, 1.0 for none. Negative
-            logits are multiplied by it (Keskar et al., 2019, CTRL).
+        no_repeat_ngram_size: size of n-grams that must not occur twice in prefix and caption, 0 for
+            no limit. 1 means that no token occurs twice.
+        repetition_penalty: divisor of the logits of tokens that occurred before, 1.0 for none.
+            Negative logits are multiplied by it (Keskar et al., 2019, CTRL).
         suppress_tokens: ids of tokens that are never generated.
 
     Raises:
@@ -144,9 +145,11 @@ class Sampler:
                 position a scalar int32 tensor, and logits (R, V) of any float dtype for the next
                 token. `R = B * rows_per_image`, the rows of an image adjacent. The returned state
                 has the structure, shapes and dtypes of the received one.
-            prompt: (B, T0) integers, `T0 >= 1`, fed token by token at positions 0 to T0 - 1.
-            state: any nesting of dicts, lists and tuples of tensors with B rows each, or an empty
-                one. Rows are repeated to R and reordered with their hypotheses.
+            prompt: (B, 1 + P) integers, the start token and P >= 0 tokens that the captions
+                continue. The first step feeds the last of them, at position P.
+            state: state after all tokens of the prompt but the last: any nesting of dicts, lists
+                and tuples of tensors with B rows each, or an empty one. Rows are repeated to R and
+                reordered with their hypotheses.
             eos: id of the token that ends a caption.
             inputs: tensors in place of this sampler's own values, as in `inputs`. A compiled
                 function that takes them need not be compiled again for other values.

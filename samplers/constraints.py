@@ -30,7 +30,13 @@ class NextToken(NamedTuple):
 
 
 def constrain(
-    sampler: Sampler, logits: Any, tokens: Any, length: Any, eos: int, repetition_penalty: Any
+    sampler: Sampler,
+    logits: Any,
+    tokens: Any,
+    length: Any,
+    eos: int,
+    repetition_penalty: Any,
+    prefix: Any = None,
 ) -> NextToken:
     """Applies the enabled constraints of a sampler.
 
@@ -42,12 +48,17 @@ def constrain(
         length: scalar, number of tokens generated so far.
         eos: id of the token that ends a caption.
         repetition_penalty: value of the sampler's field.
+        prefix: (R, P), tokens before the caption that repetitions refer to as well. None for none.
     """
+    text, text_length = tokens, length
+    if prefix is not None:
+        text = ops.concatenate([prefix, tokens], axis=1)  # (R, P+T)
+        text_length = length + prefix.shape[1]
     logits = ops.cast(logits, "float32")
     # The comparison is False for NaN too.
     logits = ops.where(logits > FORBIDDEN, ops.minimum(logits, MAX_LOGIT), FORBIDDEN)
     if sampler.repetition_penalty != 1.0:
-        logits = penalize_repetition(logits, tokens, length, repetition_penalty, eos)
+        logits = penalize_repetition(logits, text, text_length, repetition_penalty, eos)
     normalizer = ops.logsumexp(logits, axis=-1, keepdims=True)  # (R, 1)
     normalizer = ops.maximum(normalizer, -MAX_LOGIT)  # finite even if no logit is
     eos_log_prob = log_probability(logits[:, eos], normalizer[:, 0])  # (R,)
@@ -55,7 +66,8 @@ def constrain(
     if sampler.suppress_tokens or sampler.min_new_tokens:
         logits = forbid_tokens(logits, sampler.suppress_tokens, sampler.min_new_tokens, length, eos)
     if sampler.no_repeat_ngram_size:
-        logits = forbid_repeated_ngrams(logits, tokens, length, sampler.no_repeat_ngram_size, eos)
+        size = sampler.no_repeat_ngram_size
+        logits = forbid_repeated_ngrams(logits, text, text_length, size, eos)
     return NextToken(logits, normalizer, eos_log_prob)
 
 
@@ -70,11 +82,12 @@ def penalize_repetition(logits: Any, tokens: Any, length: Any, penalty: Any, eos
 
     Source: Keskar et al. 2019, "CTRL: A Conditional Transformer Language Model", section 4.1.
     """
-    generated = ops.arange(tokens.shape[1]) < length  # (T,)
-    ids = ops.where(generated, tokens, eos)  # (R, T)
+    occurred = ops.arange(tokens.shape[1]) < length  # (T,)
+    has_eos = ops.any(ops.logical_and(occurred, tokens == eos), axis=1, keepdims=True)  # (R, 1)
+    ids = ops.where(occurred, tokens, eos)  # (R, T)
     before = ops.take_along_axis(logits, ids, axis=1)  # (R, T)
     after = ops.where(before > 0, before / penalty, before * penalty)
-    return _scatter(logits, ids, ops.where(generated, after, before))
+    return _scatter(logits, ids, ops.where(ops.logical_or(occurred, has_eos), after, before))
 
 
 def forbid_tokens(
@@ -103,9 +116,11 @@ def forbid_repeated_ngrams(logits: Any, tokens: Any, length: Any, n: int, eos: i
         position = ops.maximum(length - n + 1 + offset, 0)
         current = ops.take(tokens, ops.reshape(position, (1,)), axis=1)  # (R, 1)
         matches = ops.logical_and(matches, tokens[:, offset : offset + starts] == current)
-    # No unfinished row contains eos, so its own logit can be written where nothing changes.
-    ids = ops.where(matches, lasts, eos)
-    return _scatter(logits, ids, ops.where(matches, FORBIDDEN, logits[:, eos : eos + 1]))
+    # Where nothing is forbidden, the logit of eos is written, which a prefix may contain.
+    ends = ops.any(ops.logical_and(matches, lasts == eos), axis=1, keepdims=True)  # (R, 1)
+    ids = ops.where(matches, lasts, eos)  # (R, starts)
+    forbidden = ops.logical_or(matches, ends)
+    return _scatter(logits, ids, ops.where(forbidden, FORBIDDEN, logits[:, eos : eos + 1]))
 
 
 def _scatter(logits: Any, ids: Any, values: Any) -> Any:

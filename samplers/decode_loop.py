@@ -27,7 +27,8 @@ class DecodeLoop:
         batch_size: B.
         eos: id of the token that ends a caption.
         token: (R,), last token of the prompt, the input of the first decoding step.
-        state: flat state after all prompt tokens except the last.
+        prefix: (R, P), the tokens of the prompt after the start token.
+        state: flat state after all tokens of the prompt but the last.
     """
 
     def __init__(
@@ -44,32 +45,18 @@ class DecodeLoop:
         self.values.update(inputs or {})
         self.eos = _check_eos(eos)
         prompt = _check_prompt(prompt)
-        self.batch_size, self.prompt_length = prompt.shape
+        self.batch_size = prompt.shape[0]
         self._step = step
         self._structure = state
         rows = sampler.rows_per_image
         flat_state = tuple(_check_tensor(x, self.batch_size) for x in keras.tree.flatten(state))
         if rows > 1:
-            prompt = ops.repeat(prompt, rows, axis=0)  # (B, T0) -> (R, T0)
+            prompt = ops.repeat(prompt, rows, axis=0)  # (B, 1+P) -> (R, 1+P)
             flat_state = tuple(ops.repeat(x, rows, axis=0) for x in flat_state)
         self._shapes = [tuple(x.shape) for x in flat_state]
         self._dtypes = [keras.backend.standardize_dtype(x.dtype) for x in flat_state]
-        self.token = prompt[:, -1]
-        self.state = self._read_prompt(prompt, flat_state)
-
-    def _read_prompt(self, prompt: Any, state: tuple) -> tuple:
-        """Feeds all prompt tokens except the last."""
-        if self.prompt_length == 1:
-            return state
-
-        def body(position: Any, state: Any) -> tuple:
-            token = ops.take(prompt, position, axis=1)  # (R,)
-            _, state = self._run_step(token, position, state)
-            return position + 1, state
-
-        start = ops.convert_to_tensor(0, "int32")
-        last = self.prompt_length - 1
-        return ops.while_loop(lambda position, _: position < last, body, (start, state))[1]
+        self.token, self.prefix = prompt[:, -1], prompt[:, 1:]  # (R,), (R, P)
+        self.state = flat_state
 
     def next_token(
         self, token: Any, tokens: Any, length: Any, state: tuple
@@ -82,9 +69,12 @@ class DecodeLoop:
             length: scalar, number of tokens generated so far.
             state: flat state.
         """
-        logits, state = self._run_step(token, length + (self.prompt_length - 1), state)
+        logits, state = self._run_step(token, length + self.prefix.shape[1], state)
         penalty = self.values["repetition_penalty"]
-        return constrain(self.sampler, logits, tokens, length, self.eos, penalty), state
+        next_token = constrain(
+            self.sampler, logits, tokens, length, self.eos, penalty, prefix=self.prefix
+        )
+        return next_token, state
 
     def write_token(self, tokens: Any, length: Any, token: Any) -> Any:
         """Writes `token` (...) at index `length` of `tokens` (..., T)."""
@@ -218,7 +208,7 @@ def _check_prompt(prompt: Any) -> Any:
     shape = tuple(prompt.shape)
     if len(shape) != 2 or None in shape or shape[0] < 1 or shape[1] < 1:
         raise ValueError(
-            "`prompt` must have the shape (B, T0) with B >= 1 images and T0 >= 1 tokens, both "
+            "`prompt` must have the shape (B, 1+P) with B >= 1 images and P >= 0 tokens, both "
             f"known when the sampler is compiled. Received: prompt of shape {shape}"
         )
     return ops.cast(prompt, "int32")

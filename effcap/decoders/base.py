@@ -127,13 +127,26 @@ class Decoder(keras.layers.Layer):
         """
 
     @abstractmethod
+    def prefill(self, tokens: Any, cache: Any, memory_kv: list) -> Any:
+        """Decodes the first positions in one call.
+
+        Args:
+            tokens: int (R, T), the tokens at positions 0 to T - 1.
+            cache: result of `empty_cache`, with R rows.
+            memory_kv: result of `precompute_kv`, with B rows.
+
+        Returns:
+            The updated cache, for `step` at position T.
+        """
+
+    @abstractmethod
     def step(self, tokens: Any, position: Any, cache: Any, memory_kv: list) -> tuple[Any, Any]:
         """Decodes one position.
 
         Args:
             tokens: int (R,), the tokens at `position`.
             position: int scalar, counted from the start token.
-            cache: result of `empty_cache` or of the previous step, with R rows.
+            cache: result of `empty_cache`, `prefill` or the previous step, with R rows.
             memory_kv: result of `precompute_kv`, with B rows.
 
         Returns:

@@ -104,25 +104,40 @@ class BlockDecoder(Decoder):
             for _ in range(self.num_layers)
         ]
 
+    def prefill(self, tokens: Any, cache: list[dict], memory_kv: list) -> list[dict]:
+        positions = ops.arange(tokens.shape[1], dtype="int32")  # (T,)
+        return self._decode(tokens, positions, cache, memory_kv)[1]
+
     def step(
         self, tokens: Any, position: Any, cache: list[dict], memory_kv: list
     ) -> tuple[Any, list[dict]]:
+        positions = ops.reshape(position, (1,))
+        x, cache = self._decode(ops.expand_dims(tokens, 1), positions, cache, memory_kv)  # (R,1,D)
+        return self.logits(ops.squeeze(x, 1)), cache  # (R,V)
+
+    def _decode(
+        self, tokens: Any, positions: Any, cache: list[dict], memory_kv: list
+    ) -> tuple[Any, list[dict]]:
+        """Runs the blocks over tokens (R, T) at consecutive positions (T,), and their cache."""
         length = cache[0]["keys"].shape[1]
         start = self.start_embedding(memory_kv, ops.shape(tokens)[0])  # (R,D)
-        x = ops.expand_dims(self.embed(tokens, position, start), 1)  # (R,1,D)
-        mask = ops.reshape(ops.arange(length) <= position, (1, 1, length))  # (1,1,S)
+        if start is not None:
+            start = ops.expand_dims(start, 1)  # (R,1,D)
+        x = self.embed(tokens, positions, start)  # (R,T,D)
+        mask = ops.arange(length)[None, :] <= ops.expand_dims(positions, 1)  # (T,S)
+        mask = ops.expand_dims(mask, 0)  # (1,T,S)
         new_cache = []
         for block, layer_cache, kv in zip(self.blocks, cache, memory_kv, strict=True):
             x, layer_cache, _ = block(
                 x,
                 attention_mask=mask,
                 cache=layer_cache,
-                position=position,
+                position=positions[0],
                 memory_kv=kv,
                 training=False,
-            )  # (R,1,D)
+            )  # (R,T,D)
             new_cache.append(layer_cache)
-        return self.logits(ops.squeeze(x, 1)), new_cache  # (R,V)
+        return x, new_cache
 
 
 def check_frozen(frozen: Any) -> None:

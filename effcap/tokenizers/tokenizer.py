@@ -55,6 +55,7 @@ class Tokenizer:
         pad_id: id that fills padding. It may be any valid id, because padding is marked by masks.
         eos_text: text of the end token where that is part of the caption, such as "."; "" for a
             special token.
+        unknown_id: id of the token for text that the vocabulary cannot spell; None for none.
 
     Raises:
         ValueError: `backend` is not a byte-level BPE, changes text, or has no end token.
@@ -64,6 +65,8 @@ class Tokenizer:
         >>> tokenizer.encode("Hello world")
         [15496, 995]
     """
+
+    unknown_id: int | None = None
 
     def __init__(self, backend: tokenizers.Tokenizer, source: str = "tokenizer") -> None:
         check_byte_level(backend, source)
@@ -197,6 +200,31 @@ class Tokenizer:
             while ids and ids[-1] == self.eos_id:
                 ids.pop()
         return batch
+
+    def encode_prefix(self, text: str) -> list[int]:
+        """Returns the token ids that captions starting with the words of `text` begin with.
+
+        Spaces around the text do not count: in a byte-level vocabulary, the space after it belongs
+        to the next word, so `encode_prefix("a photo of ")` begins `encode("a photo of a dog")`.
+
+        Raises:
+            TypeError: `text` is not a str.
+            ValueError: `text` contains the end token, or what the vocabulary has no tokens for.
+        """
+        text = check_text(text, "prefix").strip()
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token == self.eos_id:
+                raise ValueError(
+                    f"Expected a prefix without {self.eos_text!r}, which ends the captions of this "
+                    f"tokenizer. Received: {text!r}"
+                )
+            if token == self.unknown_id:
+                raise ValueError(
+                    f"Expected a prefix that the vocabulary has tokens for. Received: {text!r}, "
+                    f"with the unknown {text[start:end]!r}"
+                )
+        return encoding.ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Returns the text of token ids.

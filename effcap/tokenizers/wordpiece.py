@@ -60,6 +60,7 @@ class WordPieceTokenizer(Tokenizer):
         self.bos_id = token_id(backend, start_token)
         self.eos_id = token_id(backend, end_token)
         self.pad_id = token_id(backend, PADDING)
+        self.unknown_id = token_id(backend, UNKNOWN)
         self.eos_text = ""
         backend.no_truncation()  # the caller truncates and pads
         backend.no_padding()

@@ -284,6 +284,28 @@ def test_memory_is_encoded_once_per_image_and_not_per_beam(captioner, monkeypatc
     assert rows and all(number == (6, {2}) for number in rows)
 
 
+def test_captions_continue_a_prefix_as_the_uncached_call_predicts(captioner, captions):
+    inputs, tokenizer = example_inputs(captioner.encoder, 4), captioner.tokenizer
+    prefixes = [None, "two dogs", "a brown dog", "a black"]
+    received = captioner.generate_batch(inputs, SAMPLER, prefix=prefixes)
+    assert_same_captions(received[:1], captions[:1])
+    for row in range(1, 4):
+        (caption,) = received[row]
+        prefix = tokenizer.encode(prefixes[row])
+        memory = captioner.encoder({name: x[row : row + 1] for name, x in inputs.items()})
+        tokens = np.array([[tokenizer.bos_id, *caption.tokens]], np.int32)  # (1,T)
+        logits = numpy(captioner.decoder(tokens, memory))[0, len(prefix) :]  # (T,V)
+        chosen = [*caption.tokens[len(prefix) :], tokenizer.eos_id][: SAMPLER.max_new_tokens]
+        logits = logits[: len(chosen), : tokenizer.vocabulary_size]
+        log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        picked = log_probs[np.arange(len(chosen)), chosen]
+        assert list(caption.tokens[: len(prefix)]) == prefix
+        assert caption.text.startswith(prefixes[row])
+        later = picked[1:] if chosen[0] != tokenizer.eos_id else picked  # not the first one: eos
+        np.testing.assert_allclose(later, log_probs[-len(later) :].max(axis=-1), atol=1e-4)
+        assert caption.score == pytest.approx(picked.sum(), abs=1e-3)
+
+
 def test_order_and_size_of_a_batch_do_not_change_captions(captioner, captions):
     inputs = example_inputs(captioner.encoder, 4)
     reversed_inputs = {name: array[::-1] for name, array in inputs.items()}

@@ -18,7 +18,8 @@ class Toy:
     """Random next-token logits per image, history of tokens and position.
 
     The history is kept only in the state, as a number with one digit per token: logits differ as
-    soon as a row gets another row's state or a wrong position.
+    soon as a row gets another row's state or a wrong position. The first state has the history of
+    all prompt tokens but the last, as after `Decoder.prefill`.
     """
 
     def __init__(self, images, vocabulary, steps, seed=0, prompt_tokens=1, scale=2.0):
@@ -31,7 +32,10 @@ class Toy:
         self.offsets = random.integers(0, 9973, images).astype("int32")
         self.positions = random.integers(0, 9973, prompt_tokens + steps).astype("int32")
         assert histories < 2**31, "the history must fit into int32"
-        self.state = {"history": np.zeros(images, "int32"), "image": [(self.offsets,)]}
+        history = np.zeros(images, "int32")
+        for tokens in self.prompt.T[:-1]:
+            history = history * (vocabulary + 1) + tokens + 1
+        self.state = {"history": history, "image": [(self.offsets,)]}
         self.calls = 0
 
     def step(self, tokens, position, state):
@@ -42,6 +46,9 @@ class Toy:
         row = (history % 9973 + image + shift) % 9973
         logits = ops.take(ops.convert_to_tensor(self.table), row, axis=0)
         return logits, {"history": history, "image": [(image,)]}
+
+    def prefix(self, image):
+        return tuple(self.prompt[image, 1:].tolist())
 
     def logits(self, image, generated):
         history = 0
@@ -73,28 +80,28 @@ def compiled(function, jit=True):
     return None
 
 
-def log_probs(logits, generated, rules):
+def log_probs(logits, generated, rules, prefix=()):
     """Returns log-probabilities of the next token, -inf where a rule forbids it."""
     logits = np.array(logits, "float64")
-    for token in set(generated):
+    for token in {*prefix, *generated}:
         logits[token] *= rules.repetition_penalty ** (-1 if logits[token] > 0 else 1)
     probs = np.exp(logits - logits.max())
     logp = np.log(probs / probs.sum())
-    allowed = [token for token in range(len(logp)) if permitted(token, generated, rules)]
+    allowed = [token for token in range(len(logp)) if permitted(token, generated, rules, prefix)]
     result = np.full(len(logp), -np.inf)
     result[allowed or [EOS]] = logp[allowed or [EOS]]
     return result
 
 
-def permitted(token, generated, rules):
+def permitted(token, generated, rules, prefix=()):
     if token in rules.suppress_tokens or (token == EOS and len(generated) < rules.min_new_tokens):
         return False
     n = rules.no_repeat_ngram_size
-    if n == 0 or len(generated) < n:
+    if n == 0 or len(prefix) + len(generated) < n:
         return True
-    longer = [*generated, token]
-    ngrams = [tuple(longer[i : i + n]) for i in range(len(longer) - n + 1)]
-    return len(set(ngrams)) == len(ngrams)
+    longer = [*prefix, *generated, token]
+    *ngrams, last = [tuple(longer[i : i + n]) for i in range(len(longer) - n + 1)]
+    return last not in ngrams
 
 
 def all_captions(toy, image, rules):
@@ -103,7 +110,7 @@ def all_captions(toy, image, rules):
     for _ in range(rules.max_new_tokens):
         longer = {}
         for tokens, total in running.items():
-            logp = log_probs(toy.logits(image, tokens), tokens, rules)
+            logp = log_probs(toy.logits(image, tokens), tokens, rules, toy.prefix(image))
             for token in np.flatnonzero(logp > -np.inf).tolist():
                 into = complete if token == EOS else longer
                 into[(*tokens, token)] = total + logp[token]
@@ -127,7 +134,7 @@ def beam_search(toy, image, sampler):
         for group in range(sampler.num_beam_groups):
             candidates = []
             for tokens, total in running[group]:
-                logp = log_probs(toy.logits(image, tokens), tokens, sampler)
+                logp = log_probs(toy.logits(image, tokens), tokens, sampler, toy.prefix(image))
                 for token in np.flatnonzero(logp > -np.inf).tolist():
                     after = total + logp[token]
                     rank = after - sampler.diversity_penalty * chosen.count(token)

@@ -51,6 +51,18 @@ def test_wide_beam_finds_the_best_captions_of_all(rules, length_penalty):
         assert_captions(hypotheses, image, expected)
 
 
+@pytest.mark.parametrize("rules", [{}, {"no_repeat_ngram_size": 2, "repetition_penalty": 1.4}])
+def test_wide_beam_finds_the_best_continuations_of_a_prompt(rules):
+    toy = Toy(images=8, vocabulary=4, steps=4, seed=12, prompt_tokens=4)
+    sampler = Beam(num_beams=64, num_captions=3, max_new_tokens=4, **rules)
+    hypotheses = toy.run(sampler)
+    for image in range(8):
+        complete, cut = all_captions(toy, image, sampler)
+        best = ranked([*complete.items(), *cut.items()], sampler.length_penalty)[:3]
+        expected = [(total, tokens) for _, _, tokens, total in best]
+        assert_captions(hypotheses, image, expected)
+
+
 @pytest.mark.parametrize("rules", RULES, ids=str)
 @pytest.mark.parametrize(
     "beams, captions, length_penalty",
@@ -308,8 +320,8 @@ def test_compiled_search_equals_eager_search(sampler, jit):
     toy.calls = 0
     hypotheses = as_numpy(program())
     program()
-    # One trace for the prompt, one for the captions; jax may trace a loop twice.
-    assert toy.calls <= (2 if keras.backend.backend() == "tensorflow" else 4)
+    # jax may trace a loop twice.
+    assert toy.calls <= (1 if keras.backend.backend() == "tensorflow" else 2)
     np.testing.assert_array_equal(hypotheses.tokens, eager.tokens)
     np.testing.assert_array_equal(hypotheses.lengths, eager.lengths)
     np.testing.assert_allclose(hypotheses.scores, eager.scores, rtol=1e-5)

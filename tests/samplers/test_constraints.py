@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ from effcap.samplers import Beam, Greedy, Nucleus
 from effcap.samplers.constraints import constrain
 from helpers.samplers_reference import EOS, Toy, as_numpy, assert_captions, compiled, log_probs
 
+REFERENCE = Path(__file__).resolve().parents[1] / "data" / "prompt_reference.json"
 ALL = [Greedy, Beam, functools.partial(Nucleus, seed=0)]
 
 
 def greedy(toy, image, sampler):
     tokens, total = (), 0.0
     while len(tokens) < sampler.max_new_tokens and EOS not in tokens:
-        logp = log_probs(toy.logits(image, tokens), tokens, sampler)
+        logp = log_probs(toy.logits(image, tokens), tokens, sampler, toy.prefix(image))
         total += logp.max()
         tokens = (*tokens, int(logp.argmax()))
     return [(total, tokens)]
@@ -166,7 +169,41 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative_logits():
     )
 
 
-def test_constraints_do_not_apply_to_the_prompt():
+def test_lengths_do_not_count_the_prompt():
     toy = Toy(images=20, vocabulary=3, steps=4, seed=7, prompt_tokens=3)
-    hypotheses = toy.run(Greedy(max_new_tokens=4, no_repeat_ngram_size=1, min_new_tokens=2))
-    assert (hypotheses.lengths == 2).all()
+    hypotheses = toy.run(Greedy(max_new_tokens=4, min_new_tokens=4))
+    assert (hypotheses.lengths == 4).all()
+
+
+def test_the_start_token_may_be_generated_but_the_prefix_not_repeated():
+    toy = Toy(images=20, vocabulary=4, steps=4, seed=7, prompt_tokens=2)
+    hypotheses = toy.run(Greedy(max_new_tokens=4, no_repeat_ngram_size=1))
+    generated = np.arange(4) < hypotheses.lengths  # (B,T)
+    tokens = np.where(generated, hypotheses.tokens[:, 0], -1)
+    assert (tokens == toy.prompt[:, :1]).any()
+    assert not (tokens == toy.prompt[:, 1:]).any()
+
+
+def test_constraints_after_a_prompt_are_those_of_transformers():
+    reference = json.loads(REFERENCE.read_text())
+    table = ops.convert_to_tensor(np.array(reference["logits"], "float32"))
+    cases = {}
+    for prefix, options, tokens, score in reference["cases"]:
+        cases.setdefault(tuple(options.items()), []).append((prefix, tokens, score))
+    for options, expected in cases.items():
+        sampler = (Beam if "num_beams" in dict(options) else Greedy)(
+            max_new_tokens=12, **dict(options)
+        )
+        prompt = [[11, *prefix] for prefix, _, _ in expected]
+        hypotheses = as_numpy(
+            sampler(
+                lambda token, _, state: (ops.take(table, token, axis=0), state), prompt, (), eos=0
+            )
+        )
+        for row, (_, tokens, score) in enumerate(expected):
+            assert tokens[-1] == EOS, "truncated captions are ranked in another way"
+            length = hypotheses.lengths[row, 0]
+            assert hypotheses.tokens[row, 0, :length].tolist() == tokens[:-1], (options, row)
+            if not {"no_repeat_ngram_size", "min_new_tokens"} & {*dict(options)}:
+                penalty = len(tokens) ** getattr(sampler, "length_penalty", 0)
+                np.testing.assert_allclose(hypotheses.scores[row, 0] / penalty, score, atol=1e-4)
