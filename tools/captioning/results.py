@@ -28,8 +28,14 @@ class CaptionResults(Generic[Name]):
     skipped: list[tuple[Name, str]]
 
 
-def load_captioner(captioner: Captioner | str | PathLike[str]) -> Captioner:
-    """Returns a captioner unchanged, or loads a preset given by name or folder.
+def load_captioner(
+    captioner: Captioner | str | PathLike[str], prefix: str | None = None
+) -> Captioner:
+    """Returns a captioner, or loads a preset given by name or folder.
+
+    Args:
+        captioner: captioner, or the name or folder of a preset.
+        prefix: text that becomes the captioner's `prefix`. None keeps its own.
 
     Raises:
         FileNotFoundError: there is no such preset.
@@ -37,7 +43,11 @@ def load_captioner(captioner: Captioner | str | PathLike[str]) -> Captioner:
     """
     from effcap.captioner import Captioner
 
-    return captioner if isinstance(captioner, Captioner) else Captioner.from_preset(captioner)
+    if not isinstance(captioner, Captioner):
+        captioner = Captioner.from_preset(captioner)
+    if prefix is not None:
+        captioner.prefix = prefix
+    return captioner
 
 
 def model_name(model: str | PathLike[str]) -> str:

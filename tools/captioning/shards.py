@@ -42,7 +42,8 @@ def caption_shards(
     Args:
         shards: paths and URLs, such as `find_shards` returns.
         out: folder of the captions, created if missing. It holds captions of one model and sampler.
-        captioner: captioner of photos, or the name or folder of a preset.
+        captioner: captioner of photos, or the name or folder of a preset. Its `prefix` is part of
+            the sampler in the results.
         sampler: sampler, or its name (default: that of the captioner). A `Nucleus` without a seed
             gives other captions each time.
         batch_size: photos per batch.
@@ -74,7 +75,10 @@ def caption_shards(
             raise ValueError("A Captioner requires model, its name in the results")
         model = preset_id(preset)
     sampler = _find_sampler(sampler, captioner if preset is None else preset)
-    folder = CaptionFolder(Path(out).absolute(), model, repr(sampler))
+    # The name of a preset identifies its prefix too.
+    prefix = "" if isinstance(captioner, str | PathLike) else captioner.prefix
+    made_by = f"{sampler!r} after {prefix!r}" if prefix else repr(sampler)
+    folder = CaptionFolder(Path(out).absolute(), model, made_by)
     folder.prepare()
     locations = [locate(shard) for shard in shards]
     results = folder.find(locations)

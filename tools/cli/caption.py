@@ -110,7 +110,8 @@ def run_photos(arguments: argparse.Namespace) -> None:
     from effcap.tools.captioning.photos import caption_folder
     from effcap.tools.captioning.results import load_captioner
 
-    captioner, batch_size = load_captioner(preset), arguments.batch_size
+    captioner = load_captioner(preset, arguments.prefix)
+    batch_size = arguments.batch_size
     if arguments.prefix_words and not captioner.decoder.prefix_length:
         raise ValueError(f"--prefix-words requires a captioner with a prefix. Received: {preset}")
     results = caption_folder(paths, captioner, make_sampler(arguments), batch_size=batch_size)

@@ -54,7 +54,12 @@ def check_playlist_options(arguments: argparse.Namespace) -> None:
 
 def run_playlists(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --playlist`."""
-    from effcap.tools.captioning.playlists import caption_playlists, playlist_modalities
+    from effcap.tools.captioning.playlists import (
+        caption_playlists,
+        playlist_modalities,
+        trained_caption_format,
+    )
+    from effcap.tools.captioning.results import load_captioner
     from effcap.trainers.data.playlists import read_playlists
 
     sampler_fields(arguments)  # reports errors before Keras is imported
@@ -63,10 +68,10 @@ def run_playlists(arguments: argparse.Namespace) -> None:
     start_keras()
     captioned = caption_playlists(
         playlists,
-        arguments.model,
+        load_captioner(arguments.model, arguments.prefix),
         make_sampler(arguments),
         sources=given_sources(arguments),
-        caption_format=arguments.format,
+        caption_format=arguments.format or trained_caption_format(arguments.model),
         batch_size=arguments.batch_size,
         attention=arguments.attention,
     )

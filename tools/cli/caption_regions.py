@@ -57,6 +57,7 @@ def run_regions(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --features`."""
     from effcap.presets import preset_folder
     from effcap.tools.captioning.regions import caption_regions, find_datasets, open_regions
+    from effcap.tools.captioning.results import load_captioner
 
     sampler_fields(arguments)  # reports errors before Keras is imported
     preset = preset_folder(arguments.model)
@@ -65,7 +66,7 @@ def run_regions(arguments: argparse.Namespace) -> None:
     start_keras()
     results = caption_regions(
         file,
-        preset,
+        load_captioner(preset, arguments.prefix),
         make_sampler(arguments),
         keys=arguments.keys,
         batch_size=arguments.batch_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from effcap.tools.captioning.ray import RayOptions
 from effcap.tools.cli.options import add_options, given_options, option_flag
@@ -71,6 +71,11 @@ def check_options(arguments: argparse.Namespace) -> None:
     for name in RAY:
         if getattr(arguments, name) is not None and arguments.ray is None:
             raise ValueError(f"{option_flag(name)} requires --ray")
+    if arguments.prefix is not None and arguments.ray is not None:
+        raise ValueError(
+            "--prefix cannot be used with --ray, whose workers load the preset: save a preset of a "
+            "captioner with that prefix"
+        )
     index, num_shards = arguments.shard_index, arguments.num_shards
     if (index is None) != (num_shards is None):
         raise ValueError("--shard-index and --num-shards require each other")
@@ -83,7 +88,9 @@ def check_options(arguments: argparse.Namespace) -> None:
 def run_shards(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --shards`."""
     from effcap.presets import preset_folder
+    from effcap.tools.captioning.parquet import preset_id
     from effcap.tools.captioning.partition import partition
+    from effcap.tools.captioning.results import load_captioner
     from effcap.tools.captioning.shards import caption_shards
     from effcap.trainers.data.shards import find_shards
 
@@ -99,13 +106,19 @@ def run_shards(arguments: argparse.Namespace) -> None:
             import keras  # noqa: F401  only the workers start its backend
     else:
         start_keras()
+    named: dict[str, Any] = {"captioner": preset}
+    if arguments.prefix is not None:
+        named = {
+            "captioner": load_captioner(preset, arguments.prefix),
+            "model": preset_id(preset),
+        }
     results = caption_shards(
         shards,
         arguments.out,
-        preset,
-        make_sampler(arguments),
+        sampler=make_sampler(arguments),
         batch_size=arguments.batch_size,
         ray=ray,
+        **named,
     )
     print_results(results, arguments.out)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.metrics.tokenize import TOKENIZATIONS
-from effcap.tools.captioning.results import DEFAULT_PRESET
+from effcap.tools.captioning.results import DEFAULT_PRESET, load_captioner
 from effcap.tools.cli.caption_regions import add_features
 from effcap.tools.cli.data_options import add_columns, add_images, columns
 from effcap.tools.cli.evaluate_playlists import (
@@ -102,6 +102,8 @@ def run(arguments: argparse.Namespace) -> None:
     if metrics:
         print_line(f"{' and '.join(metrics)} may take minutes")
     record: dict[str, Any] = {"sampler": sampler_record(arguments, fields)}
+    if arguments.prefix is not None:
+        record["prefix"] = arguments.prefix
     if arguments.playlists:
         evaluation, fields = run_playlists(arguments, metrics)
         record = {**fields, **record}
@@ -151,8 +153,8 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--max-regions requires --features")
     fields = sampler_fields(arguments)
     if arguments.captions:
-        for name in ("model", "features", *fields):
-            if name in fields or getattr(arguments, name):
+        for name in ("model", "features", "prefix", *fields):
+            if name in fields or getattr(arguments, name) is not None:
                 raise ValueError(f"{option_flag(name)} cannot be used with --captions")
     return fields
 
@@ -199,7 +201,7 @@ def run_model(arguments: argparse.Namespace) -> Evaluation:
         check_photos_exist(references)
     start_keras()
     return evaluate(
-        preset,
+        load_captioner(preset, arguments.prefix),
         references,
         make_sampler(arguments),
         features=features,

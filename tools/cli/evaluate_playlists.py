@@ -59,6 +59,7 @@ def run_playlists(
 ) -> tuple[Evaluation, dict[str, Any]]:
     """Returns the scored captions, and entries of scores.json about them."""
     from effcap.tools.captioning.playlists import playlist_modalities, trained_caption_format
+    from effcap.tools.captioning.results import load_captioner
     from effcap.tools.evaluation.playlists import PlaylistReferences, evaluate_playlists
     from effcap.trainers.data.playlists import open_arrays
 
@@ -74,7 +75,7 @@ def run_playlists(
     open_arrays(references.features).check_modalities(modalities)  # before Keras starts
     start_keras()
     evaluation = evaluate_playlists(
-        arguments.model,
+        load_captioner(arguments.model, arguments.prefix),
         references,
         make_sampler(arguments),
         batch_size=arguments.batch_size,

@@ -21,7 +21,7 @@ SHARED_OPTIONS = ("max_new_tokens",)  # other fields: --set sampler.FIELD=VALUE
 
 
 def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False) -> None:
-    """Adds the options of samplers and the batch size.
+    """Adds the options of samplers, the prefix and the batch size.
 
     Args:
         parser: parser of the command.
@@ -36,6 +36,11 @@ def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False)
     if num_captions:
         add_options(group, sampler_class("beam"), ("num_captions",), unset="{}")
     add_options(group, sampler_class("beam"), SHARED_OPTIONS, unset="{}")
+    group.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="text that captions begin with and continue (default: that of the preset, if any)",
+    )
     add_settings(group, "sampler.no_repeat_ngram_size=2")
     group.add_argument(
         "--batch-size", type=int, default=8, metavar="N", help="inputs captioned per batch"

@@ -83,7 +83,8 @@ def evaluate(
 ) -> Evaluation:
     """Scores a captioner or captions against references.
 
-    Computes BLEU, ROUGE-L and CIDEr as COCO's evaluation does; see `effcap.metrics`.
+    Computes BLEU, ROUGE-L and CIDEr as COCO's evaluation does; see `effcap.metrics`. Of captions
+    that continue the captioner's `prefix`, the text after it is scored, as in BLIP.
 
     Args:
         captions: captioner to score, or the name or folder of a preset; or captions to score: a
@@ -248,10 +249,10 @@ def captioned_set(
     counts: dict[str, int],
     notes: list[str],
 ) -> CaptionSet:
-    """Returns captions by a captioner as a `CaptionSet`."""
+    """Returns captions by a captioner, without their prefixes, as a `CaptionSet`."""
     return CaptionSet(
         [photo for photo, _ in captioned],
-        [[caption.text for caption in captions] for _, captions in captioned],
+        [[caption.continuation for caption in captions] for _, captions in captioned],
         [[caption.score for caption in captions] for _, captions in captioned],
         counts,
         notes,

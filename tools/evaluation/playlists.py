@@ -67,6 +67,7 @@ def evaluate_playlists(
     """Captions playlists and scores the captions against references.
 
     Captions and references are compared with artist names and without markers such as `<title>`.
+    Of captions that continue a prefix, the text after it is scored.
 
     Args:
         captioner: captioner of playlists, or the name or folder of a preset.
@@ -119,7 +120,10 @@ def caption_playlist_set(
     generated = _generate(load_captioner(captioner), loader, sampler, batch_size)
     captions = list(track(generated, len(usable), "captioning"))
     texts: list[Sequence[str]] = [
-        [strip_markers(unmask_artists(caption.text, artists[example.name])) for caption in options]
+        [
+            strip_markers(unmask_artists(caption.continuation, artists[example.name]))
+            for caption in options
+        ]
         for example, options in zip(usable, captions, strict=True)
     ]
     return CaptionSet(
