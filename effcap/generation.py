@@ -121,6 +121,7 @@ class GenerationCache:
     """
 
     def __init__(self, encoder: keras.layers.Layer, decoder: Decoder) -> None:
+        self._decoder = decoder
         self._create_model = partial(GenerationModel, encoder, decoder)
         self._models: OrderedDict[tuple, GenerationModel] = OrderedDict()
         self._lock = threading.Lock()
@@ -156,12 +157,14 @@ class GenerationCache:
             prefixes: tokens that the caption of each row continues. Default none.
 
         Raises:
-            ValueError: a prefix leaves the decoder no positions for `max_new_tokens`.
+            ValueError: the decoder is too short for the prefixes and the sampler, or has no such
+                tokens.
         """
         rows = len(next(iter(inputs.values())))
         indices = list(range(rows) if indices is None else indices)
         prefixes = [()] * rows if prefixes is None else prefixes
         lengths = np.array([len(prefix) for prefix in prefixes])  # (B,)
+        check_sampler(sampler, self._decoder, tokenizer, int(lengths.max()))
         groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
         parts = []
         for group in groups:
@@ -169,7 +172,10 @@ class GenerationCache:
             if len(groups) > 1:  # sizes vary from batch to batch: few powers of two are compiled
                 smallest = max(smallest, min(batch_size, _next_power(smallest)))
             hypotheses = self._generate_group(
-                {name: array[group] for name, array in inputs.items()},
+                {
+                    name: array if len(groups) == 1 else array[group]
+                    for name, array in inputs.items()
+                },
                 tokenizer,
                 sampler,
                 range(smallest, max(smallest, batch_size) + 1),

@@ -162,7 +162,6 @@ def test_photos_that_fill_up_a_batch_have_no_weight(scst, batches):
 def test_collapsed_captions_end_the_run(scst, batches, monkeypatch):
     monkeypatch.setattr("effcap.trainers.objectives.scst.WINDOW", 6)
     objective = Scst(hash_reward, ScstOptions(num_samples=3, min_distinct=0.5))
-    objective.sampling_model, objective.greedy_model = scst.sampling_model, None
     objective._nucleus = scst._nucleus
     objective.metrics = scst.metrics
     generate, texts = scst._generate, [["The same.", "Another.", "A third."]] * 4

@@ -66,15 +66,29 @@ def expand(photos: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[
 
 
 def caption_paths(
-    paths: Sequence[Path], captioner: Captioner, sampler: str | Sampler | None, batch_size: int
+    paths: Sequence[Path],
+    captioner: Captioner,
+    sampler: str | Sampler | None,
+    batch_size: int,
+    prefixes: Sequence[str | None] | None = None,
 ) -> CaptionResults[Path]:
-    """Captions photo files; see `caption_folder`."""
+    """Captions photo files; see `caption_folder`.
+
+    Args:
+        paths: photo files.
+        captioner: captioner of photos.
+        sampler: sampler, or its name. None for that of the captioner.
+        batch_size: photos per batch.
+        prefixes: text that the captions of each photo continue. None, also for one photo, takes
+            that of the captioner.
+    """
     backbone = photo_encoder(captioner).backbone
     results: CaptionResults[Path] = CaptionResults([], [])
     with ProgressBar("captioning", len(paths)) as bar:
         for indices, images in load_batches(paths, backbone, batch_size, results.skipped):
             inputs = {"images": np.stack(images)}  # (B, h, w, 3)
-            captions = captioner.generate_batch(inputs, sampler, batch_size, indices)
+            prefix = None if prefixes is None else [prefixes[index] for index in indices]
+            captions = captioner.generate_batch(inputs, sampler, batch_size, indices, prefix=prefix)
             batch = [paths[index] for index in indices]
             results.captions.extend(zip(batch, captions, strict=True))
             bar.advance(steps=len(batch))

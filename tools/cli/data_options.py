@@ -19,6 +19,7 @@ class Columns(TypedDict):
 
     image_column: str
     caption_column: str
+    prefix_column: str
 
 
 def add_images(group: Any) -> None:
@@ -32,7 +33,7 @@ def add_images(group: Any) -> None:
 
 
 def add_columns(group: Any) -> None:
-    """Adds --image-column and --caption-column."""
+    """Adds --image-column, --caption-column and --prefix-column."""
     for column in ("image", "caption"):
         group.add_argument(
             f"--{column}-column",
@@ -40,6 +41,12 @@ def add_columns(group: Any) -> None:
             metavar="NAME",
             help=f"name of the CSV column with the {column}s",
         )
+    group.add_argument(
+        "--prefix-column",
+        default="prefix",
+        metavar="NAME",
+        help="name of the CSV column with texts that the captions continue, if there is one",
+    )
 
 
 def add_cleaning(group: Any, note: str = "") -> None:
@@ -59,10 +66,11 @@ def add_cleaning(group: Any, note: str = "") -> None:
 
 
 def columns(arguments: argparse.Namespace) -> Columns:
-    """Returns the values of --image-column and --caption-column."""
+    """Returns the values of --image-column, --caption-column and --prefix-column."""
     return {
         "image_column": arguments.image_column,
         "caption_column": arguments.caption_column,
+        "prefix_column": arguments.prefix_column,
     }
 
 

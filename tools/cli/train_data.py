@@ -65,6 +65,7 @@ def add_data(parser: argparse.ArgumentParser, source: str) -> None:
     if source in ("csv", "dali", "regions"):
         add_columns(group)
     add_cleaning(group, INDEXED if source == "dali" else "")
+    add_prefix(group)
     add_fractions(group)
 
 
@@ -109,6 +110,13 @@ def add_shards(group: Any) -> None:
         metavar="N",
         help="photos shuffled together (default: 32768, or 2048 for remote shards)",
     )
+
+
+def add_prefix(group: Any) -> None:
+    """Adds --prefix."""
+    from effcap.trainers.options import RunOptions
+
+    add_options(group, RunOptions, ("prefix",), metavars={"prefix": "TEXT"}, unset="{}")
 
 
 def add_fractions(group: Any) -> None:

@@ -95,7 +95,7 @@ def run_options(arguments: argparse.Namespace, **changes: Any) -> RunOptions:
     check_sections(arguments, sections)
     names = [*TRAINING, *(name for name in AUGMENTATION if name in arguments)]
     fields = {
-        **given_options(arguments, [*MODEL, "out", "log", "train_fraction", "max_bad"]),
+        **given_options(arguments, [*MODEL, "out", "log", "prefix", "train_fraction", "max_bad"]),
         "objective": arguments.objective,
         "encoder": sections["encoder"],
         "decoder": sections["decoder"],

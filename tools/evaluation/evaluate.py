@@ -84,7 +84,8 @@ def evaluate(
     """Scores a captioner or captions against references.
 
     Computes BLEU, ROUGE-L and CIDEr as COCO's evaluation does; see `effcap.metrics`. Of captions
-    that continue the captioner's `prefix`, the text after it is scored, as in BLIP.
+    that continue a prefix, that of the photo's references or the captioner's `prefix`, the text
+    after it is scored, as in BLIP.
 
     Args:
         captions: captioner to score, or the name or folder of a preset; or captions to score: a
@@ -183,11 +184,20 @@ def caption_photo_set(
     from effcap.tools.captioning.photos import caption_paths
     from effcap.tools.captioning.results import load_captioner
 
-    photos = {photo.path: photo for photo in references.photos}
+    photos = references.photos
     check_photos_exist(references)
-    results = caption_paths(list(photos), load_captioner(captioner), sampler, batch_size)
+    results = caption_paths(
+        [photo.path for photo in photos],
+        load_captioner(captioner),
+        sampler,
+        batch_size,
+        [photo.prefix or None for photo in photos],
+    )
+    skipped = {path for path, _ in results.skipped}
+    readable = [photo for photo in photos if photo.path not in skipped]
+    captions = [captions for _, captions in results.captions]
     return captioned_set(
-        [(photos[path], captions) for path, captions in results.captions],
+        list(zip(readable, captions, strict=True)),
         counts={"unreadable photos": len(results.skipped)},
         notes=[f"skipped: {path}: {reason}" for path, reason in results.skipped],
     )
@@ -216,6 +226,8 @@ def caption_region_set(
 
     file = features if isinstance(features, RegionFile) else open_regions(features, captioner)
     ids = {index: coco_id for coco_id, index in references.ids.items()}
+    if any(photo.prefix for photo in references.photos):
+        raise ValueError("Photos with prefixes of their own cannot be captioned from features")
     datasets: dict[str, str] = {}
     photos: dict[str, Example] = {}
     missing = []

@@ -69,6 +69,7 @@ def read_references(
     *,
     image_column: str = "image",
     caption_column: str = "caption",
+    prefix_column: str = "prefix",
 ) -> References:
     """Reads references from CSV files, COCO's JSON, JSON of photos, or folders (`read_folder`).
 
@@ -79,6 +80,7 @@ def read_references(
         images: folder of the photos, which need not exist. None takes the folder of each file.
         image_column: column of the photo in CSV files.
         caption_column: column of the caption in CSV files.
+        prefix_column: column of texts that captions continue in CSV files, if there is one.
 
     Raises:
         FileNotFoundError: a file or the folder does not exist.
@@ -96,9 +98,8 @@ def read_references(
             texts[path] = text
             dataset = read_json(path, images)
         else:
-            dataset = read_csv(
-                path, images, image_column=image_column, caption_column=caption_column
-            )
+            columns = {"image_column": image_column, "caption_column": caption_column}
+            dataset = read_csv(path, images, **columns, prefix_column=prefix_column)
         return dataset.examples, dataset.problems
 
     photos, problems = read_files(read, paths)

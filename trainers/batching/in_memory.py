@@ -17,11 +17,12 @@ from effcap.trainers.batching.packed import (
     Batch,
     PackedBatches,
     Preview,
+    after_prefix,
     choose_captions,
     show_varying_lengths,
     token_dtype,
 )
-from effcap.trainers.data.example import Example
+from effcap.trainers.data.example import Example, Problem
 from effcap.trainers.options.batches import BatchOptions
 
 
@@ -94,42 +95,71 @@ class CaptionBatches(PackedBatches):
 
     def _encode(self, examples: Sequence[Example]) -> None:
         """Tokenizes all captions at once."""
-        state = hashlib.sha256()
-        texts = [text for example in examples for text in example.captions]
+        state, prefixes = hashlib.sha256(), self._encode_prefixes(examples)
+        texts = [
+            after_prefix(text, self._prefix(example))
+            for example in examples
+            for text in example.captions
+        ]
         encoded, dtype = iter(self.tokenizer.encode_captions(texts)), token_dtype(self.tokenizer)
         self.indices: list[int] = []  # for each row, the example's index in the loader
         self.paths: list[Path] = []
         self.names: list[str] = []
         self.captions: list[list[np.ndarray]] = []
+        self.prefix_texts: list[str] = []
+        self.prefix_tokens: list[np.ndarray] = []
         self.can_flip: list[bool] = []
         for index, example in enumerate(examples):
-            usable = []
+            usable, where = [], str(example.path)
+            prefix = prefixes[self._prefix(example)]
             for text in example.captions:
                 tokens: np.ndarray = np.asarray(next(encoded), dtype)
-                if len(tokens) < self.max_text_length:
+                if isinstance(prefix, ValueError):
+                    self.problems.append(Problem(where, str(prefix)))
+                elif len(prefix) + len(tokens) < self.max_text_length:
                     usable.append(tokens)
                 else:
-                    self.problems.append(self.too_long(str(example.path), text, len(tokens)))
-            if usable:
+                    problem = self.too_long(where, text, len(tokens), len(prefix))
+                    self.problems.append(problem)
+            if usable and not isinstance(prefix, ValueError):
                 self.indices.append(index)
                 self.paths.append(example.path)
                 self.names.append(example.name)
                 self.captions.append(usable)
+                self.prefix_texts.append(self._prefix(example))
+                self.prefix_tokens.append(prefix)
                 self.can_flip.append(example.can_flip)
                 lengths = [len(tokens) for tokens in usable]
                 state.update(repr((index, example.name, example.can_flip, lengths)).encode())
-                state.update(np.concatenate(usable).tobytes())
+                state.update(np.concatenate([*usable, prefix]).tobytes())
         self._contents = state.hexdigest()
         passes = self.options.passes_per_epoch
         self.indices, self.paths = self.indices * passes, self.paths * passes
         self.captions, self.can_flip = self.captions * passes, self.can_flip * passes
+        self.prefix_tokens = self.prefix_tokens * passes
+
+    def _prefix(self, example: Example) -> str:
+        """Returns the text that the captions of an example continue."""
+        return example.prefix or self.options.prefix
+
+    def _encode_prefixes(self, examples: Sequence[Example]) -> dict[str, np.ndarray | ValueError]:
+        """Returns the tokens of all prefixes by text, or why a text cannot be one."""
+        prefixes: dict[str, np.ndarray | ValueError] = {}
+        for text in dict.fromkeys(map(self._prefix, examples)):
+            try:
+                tokens = self.tokenizer.encode_prefix(text)
+                prefixes[text] = np.asarray(tokens, token_dtype(self.tokenizer))
+            except ValueError as error:
+                prefixes[text] = error
+        return prefixes
 
     def _lengths(self, chosen: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns the tokens per row (N,), with a start token for each chosen caption."""
+        """Returns the tokens per row (N,), with start token and prefix of each chosen caption."""
+        rows = zip(self.captions, self.prefix_tokens, chosen, strict=True)
         return np.array(
             [
-                sum(len(captions[i]) + 1 for i in choice)
-                for captions, choice in zip(self.captions, chosen, strict=True)
+                sum(len(captions[i]) + len(prefix) + 1 for i in choice)
+                for captions, prefix, choice in rows
             ]
         )
 
@@ -138,8 +168,8 @@ class CaptionBatches(PackedBatches):
         self.row_lengths = row_lengths(self._lengths(self._choices(0)), self.options.num_buckets)
         limit = self.options.captions_per_photo
         longest = max(
-            sum(sorted((len(caption) + 1 for caption in row), reverse=True)[:limit])
-            for row in self.captions
+            sum(sorted((len(caption) + len(prefix) + 1 for caption in row), reverse=True)[:limit])
+            for row, prefix in zip(self.captions, self.prefix_tokens, strict=True)
         )
         if longest > self.row_lengths[-1]:
             longest = -(-longest // ROUNDING) * ROUNDING
@@ -192,8 +222,9 @@ class CaptionBatches(PackedBatches):
             self.failure = error  # Keras hides it in a long traceback
             raise
         chosen = [[self.captions[i][choice] for choice in self._chosen[i]] for i in filled]
-        tokens, targets, segments = self.pack(chosen, length)  # each (B,T)
-        weights = ((segments > 0) & real[:, None]).astype(np.float32)  # (B,T)
+        prefixes = [self.prefix_tokens[i] for i in filled]
+        tokens, targets, segments, weights = self.pack(chosen, prefixes, length)  # each (B,T)
+        weights *= real[:, None]  # (B,T)
         return {**inputs, "tokens": tokens, "segments": segments}, targets, weights
 
     @property
@@ -212,6 +243,11 @@ class CaptionBatches(PackedBatches):
         """Number of usable captions."""
         return sum(map(len, self.captions)) // self.options.passes_per_epoch
 
+    @property
+    def max_prefix_length(self) -> int:
+        """Number of tokens of the longest prefix."""
+        return max(map(len, self.prefix_tokens))
+
     def previews(self, count: int) -> list[Preview]:
         """Returns the first `count` examples, without augmentation."""
         count = min(count, len(self.names))
@@ -221,8 +257,11 @@ class CaptionBatches(PackedBatches):
             Preview(
                 {name: array[row] for name, array in inputs.items()},
                 path if path.is_file() else None,
+                prefix,
             )
-            for row, path in enumerate(self.paths[:count])
+            for row, (path, prefix) in enumerate(
+                zip(self.paths[:count], self.prefix_texts[:count], strict=True)
+            )
         ]
 
     @property

@@ -29,10 +29,12 @@ class Preview(NamedTuple):
     Attributes:
         inputs: encoder inputs of one row, without the batch axis.
         photo: photo to show; None if there is none.
+        prefix: text that the captions continue; "" for none.
     """
 
     inputs: dict[str, np.ndarray]
     photo: Photo | None = None
+    prefix: str = ""
 
 
 class PackedBatches(keras.utils.PyDataset):
@@ -40,8 +42,9 @@ class PackedBatches(keras.utils.PyDataset):
 
     A batch is `(inputs, targets, weights)`: inputs are the encoder inputs, such as `{"images":
     (B, h, w, 3)}`, with "tokens" (B, T) and "segments" (B, T); targets (B, T) are the next tokens;
-    weights (B, T) are 1 for real tokens and 0 for padding. All captions of a photo are packed into
-    one row, with segment numbers 1, 2, ... (0 is padding), so that each photo is encoded once.
+    weights (B, T) are 1 for tokens of captions and their ends, 0 for those of prefixes and for
+    padding. All captions of a photo are packed into one row, each with its start token and prefix,
+    with segment numbers 1, 2, ... (0 is padding), so that each photo is encoded once.
 
     A batch depends only on the seed, the epoch and its index, so training can resume at any batch.
     `fit` must be called with `shuffle=False` to keep the order. With several processes, each makes
@@ -91,6 +94,11 @@ class PackedBatches(keras.utils.PyDataset):
 
     @property
     @abstractmethod
+    def max_prefix_length(self) -> int:
+        """Number of tokens of the longest prefix."""
+
+    @property
+    @abstractmethod
     def padding(self) -> float:
         """Fraction of token positions that hold padding."""
 
@@ -133,34 +141,54 @@ class PackedBatches(keras.utils.PyDataset):
         return slice(index * self.rows_per_process, (index + 1) * self.rows_per_process)
 
     def pack(
-        self, rows: Sequence[Sequence[np.ndarray]], length: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self,
+        rows: Sequence[Sequence[np.ndarray]],
+        prefixes: Sequence[Sequence[int] | np.ndarray],
+        length: int,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Packs the captions of each row.
 
         Args:
-            rows: for each row, the tokens of its captions, without start and end token.
+            rows: for each row, the tokens of its captions, without start token, prefix and end
+                token.
+            prefixes: for each row, the tokens that its captions continue.
             length: row length T.
 
         Returns:
-            (tokens, targets, segments), each (B, T) int32.
+            (tokens, targets, segments), each (B, T) int32, and weights (B, T) float32.
         """
         shape = (len(rows), length)
         tokens = np.full(shape, self.tokenizer.pad_id, np.int32)  # (B,T)
         targets = np.full(shape, self.tokenizer.pad_id, np.int32)  # (B,T)
         segments = np.zeros(shape, np.int32)  # (B,T)
-        for row, captions in enumerate(rows):
+        weights = np.zeros(shape, np.float32)  # (B,T)
+        for row, (captions, prefix) in enumerate(zip(rows, prefixes, strict=True)):
             start = 0
             for segment, caption in enumerate(captions, 1):
-                end = start + len(caption) + 1
+                first = start + len(prefix)  # predicts the first token of the caption
+                end = first + len(caption) + 1
                 tokens[row, start] = self.tokenizer.bos_id
-                tokens[row, start + 1 : end] = targets[row, start : end - 1] = caption
+                tokens[row, start + 1 : first + 1] = targets[row, start:first] = prefix
+                tokens[row, first + 1 : end] = targets[row, first : end - 1] = caption
                 targets[row, end - 1] = self.tokenizer.eos_id
                 segments[row, start:end] = segment
+                weights[row, first:end] = 1
                 start = end
-        return tokens, targets, segments
+        return tokens, targets, segments, weights
+
+    def prefixes(self, batch: Batch) -> list[list[int]]:
+        """Returns the tokens that the captions of each row of a batch continue.
+
+        A row of weight 0 has those of another row.
+        """
+        _, targets, weights = batch
+        starts = {row: int(weights[row].argmax()) for row in np.flatnonzero(weights.any(axis=1))}
+        prefixes = {row: targets[row, :start].tolist() for row, start in starts.items()}
+        other = next(iter(prefixes.values()), [])
+        return [prefixes.get(row, other) for row in range(len(weights))]
 
     def texts(self, batch: Batch) -> list[list[str]]:
-        """Decodes the captions of each row of a batch; rows of weight 0 have none."""
+        """Decodes the captions of each row, without prefix; rows of weight 0 have none."""
         inputs, targets, weights = batch
         rows = []
         for row, segments in enumerate(np.where(weights > 0, inputs["segments"], 0)):  # (T,)
@@ -168,10 +196,10 @@ class PackedBatches(keras.utils.PyDataset):
             rows.append([self.tokenizer.decode(caption) for caption in captions])
         return rows
 
-    def too_long(self, where: str, text: str, num_tokens: int) -> Problem:
-        """Returns the problem of a caption that does not fit into the decoder."""
+    def too_long(self, where: str, text: str, num_tokens: int, prefix_length: int = 0) -> Problem:
+        """Returns the problem of a caption that does not fit into the decoder after its prefix."""
         reason = (
-            f"expected a caption of at most {self.max_text_length - 1} tokens. "
+            f"expected a caption of at most {self.max_text_length - 1 - prefix_length} tokens. "
             f"Received: {num_tokens}: {text[:60]!r}"
         )
         return Problem(where, reason)
@@ -206,6 +234,11 @@ def show_varying_lengths(
     elif len(row_lengths) > 1:
         batches[1] = (length + ROUNDING, batches[1][1])
     return batches
+
+
+def after_prefix(text: str, prefix: str) -> str:
+    """Returns a caption as it is tokenized after a prefix: with the space between them."""
+    return f" {text}" if prefix else text
 
 
 def choose_captions(count: int, options: BatchOptions, rng: np.random.Generator) -> np.ndarray:

@@ -17,6 +17,8 @@ from effcap.trainers.data.text_files import (
     split_lines,
 )
 
+CONTENTS = ("images", "captions", "prefixes")  # of the columns
+PREFIX = "prefix"  # column that is used if it is there
 OTHER_SEPARATORS = (";", "\t", "|")  # often used in place of commas
 
 csv.field_size_limit(2**24)
@@ -28,6 +30,7 @@ def read_csv(
     *,
     image_column: str = "image",
     caption_column: str = "caption",
+    prefix_column: str = "prefix",
     edit: Callable[[str], str] | None = None,
 ) -> PhotoDataset:
     """Reads photos and captions from CSV files.
@@ -41,6 +44,8 @@ def read_csv(
         images: folder that the image column is relative to; by default the folder of the CSV file.
         image_column: name of the column with the photos' names.
         caption_column: name of the column with the captions.
+        prefix_column: name of a column with texts that the captions continue, such as "a picture
+            of". Without a column "prefix", captions have none.
         edit: function applied to every caption, such as `tidy` or `plain`; None for no change.
 
     Returns:
@@ -56,14 +61,14 @@ def read_csv(
         >>> dataset = read_csv("train.csv", "photos")
         >>> captioner.fit(dataset.batches(captioner, batch_size=16), epochs=3, shuffle=False)
     """
-    columns = (image_column, caption_column)
+    columns = (image_column, caption_column, prefix_column)
     return PhotoDataset(*read_files(lambda path: _read_file(path, images, columns, edit), paths))
 
 
 def _read_file(
     path: Path,
     images: str | PathLike[str] | None,
-    wanted: tuple[str, str],
+    wanted: tuple[str, str, str],
     edit: Callable[[str], str] | None,
 ) -> tuple[list[Example], list[Problem]]:
     text = read_text(path, "CSV")
@@ -89,12 +94,15 @@ def add_rows(table: CaptionTable, path: Path, text: str, wanted: tuple[str, str]
     try:
         rows = filter(None, reader)  # skips blank lines
         columns = [name.strip() for name in next(rows, [])]
-        image_index, caption_index = _find_columns(columns, wanted, path)
+        if wanted[2] == PREFIX and PREFIX not in columns:
+            wanted = wanted[:2]  # an optional column
+        image_index, caption_index, *prefix_index = _find_columns(columns, wanted, path)
         for row in rows:
             line = reader.line_num
             where = f"{path}, line {line}"
             if len(row) == len(columns):
-                table.add(where, row[image_index], [row[caption_index]])
+                prefix = row[prefix_index[0]] if prefix_index else None
+                table.add(where, row[image_index], [row[caption_index]], prefix)
             else:
                 reason = f"expected {len(columns)} fields (text with commas must be quoted)"
                 table.problems.append(Problem(where, f"{reason}. Received: {len(row)}"))
@@ -105,12 +113,12 @@ def add_rows(table: CaptionTable, path: Path, text: str, wanted: tuple[str, str]
         ) from error
 
 
-def _find_columns(columns: list[str], wanted: tuple[str, str], path: Path) -> list[int]:
-    """Returns the indices of the image column and the caption column."""
-    if wanted[0] == wanted[1]:
-        raise ValueError(
-            f"Expected two different columns. Received: {wanted[0]!r} for images and captions"
-        )
+def _find_columns(columns: list[str], wanted: tuple[str, ...], path: Path) -> list[int]:
+    """Returns the indices of the columns of images, captions and, if wanted, prefixes."""
+    for i, name in enumerate(wanted):
+        if name in wanted[:i]:
+            uses = f"{CONTENTS[wanted.index(name)]} and {CONTENTS[i]}"
+            raise ValueError(f"Expected different columns. Received: {name!r} for {uses}")
     missing = [name for name in wanted if name not in columns]
     repeated = [name for name in wanted if columns.count(name) > 1]
     if not missing and not repeated:

@@ -99,8 +99,12 @@ class ExampleDataset(CaptionDataset):
         return replace(self, examples=examples, problems=problems)
 
     def captions(self) -> list[str]:
-        """Returns all captions."""
-        return [text for example in self.examples for text in example.captions]
+        """Returns all captions, with their prefixes."""
+        return [
+            f"{example.prefix} {text}" if example.prefix else text
+            for example in self.examples
+            for text in example.captions
+        ]
 
     def references(self) -> Iterator[Sequence[str]]:
         """Yields the captions of each example."""

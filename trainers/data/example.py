@@ -21,11 +21,14 @@ class Example:
         path: file of the photo.
         captions: all captions of the photo.
         name: name of the photo in the data; the file name by default.
+        prefix: text that the captions continue, such as the prompt "a picture of". It is not part
+            of them, and a photo with several prefixes is several examples.
     """
 
     path: Path
     captions: tuple[str, ...]
     name: str = ""
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -34,7 +37,7 @@ class Example:
     @property
     def can_flip(self) -> bool:
         """Returns whether the captions remain true when the photo is flipped horizontally."""
-        return can_flip(self.captions)
+        return can_flip((self.prefix, *self.captions))
 
 
 def can_flip(captions: Iterable[str]) -> bool:

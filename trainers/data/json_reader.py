@@ -40,8 +40,9 @@ def read_json(
     The format is detected from the content: COCO's `captions_*.json`, with `images` and
     `annotations`; a list of records with `image` and either `caption` or `text`, a string or a list
     of strings; or one such record per line (JSON Lines). A record of an image folder's
-    `metadata.jsonl` has `file_name` and the first of `text`, `caption` and `captions`. Other keys
-    are ignored. The other rules are those of `read_csv`.
+    `metadata.jsonl` has `file_name` and the first of `text`, `caption` and `captions`. A record or
+    annotation may have a `prefix` that its captions continue. Other keys are ignored. The other
+    rules are those of `read_csv`.
 
     Args:
         paths: a JSON file in UTF-8, or several.
@@ -157,7 +158,7 @@ def _add_record(table: CaptionTable, where: str, record: Any) -> None:
     if not texts:
         reason = f"expected at least one {caption_key}. Received: an empty list"
         table.problems.append(Problem(where, reason))
-    table.add(where, record.get(image_key), texts)
+    table.add(where, record.get(image_key), texts, record.get("prefix"))
 
 
 def _find_keys(record: Any) -> tuple[str, str | None]:
@@ -190,7 +191,8 @@ def _add_coco(table: CaptionTable, path: Path, content: dict[str, Any]) -> None:
         elif names.get(image_id) is None:
             reason = f"expected the id of an image as image_id. Received: {image_id!r}"
         else:
-            table.add(where, names[image_id], [annotation["caption"]])
+            caption, prefix = annotation["caption"], annotation.get("prefix")
+            table.add(where, names[image_id], [caption], prefix)
             continue
         table.problems.append(Problem(where, reason))
 

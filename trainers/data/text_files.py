@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class CaptionTable:
     """A table of captions by photo, and of captions that cannot be used.
 
     Different spellings of a path (`a.jpg`, `./a.jpg`) are one photo. Duplicate captions are kept.
+    A photo with several prefixes has an example for each.
 
     Args:
         folder: folder that photo names are relative to.
@@ -78,24 +80,29 @@ class CaptionTable:
     def __init__(self, folder: Path, edit: Callable[[str], str] | None = None):
         self.folder, self.edit = folder, edit
         self.problems: list[Problem] = []
-        self._photos: dict[str, tuple[Path, str, list[str]]] = {}  # by absolute path
-        self._captions: dict[str, list[str]] = {}  # by the name as it is spelled
+        self._photos: dict[tuple[str, str], tuple[Path, str, list[str]]] = {}  # by path and prefix
+        self._captions: dict[tuple[str, str], list[str]] = {}  # by name as it is spelled and prefix
 
-    def add(self, where: str, image: Any, captions: Sequence[Any]) -> None:
+    def add(self, where: str, image: Any, captions: Sequence[Any], prefix: Any = None) -> None:
         """Adds captions of a photo, or problems.
 
         Args:
             where: file and line of the captions.
             image: name of the photo; anything but a usable string is a problem.
             captions: captions; likewise.
+            prefix: text that the captions continue; likewise. None or "" for none.
         """
-        fault = find_fault(image)
-        if fault:
-            reason = f"expected the name of an image. Received: {fault}"
-            self.problems.append(Problem(where, reason, len(captions)))
-            return
-        image = image.strip()
-        usable = self._captions_of(image)
+        values = {"the name of an image": image}
+        if not (prefix is None or (isinstance(prefix, str) and not prefix.strip())):
+            values["a prefix"] = prefix
+        for role, value in values.items():
+            fault = find_fault(value)
+            if fault:
+                reason = f"expected {role}. Received: {fault}"
+                self.problems.append(Problem(where, reason, len(captions)))
+                return
+        image, prefix = image.strip(), (prefix or "").strip()
+        usable = self._captions_of(image, prefix)
         for caption in captions:
             text, fault = edit_caption(caption, self.edit)
             if fault:
@@ -104,23 +111,26 @@ class CaptionTable:
             else:
                 usable.append(text)
 
-    def _captions_of(self, image: str) -> list[str]:
-        """Returns the captions of a photo, for any spelling of its name."""
-        if image not in self._captions:
+    def _captions_of(self, image: str, prefix: str) -> list[str]:
+        """Returns the captions of a photo after a prefix, for any spelling of its name."""
+        if (image, prefix) not in self._captions:
             name = os.path.normpath(image)
             path = Path(self.folder, name)
-            photo = self._photos.setdefault(os.path.abspath(path), (path, name, []))
-            self._captions[image] = photo[2]
-        return self._captions[image]
+            photo = self._photos.setdefault((os.path.abspath(path), prefix), (path, name, []))
+            self._captions[image, prefix] = photo[2]
+        return self._captions[image, prefix]
 
     def examples(self) -> list[Example]:
         """Returns the photos with usable captions, in the order of their first rows."""
-        photos = [photo for photo in self._photos.values() if photo[2]]
-        return [Example(path, tuple(texts), name) for path, name, texts in photos]
+        return [
+            Example(path, tuple(texts), name, prefix)
+            for (_, prefix), (path, name, texts) in self._photos.items()
+            if texts
+        ]
 
     def paths(self) -> list[str]:
         """Returns the absolute paths of all named photos, also of those without usable captions."""
-        return list(self._photos)
+        return list(dict.fromkeys(path for path, _ in self._photos))
 
 
 def edit_caption(caption: Any, edit: Callable[[str], str] | None = None) -> tuple[str, str | None]:
@@ -187,15 +197,15 @@ def read_files(
     for i, path in enumerate(files):
         if absolute[i] in absolute[:i]:
             raise ValueError(f"Expected different files. Received: {path} twice")
-    examples: dict[str, Example] = {}
+    examples: dict[tuple[str, str], Example] = {}
     problems: list[Problem] = []
     for path in files:
         new_examples, new_problems = read(path)
         problems += new_problems
         for example in new_examples:
-            key = os.path.abspath(example.path)
+            key = (os.path.abspath(example.path), example.prefix)
             captions = examples[key].captions if key in examples else ()
-            examples[key] = Example(example.path, captions + example.captions, example.name)
+            examples[key] = replace(example, captions=captions + example.captions)
     return list(examples.values()), problems
 
 

@@ -130,7 +130,8 @@ def caption_previews(captioner: Captioner, previews: Sequence[Preview]) -> list[
         name: np.stack([preview.inputs[name] for preview in previews])  # (B,...)
         for name in previews[0].inputs
     }
-    return [captions[0].text for captions in captioner.generate_batch(inputs)]
+    prefixes = [preview.prefix for preview in previews]
+    return [captions[0].text for captions in captioner.generate_batch(inputs, prefix=prefixes)]
 
 
 def load_preview_photo(preview: Preview) -> Image.Image | None:

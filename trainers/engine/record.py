@@ -29,6 +29,7 @@ def make_record(captioner: Captioner, batches: RunBatches, options: RunOptions) 
         "objective": options.objective,
         **({"scst": asdict(options.scst)} if options.objective == SCST else {}),
         "hparams": {**captioner.hparams(), "training": asdict(options.training_options)},
+        **({"prefix": options.text_prefix} if options.text_prefix else {}),
         "train_fraction": options.train_fraction,
         "tokenizer": batches.training.tokenizer.fingerprint,
         "data": {
@@ -73,6 +74,7 @@ def run_identity(
         **objective.identity(),
         "backend": keras.backend.backend(),
         "tokenizer": training.tokenizer.fingerprint,
+        **({"prefix": options.text_prefix} if options.text_prefix else {}),
         "training data": training.fingerprint,
         "validation data": None if validation is None else validation.fingerprint,
     }

@@ -71,6 +71,7 @@ def run(
         training = training.subset(options.train_fraction, settings.seed)
         with device_scope():
             captioner = make_captioner(training, options, folder.log)
+        captioner.prefix = options.text_prefix
         batches = make_batches(captioner, training, validation, folder, options)
         folder.log(
             f"{batches.training.num_images} photos per epoch, {batches.training.padding:.1%} "

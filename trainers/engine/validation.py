@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effcap.generation import GenerationModel
+from effcap.generation import GenerationCache
 from effcap.metrics import CiderD, distinct_fraction, tokenize
 from effcap.samplers import Greedy
 from effcap.trainers.batching.packed import encoder_inputs
@@ -21,7 +21,7 @@ MAX_NEW_TOKENS = 30
 
 
 class CiderValidator:
-    """Scores the greedy captions of validation photos.
+    """Scores the greedy captions of validation photos, without the prefixes that they continue.
 
     Args:
         captioner: captioner to validate.
@@ -40,8 +40,9 @@ class CiderValidator:
         self.tokenization = tokenization
         self.batches, self.tokenizer = batches, batches.tokenizer
         self.num_photos = min(num_photos, batches.num_images)
-        sampler = Greedy(max_new_tokens=min(MAX_NEW_TOKENS, captioner.decoder.max_text_length))
-        self.model = GenerationModel(captioner.encoder, captioner.decoder, self.tokenizer, sampler)
+        longest = captioner.decoder.max_text_length - batches.max_prefix_length
+        self.sampler = Greedy(max_new_tokens=min(MAX_NEW_TOKENS, longest))
+        self.models = GenerationCache(captioner.encoder, captioner.decoder)
 
     def scores(self, set_status: Callable[[str], None] = lambda status: None) -> dict[str, float]:
         """Captions and scores the photos.
@@ -57,7 +58,13 @@ class CiderValidator:
         references: list[list[list[str]]] = []
         for batch in prefetch(self.batches, 0, len(self.batches)):
             inputs, _, weights = batch
-            hypotheses = self.model.generate(encoder_inputs(inputs))
+            hypotheses = self.models.generate(
+                encoder_inputs(inputs),
+                self.tokenizer,
+                self.sampler,
+                len(weights),
+                prefixes=self.batches.prefixes(batch),
+            )
             texts = self.batches.texts(batch)
             for row in np.flatnonzero(weights.any(axis=1)):
                 length = hypotheses.lengths[row, 0]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
-from effcap.generation import GenerationModel
+from effcap.generation import GenerationCache, check_sampler
 from effcap.losses import ZERO_ADVANTAGE, AdvantageLoss
 from effcap.samplers import Greedy, Nucleus, Sampler
 from effcap.trainers.batching.packed import encoder_inputs
@@ -44,7 +44,7 @@ class Samples(NamedTuple):
     """Generated captions of a batch.
 
     Attributes:
-        tokens: tokens of K captions of each of B rows, without start and end token.
+        tokens: tokens of K captions of each of B rows, without start token, prefix and end token.
         texts: the same captions as text.
         lengths: (B, K) number of tokens.
         finished: (B, K) bool, False for a caption that was cut at `max_new_tokens`.
@@ -85,7 +85,7 @@ class Scst(Objective):
         return cls(reward, scst, training.seed)
 
     def build(self, captioner: Captioner) -> None:
-        """Creates the sampling models, and metrics of the epoch's rewards, lengths and diversity.
+        """Creates the samplers, and metrics of the epoch's rewards, lengths and diversity.
 
         Raises:
             ValueError: the captioner has no tokenizer, or `max_new_tokens` exceeds the decoder's
@@ -94,6 +94,7 @@ class Scst(Objective):
         if captioner.tokenizer is None:
             raise ValueError("Expected a captioner with a tokenizer. Received: tokenizer=None")
         self.tokenizer = captioner.tokenizer
+        self._models = GenerationCache(captioner.encoder, captioner.decoder)
         self._nucleus = Nucleus(
             top_p=self.options.top_p,
             temperature=self.options.temperature,
@@ -102,11 +103,8 @@ class Scst(Objective):
             min_new_tokens=0,
             max_new_tokens=self.options.max_new_tokens,
         )
-        self.sampling_model = self._make_model(captioner, self._nucleus)
-        self.greedy_model = None
-        if self.options.baseline == "greedy":
-            greedy = Greedy(max_new_tokens=self.options.max_new_tokens)
-            self.greedy_model = self._make_model(captioner, greedy)
+        check_sampler(self._nucleus, captioner.decoder, self.tokenizer)
+        self._greedy = Greedy(max_new_tokens=self.options.max_new_tokens)
         self.loss = AdvantageLoss()
         self.metrics = [keras.metrics.Mean(name) for name in METRICS]
 
@@ -166,27 +164,27 @@ class Scst(Objective):
         inputs, _, weights = batch
         is_real = np.any(weights, axis=1)  # (B,) False for rows that pad the last batch
         photos, references = encoder_inputs(inputs), batches.texts(batch)
+        prefixes = batches.prefixes(batch)
         nucleus = replace(self._nucleus, seed=(self.seed << 32) + step)
-        samples = self._generate(self.sampling_model, photos, nucleus)
+        samples = self._generate(photos, prefixes, nucleus)
         rewards = self._rewards(samples, references, is_real)  # (B,K)
-        if self.greedy_model is None:
+        if self.options.baseline == "others":
             others = rewards.sum(axis=1, keepdims=True) - rewards  # (B,K)
             baseline = others / (self.options.num_samples - 1)  # (B,K)
         else:
-            greedy = self._generate(self.greedy_model, photos)
+            greedy = self._generate(photos, prefixes, self._greedy)
             baseline = self._rewards(greedy, references, is_real)  # (B,1)
         if is_real.any():
             self._update_metrics(samples, rewards, baseline, is_real)
             self._check_collapse([samples.texts[row][0] for row in np.flatnonzero(is_real)])
         return self._pack(batches, batch, samples, rewards - baseline)
 
-    def _make_model(self, captioner: Captioner, sampler: Sampler) -> GenerationModel:
-        return GenerationModel(captioner.encoder, captioner.decoder, self.tokenizer, sampler)
-
     def _generate(
-        self, model: GenerationModel, photos: dict[str, Any], sampler: Sampler | None = None
+        self, photos: dict[str, Any], prefixes: Sequence[Sequence[int]], sampler: Sampler
     ) -> Samples:
-        hypotheses = model.generate(photos, sampler)
+        hypotheses = self._models.generate(
+            photos, self.tokenizer, sampler, len(prefixes), prefixes=prefixes
+        )
         tokens = [
             [row[:length] for row, length in zip(*rows, strict=True)]
             for rows in zip(hypotheses.tokens, hypotheses.lengths, strict=True)
@@ -233,11 +231,15 @@ class Scst(Objective):
     ) -> Batch:
         """Packs samples with weights from advantages (B, K); see `sample_batch`."""
         inputs, reference_targets, reference_weights = batch
-        tokens, targets, segments = batches.pack(samples.tokens, self._row_length(samples))  # (B,T)
+        prefixes = batches.prefixes(batch)
+        length = self._row_length(samples, max(map(len, prefixes)))
+        tokens, targets, segments, generated = batches.pack(
+            samples.tokens, prefixes, length
+        )  # (B,T)
         weights = np.zeros(tokens.shape, np.float32)  # (B,T)
         for row in np.flatnonzero(reference_weights.any(axis=1)):
             for k, caption in enumerate(samples.tokens[row]):
-                positions = np.flatnonzero(segments[row] == k + 1)
+                positions = np.flatnonzero((segments[row] == k + 1) & (generated[row] > 0))
                 if not samples.finished[row, k]:
                     positions = positions[: len(caption)]  # without the end token
                 weights[row, positions] = advantages[row, k] or ZERO_ADVANTAGE
@@ -261,9 +263,9 @@ class Scst(Objective):
         weights = np.concatenate([weights, reference_weights], axis=1, dtype=np.float32)
         return {**photos, **packed}, targets, weights  # (B,T+T')
 
-    def _row_length(self, samples: Samples) -> int:
+    def _row_length(self, samples: Samples, prefix_length: int) -> int:
         """Returns the length of the longest row, rounded up to one of a few lengths."""
         max_length = self.options.num_samples * (self.options.max_new_tokens + 1)
         multiple = -(-max_length // MAX_ROW_LENGTHS)
-        longest = int((samples.lengths + 1).sum(axis=1).max())
+        longest = int((samples.lengths + prefix_length + 1).sum(axis=1).max())
         return -(-longest // multiple) * multiple

@@ -23,6 +23,7 @@ class BatchOptions:
         seed: seed of order, choice and augmentation.
         passes_per_epoch: passes over the photos in an epoch.
         augmentation: random changes of photos.
+        prefix: text that captions continue whose examples have no prefix of their own.
         max_bad: raise an error if more than this fraction of the captions is unusable.
         folder: run folder, for the list of what was left out and the record of checked files. None
             writes neither.
@@ -43,6 +44,7 @@ class BatchOptions:
     seed: int = 0
     passes_per_epoch: int = 1
     augmentation: Augmentation = Augmentation()
+    prefix: str = ""
     max_bad: float = 0.01
     folder: Path | None = None
     resume: bool = False

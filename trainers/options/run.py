@@ -52,6 +52,9 @@ class RunOptions:
             preset (default: "imagenet" if the backbone is known by name; CLIP and Swin have no
             default). A preset of a backbone alone replaces the variant's network.
         feature_cache: folder that caches the features of a frozen backbone (default: no cache).
+        prefix: text that all captions continue, such as the prompt "a picture of", in training and
+            validation (default: that of the preset, if any). It is not learned: the loss is that of
+            the captions after it. The presets of the run begin their captions with it.
         train_fraction: fraction of the training photos to use. The seed selects them.
         max_bad: abort if more than this fraction of the captions is unusable.
         log: tools to log losses, scores and captioned photos with: "tensorboard", "wandb" or both.
@@ -84,6 +87,7 @@ class RunOptions:
     weights: Path | None = None
     backbone_weights: str | None = None
     feature_cache: Path | None = None
+    prefix: str | None = None
     train_fraction: float = 1.0
     max_bad: float = 0.01
     log: Sequence[Log] = ("tensorboard",)
@@ -214,6 +218,13 @@ class RunOptions:
         """Folder of the tokenizer, by default that of GPT-2's weights; None to train one."""
         return self.tokenizer or self.weights
 
+    @property
+    def text_prefix(self) -> str:
+        """Text that captions continue, by default that of the preset; "" for none."""
+        if self.prefix is None and self.preset is not None:
+            return read_config(self.preset).get("prefix", "")
+        return (self.prefix or "").strip()
+
     def batch_options(self, name: str) -> dict[str, Any]:
         """Returns the fields of `BatchOptions` for "training" or "validation" data."""
         training, is_training = self.training_options, name == "training"
@@ -225,6 +236,7 @@ class RunOptions:
             "seed": training.seed,
             "passes_per_epoch": training.passes_per_epoch if is_training else 1,
             "augmentation": training.make_augmentation() if is_training else Augmentation(),
+            "prefix": self.text_prefix,
             "max_bad": self.max_bad,
             "folder": self.folder,
             "resume": self.resume,

@@ -58,7 +58,7 @@ def find_regions(
             except UnusableRegions as error:
                 reason = str(error)
         problems.append(Problem(str(example.path), reason, len(example.captions)))
-    uses = Counter(name for _, name in named)
+    uses = Counter(name for name, _ in {(name, example.path) for example, name in named})
     for example, name in named:
         if uses[name] > 1:
             reason = f"expected its own features. Received: {name}, which {uses[name]} photos match"

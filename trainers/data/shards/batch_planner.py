@@ -10,7 +10,12 @@ import numpy as np
 
 from effcap.tokenizers import Tokenizer
 from effcap.trainers.batching.buckets import ROUNDING, row_lengths
-from effcap.trainers.batching.packed import choose_captions, show_varying_lengths, token_dtype
+from effcap.trainers.batching.packed import (
+    after_prefix,
+    choose_captions,
+    show_varying_lengths,
+    token_dtype,
+)
 from effcap.trainers.data.augmentation import View
 from effcap.trainers.data.example import can_flip
 from effcap.trainers.data.shards.order import Collection, EpochOrder, PhotoId
@@ -26,20 +31,22 @@ class Row:
 
     Attributes:
         photo: shard and sample of the photo.
-        captions: tokens of each caption, without start and end token.
+        captions: tokens of each caption, without start token, prefix and end token.
         flip: whether to flip the photo horizontally.
         draw: random number that determines crop and colors.
+        prefix: tokens that the captions continue.
     """
 
     photo: PhotoId
     captions: list[np.ndarray]
     flip: bool
     draw: np.uint64
+    prefix: np.ndarray
 
     @property
     def length(self) -> int:
-        """Number of tokens, with a start token for each caption."""
-        return sum(len(caption) + 1 for caption in self.captions)
+        """Number of tokens, with start token and prefix of each caption."""
+        return sum(len(caption) + len(self.prefix) + 1 for caption in self.captions)
 
 
 @dataclass(frozen=True)
@@ -82,10 +89,11 @@ class BatchPlanner:
 
     Attributes:
         block_batches: number of batches per block.
+        prefix: tokens that all captions continue, of the options' text.
         row_lengths: row lengths T, ascending.
 
     Raises:
-        ValueError: `shuffle_block` is below 1.
+        ValueError: `shuffle_block` is below 1, or the vocabulary has no tokens for the prefix.
     """
 
     def __init__(
@@ -103,6 +111,8 @@ class BatchPlanner:
             )
         self.indexes, self.collection = list(indexes), collection
         self.tokenizer, self.max_text_length, self.options = tokenizer, max_text_length, options
+        prefix = tokenizer.encode_prefix(options.prefix)
+        self.prefix: np.ndarray = np.asarray(prefix, token_dtype(tokenizer))
         self.rows_per_process = options.batch_size // options.num_processes
         self.block_batches = max(1, shuffle_block // self.rows_per_process)
         self.row_lengths = row_lengths(self._sample_lengths(), options.num_buckets)
@@ -177,6 +187,7 @@ class BatchPlanner:
             "passes": [float(value) for value in self.collection.passes],
             "fraction": self.collection.fraction,
             "tokenizer": self.tokenizer.fingerprint,
+            **({"prefix": options.prefix} if len(self.prefix) else {}),
             "augmentation": asdict(options.augmentation),
             "row_lengths": self.row_lengths.tolist(),
             "block_batches": self.block_batches,
@@ -195,17 +206,20 @@ class BatchPlanner:
         for shard, sample in photos:
             captions = self.indexes[shard].captions(sample)
             chosen = [captions[i] for i in choose_captions(len(captions), options, rng)]
-            texts += chosen
+            texts += [after_prefix(text, options.prefix) for text in chosen]
             counts.append(len(chosen))
-            flippable.append(options.augmentation.horizontal_flip and can_flip(chosen))
+            flippable.append(
+                options.augmentation.horizontal_flip and can_flip((options.prefix, *chosen))
+            )
         flip = (rng.random(len(photos)) < 0.5) & np.array(flippable, bool) & options.shuffle  # (N,)
         draws = rng.integers(2**64, size=len(photos), dtype=np.uint64)  # (N,)
         encoded, dtype = iter(self.tokenizer.encode_captions(texts)), token_dtype(self.tokenizer)
         rows = []
         for i, photo in enumerate(photos):
             tokens: list[np.ndarray] = [np.asarray(next(encoded), dtype) for _ in range(counts[i])]
-            short = [caption for caption in tokens if len(caption) < self.max_text_length]
-            rows.append(Row(photo, short, bool(flip[i]), draws[i]))
+            longest = self.max_text_length - 1 - len(self.prefix)
+            short = [caption for caption in tokens if len(caption) <= longest]
+            rows.append(Row(photo, short, bool(flip[i]), draws[i], self.prefix))
         return rows
 
     def _row_length(self, length: int) -> int:
@@ -223,11 +237,12 @@ class BatchPlanner:
             for sample in self.collection.samples(shard)[: MEASURED_CAPTIONS - len(texts)]:
                 captions = self.indexes[shard].captions(int(sample))
                 chosen = choose_captions(len(captions), self.options, rng)
-                texts += [captions[i] for i in chosen]
+                texts += [after_prefix(captions[i], self.options.prefix) for i in chosen]
                 counts.append(len(chosen))
             if len(texts) >= MEASURED_CAPTIONS:
                 break
-        lengths = [len(tokens) + 1 for tokens in self.tokenizer.encode_captions(texts)]
+        encoded = self.tokenizer.encode_captions(texts)
+        lengths = [len(tokens) + len(self.prefix) + 1 for tokens in encoded]
         lengths = [length if length <= self.max_text_length else 0 for length in lengths]
         starts = np.cumsum([0, *counts[:-1]])  # (N,)
         return np.maximum(np.add.reduceat(np.array(lengths), starts), 2)

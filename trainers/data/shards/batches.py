@@ -83,8 +83,8 @@ class ShardBatches(PackedBatches):
             row.captions if row is not None and real else []
             for row, real in zip(rows, is_real, strict=True)
         ]
-        tokens, targets, segments = self.pack(captions, length)  # each (B, T)
-        weights = (segments > 0).astype(np.float32)  # (B, T)
+        prefixes = [self.planner.prefix] * len(rows)
+        tokens, targets, segments, weights = self.pack(captions, prefixes, length)  # each (B, T)
         segments[~is_real, 0] = 1  # rows of weight 0 must attend to something
         return {"images": images, "tokens": tokens, "segments": segments}, targets, weights
 
@@ -152,6 +152,11 @@ class ShardBatches(PackedBatches):
         return self.planner.num_captions
 
     @property
+    def max_prefix_length(self) -> int:
+        """Number of tokens of the prefix."""
+        return len(self.planner.prefix)
+
+    @property
     def padding(self) -> float:
         """Fraction of token positions that hold padding, in the first block of the epoch."""
         return self._block(0).plan.padding
@@ -172,7 +177,7 @@ class ShardBatches(PackedBatches):
                 images, failures = self.image_decoder.decode([encoded], [View()], np.array([False]))
                 if not failures:
                     image = keras.ops.convert_to_numpy(images)[0]  # (h, w, 3)
-                    previews.append(Preview({"images": image}, encoded))
+                    previews.append(Preview({"images": image}, encoded, self.options.prefix))
             if len(previews) == count:
                 break
         self.fetcher.close(PREVIEW_STREAM)
