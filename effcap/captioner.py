@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from effcap import presets
-from effcap.captioning import CaptioningModel
+from effcap.adapters.adaptable import AdaptableModel
 from effcap.config import create, load_hparams, merge_hparams, model_hparams
 from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
@@ -19,19 +20,22 @@ from effcap.losses import CaptionLoss
 from effcap.metrics.token_cross_entropy import TokenCrossEntropy
 from effcap.npair import NPairLoss, PrefixedLogits
 from effcap.samplers import Sampler
-from effcap.samplers.registry import from_config, to_config
+from effcap.samplers.registry import from_config
 from effcap.tokenizers import Tokenizer
 from effcap.tokenizers.kinds import parse_tokenizer
+from effcap.weights.captioner_folder import changed_hparams, find_tokenizer, open_captioner_file
+from effcap.weights.captioner_tensors import load_captioner_tensors
 
 if TYPE_CHECKING:
     from effcap.decoders.base import Decoder
+    from effcap.weights.captioner_folder import CaptionerFile
 
 
 MODEL_SECTIONS = ("encoder", "decoder", "sampler")
 
 
 @keras.saving.register_keras_serializable("effcap")
-class Captioner(CaptioningModel):
+class Captioner(AdaptableModel):
     """An image captioner.
 
     Args:
@@ -168,21 +172,14 @@ class Captioner(CaptioningModel):
         encoder_and_decoder = create_encoder_and_decoder(hparams, tokenizer)
         return cls(*encoder_and_decoder, tokenizer, hparams.get("sampler"))
 
-    def hparams(self) -> dict:
-        """Returns the hyperparameters of this captioner, as in a file of hparams/."""
-        hparams = {
-            "encoder": {"kind": _kind(ENCODERS, self.encoder), **self.encoder.get_config()},
-            "decoder": {"kind": _kind(DECODERS, self.decoder), **self.decoder.get_config()},
-        }
-        return hparams if self.sampler is None else {**hparams, "sampler": to_config(self.sampler)}
-
     def get_config(self) -> dict:
         tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()
         return {**self._config(), "tokenizer": tokenizer, "name": self.name}
 
     def _config(self) -> dict:
-        """Returns the hyperparameters, and the prefix if there is one."""
-        return {**self.hparams(), **({"prefix": self.prefix} if self.prefix else {})}
+        """Returns the hyperparameters, and the prefix and the adapters if there are any."""
+        others = {"prefix": self.prefix, "adapters": self.adapter_config()}
+        return {**self.hparams(), **{name: value for name, value in others.items() if value}}
 
     @classmethod
     def from_config(cls, config: dict) -> Captioner:
@@ -191,6 +188,7 @@ class Captioner(CaptioningModel):
         captioner = cls.from_hparams(hparams, None if text is None else parse_tokenizer(text))
         captioner.name = config.get("name", captioner.name)
         captioner.prefix = config.get("prefix", "")
+        captioner.restore_adapters(config.get("adapters", {}))
         return captioner
 
     def save_to_preset(
@@ -198,6 +196,7 @@ class Captioner(CaptioningModel):
         folder: str | PathLike,
         dtype: str = "float32",
         record: Mapping[str, Any] | None = None,
+        base: str | PathLike | None = None,
     ) -> None:
         """Writes config.json, model.weights.h5, tokenizer.json and training.json.
 
@@ -206,11 +205,28 @@ class Captioner(CaptioningModel):
                 the new one is complete.
             dtype: "float16" stores the weights in half the space. Default "float32".
             record: record of the training, written to training.json.
+            base: preset that the captioner's only adapter was added to. The new preset then holds
+                the adapter alone, in PEFT's format, and needs that preset.
 
         Raises:
             OSError: there is too little disk space.
+            ValueError: with `base`, the captioner has not exactly one adapter, or it is merged.
         """
-        presets.save_preset(self, folder, self._config(), self.tokenizer, dtype, record)
+        if base is None:
+            presets.save_preset(self, folder, self._config(), self.tokenizer, dtype, record)
+            return
+        name = self.single_adapter()
+        tokenizer = self.tokenizer
+        config = {
+            "base_fingerprint": presets.weights_fingerprint(self.base_weights()),
+            "tokenizer_fingerprint": None if tokenizer is None else tokenizer.fingerprint,
+            "adapter": name,
+            "prefix": self.prefix,
+            **self.hparams(),
+        }
+        presets.save_adapter_preset(
+            folder, base, config, record, lambda new: self.save_adapter(new, name, str(base))
+        )
 
     @classmethod
     def from_preset(
@@ -223,7 +239,8 @@ class Captioner(CaptioningModel):
         """Loads the captioner of a preset.
 
         Args:
-            preset: a folder, the name of a shipped preset, or a run folder.
+            preset: a folder, the name of a shipped preset, or a run folder; or a folder of
+                transformers with ViT and GPT-2 or BLIP.
             encoder: changed hyperparameters of the encoder, such as another dropout. The weights
                 must still fit.
             decoder: changed hyperparameters of the decoder.
@@ -233,11 +250,20 @@ class Captioner(CaptioningModel):
             ValueError: a file is damaged, or hyperparameters do not fit the weights.
         """
         folder = presets.preset_folder(preset)
+        changes = {"encoder": encoder, "decoder": decoder}
+        changes = {name: values for name, values in changes.items() if values}
+        file = open_captioner_file(folder)
+        if file is not None:
+            hparams = changed_hparams(file.config, changes)
+            return cls.from_captioner_file(file, find_tokenizer(file.config), hparams)[0]
         config = presets.read_config(folder)
+        if presets.BASE in config:
+            return cls._from_adapter_preset(folder, config, changes)
         tokenizer = presets.load_tokenizer(folder, config.get("tokenizer_fingerprint"))
         hparams = {name: config[name] for name in MODEL_SECTIONS if name in config}
         try:
             captioner = cls.from_hparams(hparams, tokenizer, encoder=encoder, decoder=decoder)
+            captioner.restore_adapters(config.get("adapters", {}))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Cannot create the captioner of {folder / presets.CONFIG}: {error}"
@@ -245,6 +271,62 @@ class Captioner(CaptioningModel):
         presets.load_weights(captioner, folder / presets.WEIGHTS)
         captioner.prefix = config.get("prefix", "")
         return captioner
+
+    @classmethod
+    def _from_adapter_preset(
+        cls, folder: Path, config: Mapping[str, Any], overrides: Mapping[str, Any]
+    ) -> Captioner:
+        """Loads the preset that an adapter was added to, then the adapter.
+
+        Raises:
+            FileNotFoundError: that preset or a file is missing.
+            ValueError: a file is damaged, or that preset has other weights than it had.
+        """
+        sections = {name: config[name] for name in ("encoder", "decoder")}
+        base = presets.find_base(folder, config)
+        captioner = cls.from_preset(base, **merge_hparams(sections, overrides))
+        fingerprint = presets.weights_fingerprint(captioner.base_weights())
+        tokenizer = None if captioner.tokenizer is None else captioner.tokenizer.fingerprint
+        if (fingerprint, tokenizer) != (
+            config.get("base_fingerprint"),
+            config.get("tokenizer_fingerprint"),
+        ):
+            raise ValueError(
+                f"{folder} holds an adapter of {base} with other weights or another tokenizer than "
+                "are there now: put the former ones back, or train the adapter again"
+            )
+        captioner.load_adapter(folder, config.get("adapter", "default"))
+        if "sampler" in config:
+            captioner.sampler = from_config(config["sampler"])
+        captioner.prefix = config.get("prefix", "")
+        return captioner
+
+    @classmethod
+    def from_captioner_file(
+        cls, file: CaptionerFile, tokenizer: Tokenizer | None, hparams: Mapping[str, Any]
+    ) -> tuple[Captioner, str]:
+        """Creates a captioner with the weights of ViT and GPT-2 or of BLIP.
+
+        Args:
+            file: from `effcap.weights.captioner_folder.open_captioner_file`.
+            tokenizer: from `find_tokenizer` there. None for a captioner that generates no text.
+            hparams: hyperparameters of the file with or without changes.
+
+        Returns:
+            The captioner, and a message about the weights.
+
+        Raises:
+            ValueError: the hyperparameters do not fit each other or the tensors.
+        """
+        config = file.config
+        try:
+            captioner = cls.from_hparams(hparams, tokenizer)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"Cannot create the captioner of {config.path}: {error}") from error
+        message = load_captioner_tensors(captioner, config, file.tensors)
+        if file.outside:
+            message += f"; outside the model: {len(file.outside)} tensors"
+        return captioner, message
 
     def export(
         self,
@@ -267,10 +349,6 @@ class Captioner(CaptioningModel):
         if input_signature is None:
             input_signature = export_signature(self.encoder)
         super().export(filepath, format, verbose, input_signature, **kwargs)
-
-
-def _kind(kinds: Mapping[str, type], layer: keras.layers.Layer) -> str:
-    return next(kind for kind, cls in kinds.items() if type(layer) is cls)
 
 
 def create_encoder_and_decoder(

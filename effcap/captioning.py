@@ -12,9 +12,12 @@ import numpy as np
 
 from effcap.caption import Caption
 from effcap.decoders.prefix_words import MASKED, nearest_tokens
+from effcap.decoders.registry import DECODERS
+from effcap.encoders.registry import ENCODERS
 from effcap.generation import GenerationCache, check_sampler
 from effcap.images import as_photos, load_photos
 from effcap.samplers import Hypotheses, Sampler, get
+from effcap.samplers.registry import to_config
 from effcap.token_mean import TokenMeanModel
 from effcap.tokenizers import Tokenizer
 
@@ -32,6 +35,14 @@ class CaptioningModel(TokenMeanModel):
     sampler: Sampler | None
     prefix: str
     _generation: GenerationCache
+
+    def hparams(self) -> dict:
+        """Returns the hyperparameters of this captioner, as in a file of hparams/."""
+        hparams = {
+            "encoder": {"kind": _kind(ENCODERS, self.encoder), **self.encoder.get_config()},
+            "decoder": {"kind": _kind(DECODERS, self.decoder), **self.decoder.get_config()},
+        }
+        return hparams if self.sampler is None else {**hparams, "sampler": to_config(self.sampler)}
 
     def generate(
         self,
@@ -296,3 +307,7 @@ def _captions(
 def _word(tokenizer: Tokenizer, token: int) -> str:
     """Returns a token as text, special tokens included."""
     return tokenizer.decode([token], skip_special_tokens=False).strip()
+
+
+def _kind(kinds: Mapping[str, type], layer: keras.layers.Layer) -> str:
+    return next(kind for kind, cls in kinds.items() if type(layer) is cls)

@@ -5,22 +5,29 @@
     tokenizer.json     tokenizer, in the format of the `tokenizers` library
     training.json      data, command and scores (written by the trainers)
 
+A preset may hold an adapter alone, for the weights and the tokenizer of another preset:
+
+    config.json        hyperparameters, and the path of the other preset
+    adapter_*          adapter, in PEFT's format
+
 Loading reads data only: no pickles, no code.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from keras import ops
 
 from effcap.config import read_json
 from effcap.tokenizers import Tokenizer
@@ -34,10 +41,14 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.weights.h5", "tokenizer.json"
 RECORD = "training.json"
+ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")  # of one adapter
+OWN_FILES = (RECORD, WEIGHTS, TOKENIZER, *ADAPTERS, CONFIG)  # in the order of replacement
+BASE = "base"  # in the config.json of a preset that holds an adapter alone
 BACKBONE = "backbone"  # section of the config.json of a preset that holds a backbone alone
 BEST = "best"  # best preset in a run folder
 DTYPES = ("float32", "float16")
 BYTES_PER_VARIABLE = 4096  # maximum overhead of HDF5
+FINGERPRINT_VALUES = 1000  # of each variable
 
 
 def list_presets() -> list[str]:
@@ -96,7 +107,7 @@ def save_preset(
 ) -> None:
     """Writes a preset; an existing one is replaced only once the new one is complete.
 
-    Other files in the folder are kept, except the training.json of the replaced preset.
+    Other files in the folder are kept, except those of the replaced preset.
 
     Args:
         model: model whose weights are saved.
@@ -112,25 +123,94 @@ def save_preset(
     """
     if dtype not in DTYPES:
         raise ValueError(f"Expected a dtype out of {DTYPES}. Received: dtype={dtype!r}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as temporary:
-        new = Path(temporary)
-        config = {
-            "effcap": __version__,
-            "tokenizer_fingerprint": None if tokenizer is None else tokenizer.fingerprint,
-            **hparams,
-        }
-        for name, contents in ((CONFIG, config), (RECORD, record)):
-            if contents is not None:
-                text = json.dumps(contents, indent=2) + "\n"
-                (new / name).write_text(text, encoding="utf-8")
+
+    def write(new: Path) -> None:
         save_weights(model, new / WEIGHTS)
         if dtype == "float16":
             convert_to_float16(new / WEIGHTS)
         if tokenizer is not None:
             tokenizer.save(new / TOKENIZER)
-        for name in (RECORD, WEIGHTS, TOKENIZER, CONFIG):
+
+    fingerprint = None if tokenizer is None else tokenizer.fingerprint
+    write_preset(Path(folder), {"tokenizer_fingerprint": fingerprint, **hparams}, record, write)
+
+
+def save_adapter_preset(
+    folder: str | PathLike,
+    base: str | PathLike,
+    config: Mapping[str, Any],
+    record: Mapping[str, Any] | None,
+    write: Callable[[Path], None],
+) -> None:
+    """Writes a preset that holds adapters alone, and the preset that they were added to.
+
+    Args:
+        folder: folder of the preset, created if missing.
+        base: name or folder of the preset with all other weights and the tokenizer.
+        config: hyperparameters, adapters, and the fingerprints of the base.
+        record: record of the training, written to training.json.
+        write: writes the adapters to a folder.
+    """
+    path = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
+    write_preset(Path(folder), {BASE: path, **config}, record, write)
+
+
+def find_base(folder: Path, config: Mapping[str, Any]) -> Path:
+    """Returns the preset that the adapter of a preset was added to.
+
+    Args:
+        folder: folder of the preset with the adapter.
+        config: its config.json.
+
+    Raises:
+        FileNotFoundError: it is no longer there.
+    """
+    base = config[BASE]
+    for path in (base, folder / Path(base).name, folder.parent / Path(base).name):
+        try:
+            return preset_folder(path)
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(
+        f"{folder} holds an adapter alone, and its base {base} is not there. Put it back, or "
+        f"beside {folder} as {Path(base).name}"
+    )
+
+
+def weights_fingerprint(variables: Iterable[keras.Variable]) -> str:
+    """Returns a fingerprint of weights, from up to 1000 values of each."""
+    digest = hashlib.sha256()
+    for variable in variables:
+        flat = ops.reshape(variable, (-1,))  # (N,)
+        step = max(1, flat.shape[0] // FINGERPRINT_VALUES)
+        values = ops.convert_to_numpy(ops.cast(flat[::step], "float32"))
+        digest.update(str(tuple(variable.shape)).encode() + values.tobytes())
+    return digest.hexdigest()
+
+
+def write_preset(
+    folder: Path,
+    config: Mapping[str, Any],
+    record: Mapping[str, Any] | None,
+    write: Callable[[Path], None],
+) -> None:
+    """Writes the files of a preset, and replaces those of an earlier one once all are complete.
+
+    Args:
+        folder: folder of the preset, created if missing.
+        config: contents of config.json, which is replaced last.
+        record: contents of training.json. None for none.
+        write: writes the other files to a folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as temporary:
+        new = Path(temporary)
+        for name, contents in ((CONFIG, {"effcap": __version__, **config}), (RECORD, record)):
+            if contents is not None:
+                text = json.dumps(contents, indent=2) + "\n"
+                (new / name).write_text(text, encoding="utf-8")
+        write(new)
+        for name in OWN_FILES:
             if (new / name).exists():
                 replace_file(new / name, folder / name)
             else:  # of an earlier preset

@@ -24,8 +24,10 @@ LEVELS = (
     ("encoders", "decoders"),
     ("generation", "token_mean", "presets", "config", "export"),
     ("captioning",),
-    ("captioner",),
     ("weights",),
+    ("adapters",),
+    ("captioner",),
+    ("conversion",),
 )
 MAX_LINES = 500
 MAX_PARAMETERS = 7

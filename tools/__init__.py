@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from effcap.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from effcap.conversion.published_captioner import published_captioner
     from effcap.tools.captioning.photos import caption_folder
     from effcap.tools.captioning.playlists import caption_playlists
     from effcap.tools.captioning.regions import caption_regions
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from effcap.tools.shards import index_shards, write_shards
     from effcap.weights.download import download_gpt2
     from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
-    from effcap.weights.published_captioner import published_captioner
 
 _MODULES = {
     "FeatureSources": ".features.playlists",
@@ -44,7 +44,7 @@ _MODULES = {
     "index_shards": ".shards",
     "list_settings": ".reports.settings",
     "load_gpt2": "effcap.weights.gpt2",
-    "published_captioner": "effcap.weights.published_captioner",
+    "published_captioner": "effcap.conversion.published_captioner",
     "read_references": ".evaluation.references",
     "write_feature_arrays": ".features.feature_arrays",
     "write_features": ".features.photos",

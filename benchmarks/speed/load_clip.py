@@ -89,7 +89,7 @@ def load(folder: Path, network: str) -> None:
     """Loads the weights and prints the measurements as JSON."""
     start_keras()
     from effcap import Backbone
-    from effcap.weights.backbone_weights import load_backbone_weights
+    from effcap.conversion.backbone_weights import load_backbone_weights
 
     runtime = peak_memory()
     backbone = Backbone(network, output="embedding")

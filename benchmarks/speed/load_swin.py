@@ -73,8 +73,8 @@ def load(folder: Path, side: int) -> None:
     import keras
 
     from effcap.backbones.backbone import Backbone
+    from effcap.conversion.backbone_weights import load_backbone_weights
     from effcap.trainers.data.feature_cache import FeatureExtractor
-    from effcap.weights.backbone_weights import load_backbone_weights
 
     keras.ops.convert_to_numpy(keras.ops.ones(1) + 1)
     runtime, started = peak_memory(), time.perf_counter()

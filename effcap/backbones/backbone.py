@@ -152,7 +152,7 @@ class Backbone(keras.layers.Layer):
         self.built = True
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        if not self.net.trainable:
+        if not self.net.trainable_variables and not self.net.trainable:
             training = False  # no stochastic depth in a frozen network either
         x = self.preprocessing(ops.cast(images, self.compute_dtype))  # (B,h,w,3)
         x = self.net(x, training=training)  # (B,h,w,C) or (B,S,C)

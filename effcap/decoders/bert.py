@@ -10,6 +10,7 @@ from keras import ops
 from effcap.decoders.block_decoder import BlockDecoder, check_frozen
 from effcap.layers.attention import INITIALIZER_STDDEV, CrossAttention, dense
 from effcap.layers.embedding import Embedding
+from effcap.layers.lora import TiedHead
 from effcap.layers.transformer import PostNormBlock, find_activation
 
 CONFIG = (
@@ -123,6 +124,7 @@ class BERT(BlockDecoder):
         self.transform_norm = keras.layers.LayerNormalization(
             epsilon=epsilon, name="transform_norm"
         )
+        self.head = TiedHead(hidden_dim, vocabulary_size, use_bias=True, name="head")
 
     def _create_fusion(self) -> keras.layers.Layer:
         return PostNormCrossFusion(
@@ -149,9 +151,7 @@ class BERT(BlockDecoder):
             block.build(text_shape, memory_shapes)
         for layer in (self.embedding_norm, self.transform, self.transform_norm):
             layer.build(text_shape)
-        self.output_bias = self.add_weight(
-            shape=(self.vocabulary_size,), initializer="zeros", name="output_bias"
-        )
+        self.head.build()
         self.freeze(self._embeddings)
         self.built = True
 
@@ -179,9 +179,7 @@ class BERT(BlockDecoder):
 
     def logits(self, x: Any) -> Any:
         x = self.transform_norm(self.activate(self.transform(x)))  # (...,D)
-        table = ops.cast(self.token_embedding.embeddings, x.dtype)
-        logits = ops.matmul(x, ops.transpose(table))  # (...,V)
-        return ops.cast(logits, "float32") + ops.cast(self.output_bias, "float32")
+        return self.head(x, [ops.cast(self.token_embedding.embeddings, x.dtype)])  # (...,V)
 
     def precompute_kv(self, memory: Any, training: bool | None = None) -> list:
         return [None if memory is None else block.precompute_kv(memory) for block in self.blocks]

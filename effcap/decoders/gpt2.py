@@ -11,6 +11,7 @@ from effcap.decoders.base import Prefix
 from effcap.decoders.block_decoder import BlockDecoder, check_frozen
 from effcap.decoders.fusions import FUSIONS, create_fusion
 from effcap.layers.embedding import Embedding
+from effcap.layers.lora import TiedHead
 from effcap.layers.transformer import TransformerBlock, find_activation
 
 CONFIG = (
@@ -118,6 +119,7 @@ class GPT2(BlockDecoder):
             for i in range(num_layers)
         ]
         self.ln_f = keras.layers.LayerNormalization(epsilon=epsilon, name="ln_f")
+        self.head = TiedHead(hidden_dim, vocabulary_size, name="head")
 
     @property
     def _fuses_in_blocks(self) -> bool:
@@ -148,6 +150,7 @@ class GPT2(BlockDecoder):
         for block in self.blocks:
             block.build((None, None, self.hidden_dim), memory_shapes)
         self.ln_f.build((None, None, self.hidden_dim))
+        self.head.build()
         self.freeze([self.token_embedding, self.position_embedding])
         self.built = True
 
@@ -191,12 +194,8 @@ class GPT2(BlockDecoder):
     def logits(self, x: Any) -> Any:
         x = self.ln_f(x)
         tables = [self.token_embedding, self.special_embedding]
-        logits = [
-            ops.matmul(x, ops.transpose(ops.cast(table.embeddings, x.dtype)))  # (...,V)
-            for table in tables
-            if table is not None
-        ]
-        return ops.cast(ops.concatenate(logits, axis=-1) if logits[1:] else logits[0], "float32")
+        tables = [ops.cast(table.embeddings, x.dtype) for table in tables if table is not None]
+        return self.head(x, tables)  # (...,V)
 
     def precompute_kv(self, memory: Any, training: bool | None = None) -> list:
         if memory is None or self.fusion is None:

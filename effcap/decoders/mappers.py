@@ -9,14 +9,15 @@ import keras
 from keras import ops
 
 from effcap.layers.attention import dense
+from effcap.layers.lora import AdaptableDense
 
 CLIPCAP_EXPANSION = 2  # hidden width of ClipCap's MLP as a fraction of its output: 1 / 2
 
 
-def mapper_dense(units: int, name: str, use_bias: bool = True) -> keras.layers.Dense:
+def mapper_dense(units: int, name: str, use_bias: bool = True) -> AdaptableDense:
     """Creates a dense layer whose kernel is initialized as PyTorch does, as in ClipCap."""
     initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initializer, name=name)
+    return AdaptableDense(units, use_bias=use_bias, kernel_initializer=initializer, name=name)
 
 
 class Mapper(keras.layers.Layer):

@@ -11,6 +11,7 @@ from effcap.backbones.backbone import Backbone
 from effcap.encoders.base import PhotoEncoder
 from effcap.encoders.memory import Memory
 from effcap.layers.embedding import Embedding
+from effcap.layers.lora import AdaptableDense
 from effcap.layers.transformer import TransformerBlock
 
 
@@ -51,7 +52,7 @@ class ImageEncoder(PhotoEncoder):
         self.dropout, self.attention_dropout = dropout, attention_dropout
         positions = self.backbone.feature_shape[0]
         self.feature_norm = keras.layers.LayerNormalization(epsilon=1e-5, name="feature_norm")
-        self.projection = keras.layers.Dense(hidden_dim, name="projection")
+        self.projection = AdaptableDense(hidden_dim, name="projection")
         self.position_embedding = Embedding(positions, hidden_dim, name="position_embedding")
         self.feature_dropout = keras.layers.Dropout(dropout, name="feature_dropout")
         self.blocks = [

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from effcap.layers.lora import AdaptableDense
+
 INITIALIZER_STDDEV = 0.02  # GPT-2's
 MASKED_SCORE = -1e30
 MIN_OPEN_WEIGHT = 1e-3  # limits gradients where closed gates have almost all the weight
@@ -96,10 +98,10 @@ def split_heads(x: Any, num_tensors: int, num_heads: int) -> list[Any]:
 
 def dense(
     units: int, name: str, stddev: float = INITIALIZER_STDDEV, use_bias: bool = True
-) -> keras.layers.Dense:
+) -> AdaptableDense:
     """Creates a dense layer initialized as in GPT-2; with `stddev=0` its kernel starts at zero."""
     initializer = keras.initializers.RandomNormal(stddev=stddev) if stddev else "zeros"
-    return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initializer, name=name)
+    return AdaptableDense(units, use_bias=use_bias, kernel_initializer=initializer, name=name)
 
 
 def check_num_heads(hidden_dim: int, num_heads: int) -> None:

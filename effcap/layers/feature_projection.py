@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from effcap.layers.lora import AdaptableDense
 from effcap.layers.transformer import gelu_tanh
 
 
@@ -33,7 +34,7 @@ class FeatureProjection(keras.layers.Layer):
 
     def __init__(self, hidden_dim: int, dropout: float = 0.1, **kwargs: Any):
         super().__init__(**kwargs)
-        self.dense = keras.layers.Dense(hidden_dim, name="dense")
+        self.dense = AdaptableDense(hidden_dim, name="dense")
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
         self.hidden_dim = hidden_dim

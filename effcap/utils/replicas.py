@@ -8,6 +8,7 @@ rows. On JAX the arrays themselves span all devices.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -18,6 +19,13 @@ def is_mirrored(model: keras.Model) -> bool:
     if keras.backend.backend() != "tensorflow":
         return False
     return model.distribute_strategy.num_replicas_in_sync > 1
+
+
+def strategy_scope(model: keras.Model) -> AbstractContextManager[Any]:
+    """Returns the scope of the strategy that a model was made in, for variables created later."""
+    if keras.backend.backend() != "tensorflow":
+        return nullcontext()
+    return model.distribute_strategy.scope()
 
 
 def sum_over_replicas(values: Sequence[Any]) -> list[Any]:

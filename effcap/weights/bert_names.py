@@ -48,7 +48,7 @@ def bert_name_pairs(
         *norm("embedding_norm", f"{embeddings}.LayerNorm"),
         *linear("transform", "cls.predictions.transform.dense"),
         *norm("transform_norm", "cls.predictions.transform.LayerNorm"),
-        NamePair("output_bias", ("cls.predictions.bias",)),
+        NamePair("head.bias", ("cls.predictions.bias",)),
     ]
     if has_token_types:
         pairs += embedding("type_embedding", f"{embeddings}.token_type_embeddings")

@@ -23,7 +23,7 @@ from effcap.weights.overrides import MISSING, find_setting, override_model_hpara
 from effcap.weights.salesforce_blip import find_salesforce_blip, salesforce_config
 
 if TYPE_CHECKING:
-    from effcap.captioner import Captioner
+    from effcap.captioning import CaptioningModel
 
 # Fields that every sampler has.
 SHARED_FIELDS = (
@@ -69,35 +69,6 @@ def open_captioner_file(path: str | PathLike) -> CaptionerFile | None:
     return CaptionerFile(salesforce_config(path, tensors), tensors, outside)
 
 
-def create_captioner(
-    file: CaptionerFile, tokenizer: Tokenizer | None, hparams: Mapping[str, Any]
-) -> tuple[Captioner, str]:
-    """Creates a captioner with the weights of a file.
-
-    Args:
-        file: from `open_captioner_file`.
-        tokenizer: from `find_tokenizer`. None for a captioner that generates no text.
-        hparams: hyperparameters of the file with or without changes.
-
-    Returns:
-        The captioner, and a message about the weights.
-
-    Raises:
-        ValueError: the hyperparameters do not fit each other or the tensors.
-    """
-    from effcap.captioner import Captioner
-    from effcap.weights.captioner_tensors import load_captioner_tensors
-
-    try:
-        captioner = Captioner.from_hparams(hparams, tokenizer)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Cannot create the captioner of {file.config.path}: {error}") from error
-    message = load_captioner_tensors(captioner, file.config, file.tensors)
-    if file.outside:
-        message += f"; outside the model: {len(file.outside)} tensors"
-    return captioner, message
-
-
 def find_tokenizer(config: CaptionerConfig, tokenizer: Tokenizer | None = None) -> Tokenizer | None:
     """Returns a captioner's tokenizer, by default the one in its folder; None if it has none.
 
@@ -132,7 +103,7 @@ def changed_hparams(config: CaptionerConfig, overrides: Mapping[str, Any] | None
 
 
 def describe_settings(
-    config: CaptionerConfig, overrides: Mapping[str, Any] | None, captioner: Captioner
+    config: CaptionerConfig, overrides: Mapping[str, Any] | None, captioner: CaptioningModel
 ) -> list[str]:
     """Returns lines about the preprocessing, the sampler, and what is assumed."""
     backbone = captioner.encoder.backbone

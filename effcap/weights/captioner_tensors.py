@@ -32,7 +32,7 @@ from effcap.weights.towers import grid_of, read_tensor
 from effcap.weights.vit_names import hugging_face_blip, hugging_face_vit, salesforce_blip
 
 if TYPE_CHECKING:
-    from effcap.captioner import Captioner
+    from effcap.captioning import CaptioningModel
 
 Pairs = list[tuple[NamePair, keras.Variable]]
 TEXT_DECODER, TRANSFORMER = "text_decoder", "decoder.transformer"
@@ -152,7 +152,7 @@ def split_checkpoint(
 
 
 def load_captioner_tensors(
-    captioner: Captioner, config: CaptionerConfig, tensors: Mapping[str, StoredTensor]
+    captioner: CaptioningModel, config: CaptionerConfig, tensors: Mapping[str, StoredTensor]
 ) -> str:
     """Fills a captioner with tensors: all of them, or none on an error.
 
@@ -225,7 +225,7 @@ def with_originals(
     return {moved.get(name, name): tensor for name, tensor in tensors.items()}
 
 
-def captioner_pairs(captioner: Captioner, names: CaptionerNames) -> Pairs:
+def captioner_pairs(captioner: CaptioningModel, names: CaptionerNames) -> Pairs:
     """Returns the pairs of all weights of a captioner, each with its variable."""
     encoder, decoder = captioner.encoder, captioner.decoder
     network = encoder.backbone.net

@@ -22,7 +22,7 @@ from effcap.weights.torch_file import TorchFile, read_torch
 from effcap.weights.visualgpt import VISUALGPT
 
 if TYPE_CHECKING:
-    from effcap.captioner import Captioner
+    from effcap.captioning import CaptioningModel
 
 CONVERTERS: dict[str, Converter] = {
     "visualgpt": VISUALGPT,
@@ -129,7 +129,7 @@ def recorded_settings(
 
 
 def load_published(
-    captioner: Captioner, file: TorchFile, overrides: Mapping[str, Any] | None = None
+    captioner: CaptioningModel, file: TorchFile, overrides: Mapping[str, Any] | None = None
 ) -> str:
     """Fills a captioner with the weights of a file: all of them, or none on an error.
 

@@ -33,6 +33,9 @@ from helpers.captioners import (
 
 SAMPLER = Greedy(max_new_tokens=8)
 TIGHT = {"rtol": 0, "atol": 1e-5}
+WITH_ADAPTERS = ("lite0-small", "bert", "visualgpt", "opg-mlp")
+# Of all layers, because the rest of the captioner has random weights.
+ADAPTER = {"rank": 8, "alpha": 2, "targets": ".*", "bias": "lora_only"}
 traced_only = pytest.mark.skipif(keras.backend.backend() == "torch", reason="runs eagerly")
 
 
@@ -49,6 +52,8 @@ def tiny_variants() -> dict[str, dict]:
         "decoder": {"kind": "bert", "max_sequence_length": 32, **sizes, "num_token_types": 2},
     }
     variants["projected"] = {**small, "encoder": {**backbone, "projection_dim": 24}}
+    for name in WITH_ADAPTERS:
+        variants[f"{name}+lora"] = {**variants[name], "lora": ADAPTER}
     distinct: dict[str, dict] = {}
     for name, hparams in variants.items():
         tiny = shrink(hparams)
@@ -60,7 +65,16 @@ def tiny_variants() -> dict[str, dict]:
 
 
 def same_model(hparams: dict, other: dict) -> bool:
-    return all(hparams[section] == other[section] for section in ("encoder", "decoder"))
+    sections = ("encoder", "decoder", "lora")
+    return all(hparams.get(section) == other.get(section) for section in sections)
+
+
+def make(hparams: dict, tokenizer, **decoder) -> Captioner:
+    """Makes a captioner, with an adapter if there are settings of one."""
+    captioner = Captioner.from_hparams(hparams, tokenizer, decoder=decoder)
+    if "lora" in hparams:
+        captioner.add_adapter(**hparams["lora"])
+    return captioner
 
 
 VARIANTS = tiny_variants()
@@ -85,7 +99,7 @@ def hparams(request) -> dict:
 def captioner(hparams, tokenizer) -> Captioner:
     """The variant with random weights in every part. Tests must not change it."""
     keras.utils.set_random_seed(1)
-    return randomize(Captioner.from_hparams(hparams, tokenizer))
+    return randomize(make(hparams, tokenizer))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +125,7 @@ def training(hparams, tokenizer) -> tuple[CaptionBatches, list[float], int, int]
     """Batches, the loss after each epoch, and the number of traces after one step and in all."""
     keras.utils.set_random_seed(2)
     # A prefix cannot make a language model with random weights write captions.
-    captioner = Captioner.from_hparams(hparams, tokenizer, decoder={"frozen": None})
+    captioner = make(hparams, tokenizer, frozen=None)
     loader = ArrayInputs(example_inputs(captioner.encoder, 6))
     examples = [Example(Path(str(i)), CAPTIONS[i : i + 2]) for i in range(6)]
     options = BatchOptions(batch_size=4, num_buckets=1, num_threads=1)

@@ -66,10 +66,13 @@ def decoded(decoder: PreTrainedModel, memory: torch.Tensor) -> dict[str, np.ndar
     }
 
 
-def blip() -> dict[str, np.ndarray]:
+def blip_model() -> BlipForConditionalGeneration:
     config = BlipConfig(text_config={**TEXT, "sep_token_id": 3}, vision_config=SIZES)
-    model = randomize(BlipForConditionalGeneration(config))
-    images = photos(32)
+    return randomize(BlipForConditionalGeneration(config))
+
+
+def blip() -> dict[str, np.ndarray]:
+    model, images = blip_model(), photos(32)
     memory = model.vision_model(preprocess(images, CLIP_MEAN, CLIP_STDDEV)).last_hidden_state
     return {"images": images, **decoded(model.text_decoder, memory), **saved_weights(model)}
 

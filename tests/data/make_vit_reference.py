@@ -94,7 +94,7 @@ def vision(model: PreTrainedModel, mean: tuple, stddev: tuple) -> dict[str, np.n
     }
 
 
-def vit_gpt2() -> dict[str, np.ndarray]:
+def vit_gpt2_model() -> VisionEncoderDecoderModel:
     decoder = GPT2Config(
         vocab_size=VOCABULARY_SIZE,
         n_positions=16,
@@ -107,8 +107,11 @@ def vit_gpt2() -> dict[str, np.ndarray]:
     )
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(ViTConfig(**SIZES), decoder)
     config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 0, 1, 1
-    model = randomize(VisionEncoderDecoderModel(config))
-    images = photos(32)
+    return randomize(VisionEncoderDecoderModel(config))
+
+
+def vit_gpt2() -> dict[str, np.ndarray]:
+    model, images = vit_gpt2_model(), photos(32)
     pixels = preprocess(images, HALF, HALF)
     text = torch.randint(0, VOCABULARY_SIZE, (2, 9), generator=torch.Generator().manual_seed(2))
     greedy = model.generate(

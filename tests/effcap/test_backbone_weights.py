@@ -1,4 +1,4 @@
-"""Tests of effcap.weights.backbone_weights."""
+"""Tests of effcap.conversion.backbone_weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from effcap.weights.backbone_weights import check_backbone_weights, load_backbone_weights
+from effcap.conversion.backbone_weights import check_backbone_weights, load_backbone_weights
 
 
 @pytest.fixture

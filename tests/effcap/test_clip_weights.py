@@ -10,7 +10,7 @@ import pytest
 
 from effcap.backbones.backbone import Backbone
 from effcap.backbones.registry import BACKBONES
-from effcap.weights.backbone_weights import load_backbone_weights
+from effcap.conversion.backbone_weights import load_backbone_weights
 from effcap.weights.clip import load_clip
 from effcap.weights.positions import interpolation_matrix, resize_positions
 from helpers.captioners import numpy

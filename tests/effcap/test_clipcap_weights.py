@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from effcap.captioner import Captioner
+from effcap.conversion.published_captioner import published_captioner
 from effcap.samplers import Greedy
 from effcap.tokenizers import Tokenizer
 from effcap.tools.cli import main
-from effcap.weights.published_captioner import published_captioner
 from helpers.captioners import numpy
 from helpers.clip_files import DATA, read_reference, write_weights
 from helpers.torch_writer import write_state_dict

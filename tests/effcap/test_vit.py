@@ -14,7 +14,7 @@ from effcap.backbones.backbone import Backbone
 from effcap.backbones.registry import BACKBONES
 from effcap.backbones.vit import VisionTransformer
 from effcap.backbones.vit_sizes import BLIP_VARIANTS, VIT_VARIANTS
-from effcap.weights.backbone_weights import load_backbone_weights
+from effcap.conversion.backbone_weights import load_backbone_weights
 from effcap.weights.name_pairs import published_in
 from effcap.weights.positions import interpolation_matrix
 from effcap.weights.tower_names import find_layer_variable

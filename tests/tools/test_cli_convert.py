@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from effcap.captioner import Captioner
+from effcap.conversion.gpt2_captioner import captioner_hparams
 from effcap.samplers import Greedy
 from effcap.tokenizers import Tokenizer
 from effcap.tools.cli import main
-from effcap.weights.gpt2 import captioner_hparams
 from helpers.captioners import numpy, tiny_hparams
 from helpers.cli_errors import fails
 from helpers.cli_process import CHATTER

@@ -14,10 +14,10 @@ from effcap.backbones.backbone import Backbone
 from effcap.backbones.registry import BACKBONES, BackboneSpec, Preprocessing
 from effcap.backbones.swin import SwinTransformer
 from effcap.captioner import Captioner
+from effcap.conversion.backbone_preset import copy_preset_backbone, load_backbone, save_backbone
+from effcap.conversion.backbone_weights import load_backbone_weights
 from effcap.samplers import Greedy
 from effcap.tools.cli import main
-from effcap.weights.backbone_preset import copy_preset_backbone, load_backbone, save_backbone
-from effcap.weights.backbone_weights import load_backbone_weights
 from helpers.captioners import numpy, tiny_hparams, tiny_network
 from helpers.cli_errors import fails
 from helpers.data_maker import make_data, make_variant

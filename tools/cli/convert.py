@@ -101,9 +101,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def convert_gpt2(arguments: argparse.Namespace) -> Converted:
     """Returns a captioner with the GPT-2 of a folder, a message, and no record."""
+    from effcap.conversion.backbone_weights import check_backbone_weights
+    from effcap.conversion.gpt2_captioner import captioner_hparams, gpt2_captioner
     from effcap.tokenizers.kinds import read_tokenizer_folder
-    from effcap.weights.backbone_weights import check_backbone_weights
-    from effcap.weights.gpt2 import captioner_hparams, gpt2_captioner
     from effcap.weights.gpt2.formats import find_format
 
     if arguments.clip is not None:
@@ -121,8 +121,8 @@ def convert_gpt2(arguments: argparse.Namespace) -> Converted:
 
 def convert_published(arguments: argparse.Namespace) -> Converted:
     """Returns the captioner of a folder or a .pth or .pt file, a message, and a record."""
+    from effcap.conversion.published_captioner import published_captioner
     from effcap.tokenizers.kinds import read_tokenizer_folder
-    from effcap.weights.published_captioner import published_captioner
 
     for name in ("model", "backbone_weights"):
         if getattr(arguments, name) is not None:
@@ -153,7 +153,7 @@ def convert_swin(arguments: argparse.Namespace, checkpoint: SwinCheckpoint) -> N
         )
     start_keras()
     from effcap.backbones.backbone import Backbone
-    from effcap.weights.backbone_preset import save_backbone
+    from effcap.conversion.backbone_preset import save_backbone
     from effcap.weights.swin_weights import load_swin, swin_backbone
 
     try:

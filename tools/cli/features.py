@@ -191,8 +191,8 @@ def find_photo_keys(arguments: argparse.Namespace) -> dict[str, Path]:
 def make_backbone(arguments: argparse.Namespace) -> Backbone:
     """Returns the network of --backbone with its weights."""
     from effcap.backbones.backbone import Backbone
+    from effcap.conversion.backbone_weights import check_backbone_weights, load_backbone_weights
     from effcap.utils.progress import print_line
-    from effcap.weights.backbone_weights import check_backbone_weights, load_backbone_weights
 
     check_backbone_weights(arguments.backbone_weights)
     backbone = Backbone(

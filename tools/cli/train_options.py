@@ -16,12 +16,13 @@ from effcap.tools.cli.parsing import (
     parse_sections,
     recorded_options,
 )
+from effcap.tools.cli.train_lora import add_lora_options, lora_config
 from effcap.tools.cli.train_prefix import add_prefix_options, prefix_decoder, prefix_training
 
 if TYPE_CHECKING:
     from effcap.trainers.options import RunOptions
 
-SECTIONS = ("encoder", "decoder", "training", "scst", "run")
+SECTIONS = ("encoder", "decoder", "lora", "training", "scst", "run")
 MODEL = ("model", "weights", "tokenizer", "backbone_weights")
 TRAINING = ("epochs", "steps", "batch_size", "learning_rate", "schedule", "tokenization", "seed")
 AUGMENTATION = ("horizontal_flip", "random_crop")
@@ -40,7 +41,7 @@ METAVARS = {
     "coordinator": "HOST:PORT",
 }
 EPILOG = (
-    "--set changes any setting of the sections encoder, decoder, training, scst and run. "
+    "--set changes any setting of the sections encoder, decoder, lora, training, scst and run. "
     "`effcap list VARIANT` lists them with their values."
 )
 
@@ -66,6 +67,7 @@ def add_run_options(parser: argparse.ArgumentParser, photos: bool) -> None:
         add_options(training, TrainingOptions, AUGMENTATION, unset="{}")
         add_options(training, RunOptions, ("feature_cache",), metavars=METAVARS)
     add_prefix_options(parser)
+    add_lora_options(parser)
     run = parser.add_argument_group("run")
     add_options(run, RunOptions, ("out", "log"), metavars=METAVARS, unset="{}")
     run.add_argument("--resume", action="store_true", help=field_help(RunOptions, "resume"))
@@ -97,6 +99,7 @@ def run_options(arguments: argparse.Namespace, **changes: Any) -> RunOptions:
     fields = {
         **given_options(arguments, [*MODEL, "out", "log", "prefix", "train_fraction", "max_bad"]),
         "objective": arguments.objective,
+        **lora_config(arguments, sections["lora"]),
         "encoder": sections["encoder"],
         "decoder": sections["decoder"],
         "training": {

@@ -12,6 +12,7 @@ import numpy as np
 
 from effcap.backbones.backbone import Backbone
 from effcap.captioner import Captioner
+from effcap.conversion.backbone_weights import load_backbone_weights
 from effcap.generation import pad_rows
 from effcap.presets import preset_folder
 from effcap.tools.captioning.photos import check_some_readable, load_batches
@@ -22,7 +23,6 @@ from effcap.trainers.data.feature_cache import FeatureExtractor, backbone_finger
 from effcap.trainers.data.regions.region_file import GRID
 from effcap.trainers.data.regions.region_writer import RegionWriter
 from effcap.utils.progress import ProgressBar, track
-from effcap.weights.backbone_weights import load_backbone_weights
 
 Skipped = list[tuple[Path, str]]
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from effcap.trainers.options.devices import DeviceOptions
 from effcap.utils.progress import print_line
-
-if TYPE_CHECKING:
-    import keras
 
 Scope = Callable[[], AbstractContextManager[Any]]
 
@@ -60,15 +57,6 @@ def computing_on(devices: DeviceOptions, batch_size: int) -> Iterator[Scope]:
     data_parallel = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
     with data_parallel.scope():
         yield nullcontext
-
-
-def strategy_scope(model: keras.Model) -> AbstractContextManager[Any]:
-    """Returns the scope of the strategy that a model was made in, for its optimizer and metrics."""
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return nullcontext()
-    return model.distribute_strategy.scope()
 
 
 def check_backend(backend: str, supported: Sequence[str], setting: str) -> None:

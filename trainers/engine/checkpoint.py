@@ -167,6 +167,9 @@ class Checkpoint:
     def _variables(self, captioner: Captioner) -> list[keras.Variable]:
         """Returns every variable that training changes."""
         variables = [*captioner.variables, *captioner.optimizer.variables]
+        if captioner.adapters:  # all other weights are in the preset that they were added to
+            base = {id(weight) for weight in captioner.base_weights()}
+            variables = [variable for variable in variables if id(variable) not in base]
         # Keras lists the compiled metrics only after the first step.
         for metric in (*captioner.metrics, *self.metrics):
             variables += metric.variables

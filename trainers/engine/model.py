@@ -8,16 +8,15 @@ from contextlib import contextmanager
 import keras
 
 from effcap.captioner import Captioner
+from effcap.conversion.backbone_weights import load_backbone_weights
 from effcap.tokenizers import Tokenizer
 from effcap.tokenizers.kinds import read_tokenizer_folder
 from effcap.trainers.data.dataset import CaptionDataset
 from effcap.trainers.distributed.processes import check_same
 from effcap.trainers.options.run import VOCABULARY_SIZE, RunOptions, flatten
 from effcap.trainers.options.training import PRECISIONS
-from effcap.weights.backbone_weights import load_backbone_weights
 from effcap.weights.captioner_config import is_captioner_folder
 from effcap.weights.captioner_folder import (
-    create_captioner,
     describe_settings,
     open_captioner_file,
 )
@@ -56,11 +55,12 @@ def make_captioner(
     """
     try:
         if options.preset is not None:
-            return Captioner.from_preset(
+            captioner = Captioner.from_preset(
                 options.preset, encoder=options.encoder, decoder=options.decoder
             )
+            return with_adapter(captioner, options)
         if is_captioner_folder(options.weights):
-            return load_whole_captioner(options, log)
+            return with_adapter(load_whole_captioner(options, log), options)
         tokenizer = make_tokenizer(training, options)
         check_same(tokenizer=tokenizer.fingerprint)
         decoder = {}
@@ -79,6 +79,13 @@ def make_captioner(
     return captioner
 
 
+def with_adapter(captioner: Captioner, options: RunOptions) -> Captioner:
+    """Adds the adapter of a run to a captioner, if it has one, and returns the captioner."""
+    if options.lora is not None:
+        captioner.add_adapter(config=options.lora)
+    return captioner
+
+
 def load_whole_captioner(options: RunOptions, log: Callable[[str], None]) -> Captioner:
     """Returns the captioner of ViT and GPT-2 or of BLIP in the folder `options.weights`.
 
@@ -90,7 +97,7 @@ def load_whole_captioner(options: RunOptions, log: Callable[[str], None]) -> Cap
     tokenizer = read_tokenizer_folder(options.tokenizer_folder)
     tokenizer = captioner_tokenizer(file.config, tokenizer)
     check_same(tokenizer=tokenizer.fingerprint)
-    captioner, message = create_captioner(file, tokenizer, options.hparams)
+    captioner, message = Captioner.from_captioner_file(file, tokenizer, options.hparams)
     for line in [message, *describe_settings(file.config, options.changes, captioner)]:
         log(line)
     return captioner

@@ -30,6 +30,7 @@ def make_record(captioner: Captioner, batches: RunBatches, options: RunOptions) 
         **({"scst": asdict(options.scst)} if options.objective == SCST else {}),
         "hparams": {**captioner.hparams(), "training": asdict(options.training_options)},
         **({"prefix": options.text_prefix} if options.text_prefix else {}),
+        **({"adapters": captioner.adapter_config()} if captioner.adapters else {}),
         "train_fraction": options.train_fraction,
         "tokenizer": batches.training.tokenizer.fingerprint,
         "data": {
@@ -69,6 +70,7 @@ def run_identity(
     training, validation = batches.training, batches.validation
     values = {
         **captioner.hparams(),
+        **({"adapters": captioner.adapter_config()} if captioner.adapters else {}),
         "training": vars(options.training_options),
         "objective": objective.name,
         **objective.identity(),

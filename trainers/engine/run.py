@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import Any
 
@@ -13,7 +14,7 @@ from effcap.trainers import objectives
 from effcap.trainers.data.dataset import CaptionDataset
 from effcap.trainers.data.example import one_line
 from effcap.trainers.data.feature_cache import cache_features, check_cacheable
-from effcap.trainers.distributed.devices import computing_on, strategy_scope
+from effcap.trainers.distributed.devices import computing_on
 from effcap.trainers.distributed.processes import (
     check_same,
     is_main_process,
@@ -29,6 +30,7 @@ from effcap.trainers.engine.run_folder import RunFolder
 from effcap.trainers.objectives.base import Objective
 from effcap.trainers.options.run import SCST, RunOptions
 from effcap.utils.progress import print_line
+from effcap.utils.replicas import strategy_scope
 
 NUM_PREVIEWS = 8  # photos whose captions are logged
 TRAINING_PHOTOS = "photos_training.txt"  # names of the training photos, if only a fraction is used
@@ -67,7 +69,7 @@ def run(
         computing_on(options.devices, settings.batch_size) as device_scope,
     ):
         check_same(options=[options.hparams, options.resume, options.train_fraction])
-        folder = RunFolder(options.folder, is_writer=is_main_process())
+        folder = RunFolder(options.folder, options.adapter_base, is_writer=is_main_process())
         training = training.subset(options.train_fraction, settings.seed)
         with device_scope():
             captioner = make_captioner(training, options, folder.log)
@@ -75,8 +77,7 @@ def run(
         batches = make_batches(captioner, training, validation, folder, options)
         folder.log(
             f"{batches.training.num_images} photos per epoch, {batches.training.padding:.1%} "
-            f"padding, {captioner.count_params() / 1e6:.1f} M parameters, "
-            f"run folder {options.folder}"
+            f"padding, {describe_parameters(captioner)}, run folder {options.folder}"
         )
         if validation is not None or options.objective == SCST:
             references = chain.from_iterable((validation or training).references())
@@ -176,6 +177,16 @@ def make_batches(
                 title=f"features of {name} photos",
             )
     return RunBatches(batches["training"], batches.get("validation"), previews)
+
+
+def describe_parameters(captioner: Captioner) -> str:
+    """Returns the number of parameters, and of those of adapters if only they are trained."""
+    total = f"{captioner.count_params() / 1e6:.1f} M parameters"
+    if not captioner.adapters:
+        return total
+    tensors = captioner.trainable_weights
+    count = sum(math.prod(tensor.shape) for tensor in tensors)
+    return f"{total}, of which {count:,} in {len(tensors)} tensors of adapters are trained"
 
 
 def process_options(options: RunOptions) -> dict[str, Any]:

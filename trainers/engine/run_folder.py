@@ -38,11 +38,13 @@ class RunFolder:
 
     Args:
         path: path of the folder.
+        base: preset that the captioner's adapter was added to. The presets of the run then hold the
+            adapter alone. None to save the whole captioner.
         is_writer: whether this process writes and prints; only the main process does.
     """
 
-    def __init__(self, path: Path, *, is_writer: bool = True) -> None:
-        self.path, self.is_writer = path, is_writer
+    def __init__(self, path: Path, base: Path | None = None, *, is_writer: bool = True) -> None:
+        self.path, self.base, self.is_writer = path, base, is_writer
         self.record: dict[str, Any] = {}
 
     @property
@@ -91,7 +93,7 @@ class RunFolder:
             return
         record = {**self.record, "epoch": state.epoch, "scores": state.history[-1]}
         for name in (LAST, BEST) if is_best else (LAST,):
-            captioner.save_to_preset(self.path / name, record=record)
+            captioner.save_to_preset(self.path / name, record=record, base=self.base)
         names = list(dict.fromkeys(name for scores in state.history for name in scores))
         table = io.StringIO()
         writer = csv.DictWriter(table, ["epoch", *names], lineterminator="\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from effcap.captioner import Captioner, create_encoder_and_decoder
 from effcap.config import merge_hparams
+from effcap.tokenizers import Tokenizer
 from effcap.trainers.data.dataset import CheckedExamples, ExampleDataset
 from effcap.trainers.data.example import Example
 from effcap.trainers.data.photos import PhotoDataset
@@ -67,20 +69,22 @@ def smoke(options: RunOptions, folder: Path) -> None:
     tiny["training"] = {**tiny.get("training", {}), "steps": NUM_STEPS, "batch_size": BATCH_SIZE}
     variant = folder / "smoke.json"
     variant.write_text(json.dumps(tiny), encoding="utf-8")
-    trains_tokenizer = options.tokenizer_folder is None
-    tiny_options = replace(
-        options,
-        model=variant,
-        encoder={},
-        decoder={"vocabulary_size": SMALL_VOCABULARY_SIZE} if trains_tokenizer else {},
-        training={},
-        weights=None,
-        tokenizer=options.tokenizer_folder,
-        backbone_weights="none",
-        feature_cache=folder / "cache" if options.feature_cache else None,
-        train_fraction=1.0,
-    )
     examples = make_photos(folder / "photos")
+    trains_tokenizer = options.tokenizer_folder is None
+    changes = {
+        "model": variant,
+        "encoder": {},
+        "decoder": {"vocabulary_size": SMALL_VOCABULARY_SIZE} if trains_tokenizer else {},
+        "training": {},
+        "weights": None,
+        "tokenizer": options.tokenizer_folder,
+        "backbone_weights": "none",
+        "feature_cache": folder / "cache" if options.feature_cache else None,
+        "train_fraction": 1.0,
+    }
+    if options.lora is not None:
+        changes |= smoke_base(tiny, examples, folder / "base")
+    tiny_options = replace(options, **changes)
     takes_photos = "backbone" in tiny["encoder"]
     dataset_class = PhotoDataset if takes_photos else RandomFeatureDataset
     run(dataset_class(examples, []), dataset_class(examples[:BATCH_SIZE], []), tiny_options)
@@ -93,6 +97,18 @@ def smoke(options: RunOptions, folder: Path) -> None:
         f"{options.model} works: {NUM_STEPS} steps at tiny size, a preset saved and loaded, "
         f"{len(captions)} captions written, in {time.perf_counter() - started:.0f} s"
     )
+
+
+def smoke_base(
+    tiny: Mapping[str, Any], examples: Sequence[Example], folder: Path
+) -> dict[str, Any]:
+    """Saves a tiny captioner to add an adapter to; returns the fields of `RunOptions` for it."""
+    captions = [caption for example in examples for caption in example.captions]
+    tokenizer = Tokenizer.train(captions, SMALL_VOCABULARY_SIZE)
+    Captioner.from_hparams(tiny, tokenizer).save_to_preset(folder)
+    training = {"steps": NUM_STEPS, "batch_size": BATCH_SIZE}
+    preset = {"decoder": {}, "training": training, "tokenizer": None, "backbone_weights": None}
+    return {"model": folder, **preset}
 
 
 def check_hparams(options: RunOptions) -> None:

@@ -9,13 +9,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from effcap.adapters.lora_config import LoraConfig
 from effcap.config import list_variants, load_hparams, merge_hparams
-from effcap.presets import BEST, list_presets, preset_folder, read_config
+from effcap.conversion.backbone_weights import adopt_backbone, check_backbone_weights
+from effcap.presets import BASE, BEST, find_base, list_presets, preset_folder, read_config
 from effcap.trainers.data.augmentation import Augmentation
 from effcap.trainers.options.devices import DeviceOptions
 from effcap.trainers.options.scst import ScstOptions
 from effcap.trainers.options.training import TrainingOptions
-from effcap.weights.backbone_weights import adopt_backbone, check_backbone_weights
 from effcap.weights.captioner_config import adopt_captioner, is_captioner_folder
 
 CROSS_ENTROPY, SCST = "cross-entropy", "scst"
@@ -37,6 +38,8 @@ class RunOptions:
         out: run folder (default: runs/MODEL). A folder with an earlier run requires `resume`.
         objective: training objective, "cross-entropy" or "scst". Self-critical sequence training
             (SCST) fine-tunes a trained captioner.
+        lora: settings of an adapter, which is trained in place of the captioner (default: train
+            the captioner, or the adapter that a preset holds).
         encoder: changed hyperparameters of the encoder, such as {"dropout": 0.2}.
         decoder: changed hyperparameters of the decoder. "vocabulary_size" is also the size of a
             tokenizer trained on the captions (default: 4096).
@@ -77,6 +80,7 @@ class RunOptions:
     model: str | PathLike[str]
     out: str | PathLike[str] | None = None
     objective: str = CROSS_ENTROPY
+    lora: LoraConfig | None = None
     encoder: Mapping[str, Any] = field(default_factory=dict)
     decoder: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -106,6 +110,7 @@ class RunOptions:
         self._check_folder()
         object.__setattr__(self, "preset", find_preset(self.model))
         self._check_weights()
+        self._check_adapter()
         self._check_objective()
         self._check_log()
         object.__setattr__(self, "hparams", self._merge_hparams())
@@ -167,6 +172,26 @@ class RunOptions:
                 f"Received: num_processes={self.devices.num_processes}"
             )
 
+    def _check_adapter(self) -> None:
+        if self.lora is None:
+            return
+        if self.adapter_base is None:
+            raise ValueError(
+                "lora requires a trained captioner, because all but the adapter is frozen, and "
+                f"{str(self.model)!r} is a variant: train it first and choose its preset as model, "
+                "or give weights of a whole captioner, ViT and GPT-2 or BLIP"
+            )
+        if self.preset is None and self.tokenizer is not None:
+            raise ValueError(
+                "lora takes the tokenizer in the folder of weights. For another, convert the "
+                f"folder first: effcap convert {self.weights} PRESET --tokenizer {self.tokenizer}"
+            )
+        if self.base is not None:
+            raise ValueError(
+                f"The preset {str(self.model)!r} holds an adapter already: leave lora out to train "
+                "it further, or merge it into a preset with merge_and_unload and save_to_preset"
+            )
+
     def _check_objective(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ValueError(
@@ -207,6 +232,20 @@ class RunOptions:
         """Changed hyperparameters by section."""
         sections = {"encoder": self.encoder, "decoder": self.decoder, "training": self.training}
         return {name: changes for name, changes in sections.items() if changes}
+
+    @property
+    def base(self) -> Path | None:
+        """Preset that the adapter of the preset was added to; None if it holds all weights."""
+        config = {} if self.preset is None else read_config(self.preset)
+        return find_base(self.preset, config) if BASE in config else None
+
+    @property
+    def adapter_base(self) -> Path | None:
+        """Preset or folder whose weights the run leaves unchanged; None without an adapter."""
+        if self.lora is None or self.base is not None:
+            return self.base
+        whole = self.weights if is_captioner_folder(self.weights) else None
+        return self.preset or whole
 
     @property
     def folder(self) -> Path:

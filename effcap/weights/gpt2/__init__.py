@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING
 from effcap.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from effcap.weights.gpt2.conversion import captioner_hparams, gpt2_captioner
     from effcap.weights.gpt2.loader import load_gpt2
     from effcap.weights.gpt2.sizes import gpt2_hparams
 
 _MODULES = {
-    "captioner_hparams": ".conversion",
-    "gpt2_captioner": ".conversion",
     "gpt2_hparams": ".sizes",
     "load_gpt2": ".loader",
 }

@@ -9,7 +9,7 @@ from os import PathLike
 import keras
 import numpy as np
 
-from effcap.captioner import Captioner
+from effcap.captioning import CaptioningModel
 from effcap.decoders.gpt2 import GPT2
 from effcap.weights.gpt2.formats import GPT2File, open_gpt2
 from effcap.weights.gpt2.names import gpt2_name_pairs
@@ -20,7 +20,7 @@ from effcap.weights.name_pairs import find_variable, raise_mismatches
 LM_HEAD = "lm_head.weight"
 
 
-def load_gpt2(captioner: Captioner, folder: str | PathLike) -> str:
+def load_gpt2(captioner: CaptioningModel, folder: str | PathLike) -> str:
     """Fills a captioner's decoder with the weights of a GPT-2: all of them, or none on an error.
 
     Every tensor of the file must fill one variable of the same shape, and every variable that

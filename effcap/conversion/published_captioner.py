@@ -111,16 +111,17 @@ def _whole_captioner(
     file: CaptionerFile, tokenizer: Tokenizer | None, overrides: Mapping[str, Any] | None
 ) -> PublishedCaptioner:
     """Returns the captioner of ViT and GPT-2 or of BLIP in a file."""
+    from effcap.captioner import Captioner
     from effcap.weights.captioner_folder import (
         changed_hparams,
-        create_captioner,
         describe_settings,
         find_tokenizer,
     )
 
     config = file.config
     hparams = changed_hparams(config, overrides)
-    captioner, loaded = create_captioner(file, find_tokenizer(config, tokenizer), hparams)
+    tokenizer = find_tokenizer(config, tokenizer)
+    captioner, loaded = Captioner.from_captioner_file(file, tokenizer, hparams)
     message = "\n".join([loaded, *describe_settings(config, overrides, captioner)])
     record = {"source": str(config.path), "system": config.system, "assumed": config.assumed}
     return PublishedCaptioner(captioner, message, record)

@@ -69,7 +69,7 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str
     """
     from effcap.backbones.registry import BACKBONES
     from effcap.backbones.swin import SwinTransformer
-    from effcap.weights.backbone_preset import copy_preset_backbone
+    from effcap.conversion.backbone_preset import copy_preset_backbone
     from effcap.weights.clip import load_clip
     from effcap.weights.imagenet import load_imagenet
     from effcap.weights.swin_checkpoint import find_swin

@@ -7,8 +7,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from effcap.config import load_hparams
+from effcap.conversion.backbone_weights import adopt_backbone
 from effcap.tokenizers import Tokenizer
-from effcap.weights.backbone_weights import adopt_backbone
 from effcap.weights.gpt2.sizes import config_file, gpt2_hparams, matching_variants
 from effcap.weights.overrides import override_model_hparams
 
@@ -84,7 +84,7 @@ def gpt2_captioner(
             that do not fit each other.
     """
     from effcap.captioner import Captioner
-    from effcap.weights.backbone_weights import load_backbone_weights
+    from effcap.conversion.backbone_weights import load_backbone_weights
     from effcap.weights.gpt2.loader import load_gpt2
 
     try:

@@ -1,0 +1,1 @@
+"""Adapters (LoRA): settings, the layers that take them, and PEFT's files."""

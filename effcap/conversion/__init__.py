@@ -1,0 +1,1 @@
+"""Captioners and backbones from published weights, and from presets of backbones."""
