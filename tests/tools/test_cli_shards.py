@@ -45,6 +45,14 @@ def index(*words: object) -> list[str]:
     return ["index", *map(str, words), "--processes", "1"]
 
 
+def test_a_folder_of_photos_with_text_files_becomes_shards(data, capsys):
+    for i in range(6):
+        (data / "photos" / f"{i}.txt").write_text(f"a dog with {i} balls .\nA dog.\n")
+    command = ["shards", "--folder", data / "photos", "--out", data / "out", "--processes", "1"]
+    assert main([*map(str, command)]) == 0
+    assert "6 photos with 12 captions in 1 shards" in capsys.readouterr().err
+
+
 def test_a_csv_becomes_indexed_shards(data, capsys):
     assert main(shards(data, "--max-count", "4", "--tidy")) == 0
     captured = capsys.readouterr()

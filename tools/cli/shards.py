@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from effcap.trainers.options import RunOptions
 
     parser.description = (
-        "Packs the unchanged photo files of CSV or JSON files, with their captions, into "
+        "Packs the unchanged photo files of CSV files, JSON files or folders, with captions, into "
         "webdataset shards. An interrupted run continues when it is repeated."
     )
     data = parser.add_argument_group("data")
@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help='JSON file: COCO\'s captions_*.json, a list of {"image", "text"}, or JSON Lines',
+    )
+    files.add_argument(
+        "--folder",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="folders of photos with captions, as for effcap train folder",
     )
     add_images(data)
     add_columns(data)
@@ -86,14 +93,17 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap shards`."""
     from effcap.tools.shards import write_shards
     from effcap.trainers.data.csv_reader import read_csv
+    from effcap.trainers.data.folder_reader import read_folder
     from effcap.trainers.data.json_reader import read_json
     from effcap.utils.progress import print_line
 
     edit = caption_edit(arguments)
     if arguments.csv:
         dataset = read_csv(arguments.csv, arguments.images, edit=edit, **columns(arguments))
-    else:
+    elif arguments.json:
         dataset = read_json(arguments.json, arguments.images, edit=edit)
+    else:
+        dataset = read_folder(arguments.folder, edit=edit)
     processes = arguments.processes if arguments.processes is not None else os.cpu_count() or 1
     summary = write_shards(
         dataset,

@@ -179,10 +179,10 @@ def read_folder_data(arguments: argparse.Namespace) -> Datasets:
 
     for folder in arguments.val_folder or ():
         parents = [folder.resolve(), *folder.resolve().parents]
-        if training := [path for path in arguments.folder if path.resolve() in parents]:
+        if outer := [path for path in arguments.folder if path.resolve() in parents]:
             raise ValueError(
                 "Expected --val-folder outside of --folder, which would train on its photos. "
-                f"Received: {folder} in {training[0]}"
+                f"Received: {folder} in {outer[0]}"
             )
     edit = caption_edit(arguments)
     training = read_folder(arguments.folder, edit=edit)

@@ -97,15 +97,13 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
 
 def _y_range(lines: Sequence[Line]) -> tuple[float, float]:
     """Returns the range of a y axis, without the outliers of faint lines."""
-    values = []
+    values: list[float] = []
     for line in lines:
         y = np.asarray(line.y, float)
         y = y[np.isfinite(y)]
-        if not len(y):
-            continue
-        values += (
-            np.percentile(y, (OUTLIERS, 100 - OUTLIERS)).tolist() if line.is_faint else list(y)
-        )
+        if len(y):
+            outliers = OUTLIERS if line.is_faint else 0
+            values += np.percentile(y, (outliers, 100 - outliers)).tolist()
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin
