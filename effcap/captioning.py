@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -62,7 +62,8 @@ class CaptioningModel(TokenMeanModel):
                 `effcap.samplers`. Default the captioner's own sampler, or "beam" if it has none.
             prefix: text that the captions continue and begin with, such as "a photo of"; one for
                 all photos, or an iterable with one for each. "" for none. None, also for one photo,
-                takes the captioner's own `prefix`, which few have.
+                takes the captioner's own `prefix`, which few have. Each caption is the same as
+                without the other photos.
             details: return scores and tokens as well, and all captions of the sampler.
             batch_size: photos per batch. Default 8.
 
@@ -78,19 +79,21 @@ class CaptioningModel(TokenMeanModel):
         self._check_photos(batch_size)
         self._get_sampler(sampler)  # reports errors before photos are read
         all_photos, is_single = as_photos(photos)
-        if isinstance(all_photos, Sized) and isinstance(prefix, Sized):
-            check_prefixes(prefix, len(all_photos))
-        prefixes = repeat(prefix) if prefix is None or isinstance(prefix, str) else iter(prefix)
-        captions: list[list[Caption]] = []
+        if prefix is None or isinstance(prefix, str):
+            rows = zip(count(), repeat(prefix))
+        else:
+            all_photos, prefixes = list(all_photos), list(prefix)
+            order = self.order_by_prefix(prefixes, len(all_photos))
+            all_photos = [all_photos[i] for i in order]
+            rows = zip(order, [prefixes[i] for i in order], strict=True)
+        by_index: dict[int, list[Caption]] = {}
         for images in self._load_batches(all_photos, batch_size):
-            indices = range(len(captions), len(captions) + len(images))
-            captions += self.generate_batch(
-                {"images": images},
-                sampler,
-                batch_size,
-                indices,
-                prefix=list(islice(prefixes, len(images))),
+            indices, batch_prefixes = zip(*islice(rows, len(images)), strict=True)
+            batch = self.generate_batch(
+                {"images": images}, sampler, batch_size, indices, prefix=batch_prefixes
             )
+            by_index.update(zip(indices, batch, strict=True))
+        captions = [by_index[i] for i in range(len(by_index))]
         results = captions if details else [options[0].text for options in captions]
         return results[0] if is_single else results
 
@@ -208,6 +211,19 @@ class CaptioningModel(TokenMeanModel):
             for number, row in enumerate(group):
                 captions[row] = _captions(tokenizer, hypotheses, number, prefixes[row])
         return captions
+
+    def order_by_prefix(self, prefixes: Sequence[str | None], rows: int) -> list[int]:
+        """Returns the indices of rows in an order in which prefixes of one length share batches.
+
+        Args:
+            prefixes: prefix of each row, as in `generate`.
+            rows: number of rows.
+
+        Raises:
+            ValueError: there is another number of prefixes, or a text cannot be a prefix.
+        """
+        lengths = [len(tokens) for tokens in self._encode_prefixes(prefixes, rows)]
+        return sorted(range(rows), key=lengths.__getitem__)
 
     def _encode_prefixes(
         self, prefix: str | Sequence[str | None] | None, rows: int

@@ -169,8 +169,9 @@ class GenerationCache:
         parts = []
         for group in groups:
             smallest = len(group)
-            if len(groups) > 1:  # sizes vary from batch to batch: few powers of two are compiled
-                smallest = max(smallest, min(batch_size, _next_power(smallest)))
+            if len(groups) > 1:  # groups of any size: two sizes are compiled for each length
+                quarter = -(-batch_size // 4)
+                smallest = quarter if smallest <= quarter else max(smallest, batch_size)
             hypotheses = self._generate_group(
                 {
                     name: array if len(groups) == 1 else array[group]
@@ -277,8 +278,3 @@ def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
     """Repeats the last row of `array` until it has `rows` rows."""
     missing = rows - len(array)
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
-
-
-def _next_power(number: int) -> int:
-    """Returns the smallest power of two that is at least `number`."""
-    return 1 << (number - 1).bit_length()

@@ -99,3 +99,18 @@ def test_mistakes_are_reported_in_one_line(folder, command, message, capsys):
     if "--captions" not in command:
         command += ["--model", str(folder / "run" / "best")]
     assert message in fails(command, capsys)
+
+
+def test_evaluation_takes_the_prefixes_of_the_photos(folder, tmp_path):
+    lines = ["photos/0.jpg,A dog.,two ", "photos/1.jpg,A dog.,", "photos/0.jpg,A cat.,"]
+    (tmp_path / "references.csv").write_text("\n".join(["image,caption,prefix", *lines]))
+    command = words(folder, ["evaluate", "--csv", tmp_path / "references.csv"])
+    options = ["--images", str(folder), "--prefix", PREFIX, "--out", str(tmp_path / "out")]
+    assert main([*command, *options]) == 0
+    entries = json.loads((tmp_path / "out" / "captions.json").read_text())
+    captioner = Captioner.from_preset(folder / "run" / "best")
+    paths = [folder / "photos" / f"{i}.jpg" for i in (0, 1, 0)]
+    expected = captioner.generate(
+        paths, SAMPLER, prefix=["two", PREFIX, PREFIX], details=True, batch_size=2
+    )
+    assert [entry["caption"] for entry in entries] == [one.continuation for (one,) in expected]

@@ -84,7 +84,7 @@ def test_captions_do_not_depend_on_interruptions(captioner, shards, tmp_path):
 
 def test_captioned_shards_are_skipped(captioner, shards, tmp_path):
     first = caption(captioner, shards, tmp_path / "out")
-    blind = SimpleNamespace(encoder=captioner.encoder)  # cannot caption anything
+    blind = SimpleNamespace(encoder=captioner.encoder, prefix="")  # cannot caption anything
     second = caption(blind, shards, tmp_path / "out")
     assert [result.num_captions for result in second] == [result.num_captions for result in first]
     assert all(result.from_earlier_run for result in second)
@@ -160,7 +160,7 @@ def test_a_stream_gives_the_same_captions_as_a_file(captioner, shards, tmp_path)
 
 
 def test_captioners_of_other_inputs_raise_an_error(tmp_path):
-    blind = SimpleNamespace(encoder=SimpleNamespace(input_keys=("regions",)))
+    blind = SimpleNamespace(encoder=SimpleNamespace(input_keys=("regions",)), prefix="")
     folder = CaptionFolder(tmp_path, "tiny", repr(SAMPLER))
     with pytest.raises(ValueError, match="a captioner of photos. Received: a captioner of regions"):
         list(caption_each([], folder, blind, SAMPLER, 4))

@@ -24,6 +24,7 @@ from effcap.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
     from effcap.backbones.backbone import Backbone
+    from effcap.caption import Caption
     from effcap.captioner import Captioner
     from effcap.samplers import Sampler
 
@@ -83,17 +84,22 @@ def caption_paths(
             that of the captioner.
     """
     backbone = photo_encoder(captioner).backbone
-    results: CaptionResults[Path] = CaptionResults([], [])
+    prefixes = prefixes or [None] * len(paths)
+    order = captioner.order_by_prefix(prefixes, len(paths))
+    captions: dict[int, list[Caption]] = {}
+    skipped: list[tuple[Path, str]] = []
+    ordered = [paths[index] for index in order]
     with ProgressBar("captioning", len(paths)) as bar:
-        for indices, images in load_batches(paths, backbone, batch_size, results.skipped):
+        for numbers, images in load_batches(ordered, backbone, batch_size, skipped):
             inputs = {"images": np.stack(images)}  # (B, h, w, 3)
-            prefix = None if prefixes is None else [prefixes[index] for index in indices]
-            captions = captioner.generate_batch(inputs, sampler, batch_size, indices, prefix=prefix)
-            batch = [paths[index] for index in indices]
-            results.captions.extend(zip(batch, captions, strict=True))
+            indices = [order[number] for number in numbers]
+            batch = captioner.generate_batch(
+                inputs, sampler, batch_size, indices, prefix=[prefixes[index] for index in indices]
+            )
+            captions.update(zip(indices, batch, strict=True))
             bar.advance(steps=len(batch))
-    check_some_readable(len(paths), results.skipped)
-    return results
+    check_some_readable(len(paths), skipped)
+    return CaptionResults([(paths[index], captions[index]) for index in sorted(captions)], skipped)
 
 
 def load_batches(
