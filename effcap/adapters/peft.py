@@ -215,7 +215,7 @@ def check_modules(
     for name, entry in found.items():
         module = modules.get(name)
         if module is None:
-            unexpected += [f"{entry.name} {tensor.shape}" for tensor in entry.tensors.values()]
+            unexpected += [f"{entry.name}.{key} {t.shape}" for key, t in entry.tensors.items()]
             continue
         rank = config.lora.rank_of(entry.name)
         expected = {A: (rank, module.layer.input_dim), B: (module.units, rank)}
