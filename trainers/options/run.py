@@ -283,11 +283,15 @@ class RunOptions:
 
 
 def find_preset(model: str | PathLike[str]) -> Path | None:
-    """Returns the folder of a preset, given its folder, its run folder or its name, or None."""
+    """Returns the folder of a preset, given its folder, its run folder or its name, or None.
+
+    A folder of transformers is none: it may have the name of a variant that takes its weights.
+    """
     try:
-        return preset_folder(model)
+        folder = preset_folder(model)
     except FileNotFoundError:
         return None
+    return None if is_captioner_folder(folder) else folder
 
 
 def load_variant(model: str | PathLike[str]) -> dict[str, Any]:
@@ -295,10 +299,16 @@ def load_variant(model: str | PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is neither a variant nor a preset of that name.
+        ValueError: there is a folder of transformers of that name.
     """
     try:
         return load_hparams(model)
     except FileNotFoundError:
+        if is_captioner_folder(Path(model)):
+            raise ValueError(
+                f"{model} is a folder of transformers: give it as weights, with a variant such as "
+                "vit-gpt2 or blip-base as model"
+            ) from None
         presets = ", ".join(list_presets())
         raise FileNotFoundError(
             f"Expected a variant ({', '.join(list_variants())}), a preset "
