@@ -75,10 +75,10 @@ def _read_folder(
 ) -> tuple[list[Example], list[Problem]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"Folder of photos not found: {folder}")
-    files = sorted(files_below(folder), key=natural_key)
+    files = files_below(folder)
     photos = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     sidecars = [path for path in files if path.suffix.lower() in SIDECARS]
-    metadata = [path for path in files if path.name in METADATA]
+    metadata = sorted((path for path in files if path.name in METADATA), key=natural_key)
     if not metadata and not sidecars:
         metadata = [path for name in METADATA if (path := _parent(folder) / name).is_file()]
     if metadata:
@@ -123,8 +123,10 @@ def _read_metadata(
         if os.path.abspath(example.path).startswith(root)
     ]
     reason = f"expected a row of it in {' or '.join(METADATA)}. Received: none"
-    missing = [path for name, path in paths.items() if name not in named]
-    return examples, problems + [Problem(str(path), reason) for path in missing]
+    missing = (path for name, path in paths.items() if name not in named)
+    return examples, problems + [
+        Problem(str(path), reason) for path in sorted(missing, key=natural_key)
+    ]
 
 
 def _check_one_format(files: Sequence[Path]) -> None:
@@ -166,7 +168,7 @@ def _read_sidecars(
     for suffix in reversed(SIDECARS):
         by_stem |= {_stem(path): path for path in files if path.suffix.lower() == suffix}
     table = CaptionTable(folder, edit)
-    for photo in photos:
+    for photo in sorted(photos, key=natural_key):
         path = by_stem.get(_stem(photo))
         if path is None:
             reason = f"expected {photo.stem}.txt or {photo.stem}.caption beside it. Received: none"
@@ -179,10 +181,9 @@ def _read_sidecars(
             continue
         table.add(str(path), os.path.relpath(photo, folder), lines or [""])
     stems = set(map(_stem, photos))
-    for path in files:
-        if _stem(path) not in stems:
-            reason = f"expected a photo {path.stem}.jpg, or with another suffix, beside it"
-            table.problems.append(Problem(str(path), f"{reason}. Received: none"))
+    for path in sorted((path for path in files if _stem(path) not in stems), key=natural_key):
+        reason = f"expected a photo {path.stem}.jpg, or with another suffix, beside it"
+        table.problems.append(Problem(str(path), f"{reason}. Received: none"))
     return table.examples(), table.problems
 
 
