@@ -199,3 +199,14 @@ def test_metadata_is_read_in_linear_time(tmp_path):
 
     seconds(100)
     assert seconds(16_000) < 40 * max(seconds(1_000), 0.005)
+
+
+@pytest.mark.parametrize("name", ("metadata.jsonl", "metadata.csv"))
+def test_captions_of_metadata_may_continue_a_prefix(folder, name):
+    (folder / "metadata.csv").write_text("file_name,text,prefix\na.jpg,a dog,a photo of\n")
+    if name == "metadata.jsonl":
+        (folder / "metadata.csv").unlink()
+        record = {"file_name": "a.jpg", "text": "a dog", "prefix": "a photo of"}
+        write_lines(folder / name, record)
+    (example,) = read_folder(folder).examples
+    assert (example.prefix, example.captions, example.name) == ("a photo of", ("a dog",), "a.jpg")

@@ -77,14 +77,14 @@ def _read_file(
     return table.examples(), table.problems
 
 
-def add_rows(table: CaptionTable, path: Path, text: str, wanted: tuple[str, str]) -> None:
+def add_rows(table: CaptionTable, path: Path, text: str, wanted: tuple[str, ...]) -> None:
     """Adds the rows of a CSV file to a table.
 
     Args:
         table: table of captions.
         path: the file.
         text: its contents.
-        wanted: names of the image column and the caption column.
+        wanted: names of the image, caption and prefix columns. `PREFIX` may be missing.
 
     Raises:
         ValueError: the text is not CSV, or a column is missing or occurs twice.

@@ -18,7 +18,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from effcap.trainers.data.csv_reader import add_rows
+from effcap.trainers.data.csv_reader import PREFIX, add_rows
 from effcap.trainers.data.example import Example, Problem
 from effcap.trainers.data.json_reader import FILE_NAME, METADATA_CAPTIONS, add_lines
 from effcap.trainers.data.photos import PhotoDataset
@@ -42,10 +42,10 @@ def read_folder(
 
     If there are files `metadata.jsonl` or `metadata.csv`, the captions are theirs. Each names
     photos relative to its own folder, in `file_name`, with captions in the first of `text`,
-    `caption` and `captions`; in JSON, a list holds several captions. A photo named in several files
-    has all their captions. A folder without any captions takes those of a metadata file in its
-    parent folder: `data/train` has the photos `train/...` of `data/metadata.jsonl`. Rows of photos
-    outside the folder are not read.
+    `caption` and `captions`; in JSON, a list holds several captions. A `prefix` is a text that the
+    captions continue. A photo named in several files has all their captions. A folder without any
+    captions takes those of a metadata file in its parent folder: `data/train` has the photos
+    `train/...` of `data/metadata.jsonl`. Rows of photos outside the folder are not read.
 
     Otherwise, each photo has a text file of the same name beside it, `NAME.caption` or `NAME.txt`,
     with one caption per line.
@@ -151,7 +151,7 @@ def _read_table(path: Path, edit: Callable[[str], str] | None) -> CaptionTable:
     columns = [column.strip() for column in header]
     caption = next((name for name in METADATA_CAPTIONS if name in columns), METADATA_CAPTIONS[0])
     try:
-        add_rows(table, path, text, (FILE_NAME, caption))
+        add_rows(table, path, text, (FILE_NAME, caption, PREFIX))
     except ValueError as error:
         raise ValueError(f"{error}. A folder of photos has {LAYOUTS}") from None
     return table
