@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from keras import ops
 
 from effcap.config import read_json
 from effcap.tokenizers import Tokenizer
@@ -179,6 +178,8 @@ def find_base(folder: Path, config: Mapping[str, Any]) -> Path:
 
 def weights_fingerprint(variables: Iterable[keras.Variable]) -> str:
     """Returns a fingerprint of weights, from up to 1000 values of each."""
+    from keras import ops
+
     digest = hashlib.sha256()
     for variable in variables:
         flat = ops.reshape(variable, (-1,))  # (N,)
