@@ -181,7 +181,7 @@ class GenerationCache:
                 sampler,
                 range(smallest, max(smallest, batch_size) + 1),
                 [indices[row] for row in group],
-                [prefixes[row] for row in group],
+                [prefixes[int(row)] for row in group],
             )
             parts.append(hypotheses)
         order = np.argsort(np.concatenate(groups))  # (B,)

@@ -98,8 +98,13 @@ def read_references(
             texts[path] = text
             dataset = read_json(path, images)
         else:
-            columns = {"image_column": image_column, "caption_column": caption_column}
-            dataset = read_csv(path, images, **columns, prefix_column=prefix_column)
+            dataset = read_csv(
+                path,
+                images,
+                image_column=image_column,
+                caption_column=caption_column,
+                prefix_column=prefix_column,
+            )
         return dataset.examples, dataset.problems
 
     photos, problems = read_files(read, paths)

@@ -182,9 +182,11 @@ class PackedBatches(keras.utils.PyDataset):
         A row of weight 0 has those of another row.
         """
         _, targets, weights = batch
-        starts = {row: int(weights[row].argmax()) for row in np.flatnonzero(weights.any(axis=1))}
-        prefixes = {row: targets[row, :start].tolist() for row, start in starts.items()}
-        other = next(iter(prefixes.values()), [])
+        prefixes: dict[int, list[int]] = {}
+        for row in np.flatnonzero(weights.any(axis=1)).tolist():
+            start = weights[row].argmax()  # of the first caption
+            prefixes[row] = targets[row, :start].tolist()
+        other: list[int] = next(iter(prefixes.values()), [])
         return [prefixes.get(row, other) for row in range(len(weights))]
 
     def texts(self, batch: Batch) -> list[list[str]]:

@@ -68,7 +68,7 @@ def read_csv(
 def _read_file(
     path: Path,
     images: str | PathLike[str] | None,
-    wanted: tuple[str, str, str],
+    wanted: tuple[str, ...],
     edit: Callable[[str], str] | None,
 ) -> tuple[list[Example], list[Problem]]:
     text = read_text(path, "CSV")
