@@ -119,6 +119,12 @@ def test_a_preset_is_trained_on_captions_with_one_full_stop_each(captioner):
     assert captioner.tokenizer.decode(encoded[0]) == "a dog"
 
 
+def test_a_prefix_must_not_contain_the_full_stop_that_ends_captions(captioner):
+    assert captioner.tokenizer.encode_prefix("a dog ") == captioner.tokenizer.encode("a dog")
+    with pytest.raises(ValueError, match="without '.', which ends the captions"):
+        captioner.tokenizer.encode_prefix("a dog. It")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     (

@@ -69,7 +69,9 @@ def test_captions_of_blip_start_with_a_token_of_their_own(tmp_path):
     caption = "a woman sitting on the beach with her dog"
     assert tokenizer.encode(caption) == ids
     assert tokenizer.decode([30522, *ids, 102, 0]) == caption
-    assert tokenizer.encode("A picture of ") == [1037, 3861, 1997]
+    assert tokenizer.encode_prefix("A picture of ") == [1037, 3861, 1997]
+    with pytest.raises(ValueError, match="Received: 'a 🐕 of', with the unknown '🐕'"):
+        tokenizer.encode_prefix("a 🐕 of")
     assert WordPieceTokenizer.from_file(path).bos_id == 101
 
 

@@ -114,3 +114,18 @@ def test_evaluation_takes_the_prefixes_of_the_photos(folder, tmp_path):
         paths, SAMPLER, prefix=["two", PREFIX, PREFIX], details=True, batch_size=2
     )
     assert [entry["caption"] for entry in entries] == [one.continuation for (one,) in expected]
+
+
+def test_shards_are_not_written_without_the_prefixes_of_photos(folder, tmp_path, capsys):
+    pytest.importorskip("webdataset")
+    (tmp_path / "data.csv").write_text("image,caption,prefix\nphotos/0.jpg,A dog.,two\n")
+    command = [
+        "shards",
+        "--csv",
+        tmp_path / "data.csv",
+        "--images",
+        folder,
+        "--out",
+        tmp_path / "s",
+    ]
+    assert "Received: photos/0.jpg with 'two'" in fails(list(map(str, command)), capsys)

@@ -108,7 +108,8 @@ def write_shards(
 
     Raises:
         TooManyProblems: more than `max_bad` of the captions cannot be used.
-        ValueError: there are no photos, a limit is too small, or a photo changes while writing.
+        ValueError: there are no photos, or they have prefixes; a limit is too small; or a photo
+            changes while writing.
         FileExistsError: the folder holds other shards.
         OSError: a photo cannot be read or a shard cannot be written.
         ImportError: webdataset is not installed.
@@ -117,6 +118,12 @@ def write_shards(
         >>> write_shards(read_csv("train.csv", "photos"), "shards")
     """
     _check_webdataset()
+    prefixed = next((example for example in dataset.examples if example.prefix), None)
+    if prefixed is not None:
+        raise ValueError(
+            "Expected photos without prefixes, which shards do not store; remove them, and train "
+            f"with one prefix for all. Received: {prefixed.name} with {prefixed.prefix!r}"
+        )
     out = Path(out)
     examples, problems = check_photos(
         dataset.examples,
