@@ -47,7 +47,7 @@ class Backbone(keras.layers.Layer):
             "box" or "hamming" (default: bicubic after a fast reduction to no less than twice the
             image size). It is used in training and in generation, as `fit` is.
         sizes: changed sizes of a vision transformer, such as {"num_layers": 6}; see
-            `effcap.backbones.vit.ViTVariant` (default: those of its name).
+            `effcap.backbones.vit_sizes.ViTVariant` (default: those of its name).
         output: "tokens" for the network's features, or "embedding" for the one vector (B, 1, E)
             that CLIP compares to text (default: "tokens"). Only CLIP has both.
 

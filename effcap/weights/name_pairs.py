@@ -55,7 +55,9 @@ class NamePair:
         arrays = [a.reshape(a.shape[self.unit_axes :]) for a in arrays]
         if self.convolution:
             return arrays[0].transpose(2, 3, 1, 0)  # (out,in,h,w) -> (h,w,in,out)
-        return np.concatenate([a.T if self.transposed else a for a in arrays], axis=-1)
+        arrays = [a.T if self.transposed else a for a in arrays]
+        # A single tensor, such as the token embeddings, is not copied.
+        return np.concatenate(arrays, axis=-1) if arrays[1:] else arrays[0]
 
 
 @dataclass(frozen=True)

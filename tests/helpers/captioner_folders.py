@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,19 @@ from typing import Any
 import numpy as np
 
 from effcap.tokenizers import Tokenizer
-from helpers.transformers_files import Reference, read_reference, salesforce_names, write_folder
+from helpers.transformers_files import (
+    Reference,
+    published_shapes,
+    read_reference,
+    salesforce_names,
+    write_folder,
+)
 
 MODELS = ("vit-gpt2", "vit-gpt2-projected", "blip", "blip-large")
 WORDS = 40  # of BLIP's vocabulary
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"word{i}" for i in range(WORDS - 4)))
 MAX_NEW_TOKENS = 11
+COPY = re.compile(r"lm_head\.weight|cls\.predictions\.decoder\.")  # of embeddings
 
 
 def reference(model: str) -> Reference:
@@ -100,3 +108,33 @@ def tensors_of(model: str, changes: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns a model's tensors with changes; None removes one."""
     tensors = {**reference(model).weights, **changes}
     return {name: array for name, array in tensors.items() if array is not None}
+
+
+def published_tensor_shapes(model: str) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of all tensors of a published captioner, by name."""
+    shapes, num_layers = published_shapes(model)
+    expanded = {}
+    for name, shape in shapes.items():
+        for module, count in num_layers.items():
+            if name.startswith(f"{module}.0."):
+                rest = name.removeprefix(f"{module}.0.")
+                expanded |= {f"{module}.{i}.{rest}": shape for i in range(count)}
+                break
+        else:
+            expanded[name] = shape
+    return {name: x for name, x in expanded.items() if not COPY.search(name)}
+
+
+def published_config(model: str) -> dict[str, Any]:
+    """Returns the settings in which a published captioner differs from transformers' defaults."""
+    if model == "vit-gpt2":
+        decoder = {"model_type": "gpt2", "add_cross_attention": True}
+        encoder = {"model_type": "vit"}
+        return {"model_type": "vision-encoder-decoder", "encoder": encoder, "decoder": decoder}
+    large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+    vision = {**large, "num_attention_heads": 16} if model == "blip-large" else {}
+    return {
+        "model_type": "blip",
+        "vision_config": vision,
+        "text_config": {"num_attention_heads": 12},
+    }
