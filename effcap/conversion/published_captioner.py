@@ -122,7 +122,7 @@ def _whole_captioner(
     hparams = changed_hparams(config, overrides)
     tokenizer = find_tokenizer(config, tokenizer)
     captioner, loaded = Captioner.from_captioner_file(file, tokenizer, hparams)
-    message = "\n".join([loaded, *describe_settings(config, overrides, captioner)])
+    message = "\n".join([loaded, *describe_settings(config, captioner, overrides)])
     record = {"source": str(config.path), "system": config.system, "assumed": config.assumed}
     return PublishedCaptioner(captioner, message, record)
 

@@ -22,6 +22,7 @@ CONFIG, SAMPLER = "config.json", "sampler"
 VIT_GPT2, BLIP = "vision-encoder-decoder", "blip"  # model_type
 # Hyperparameters of the decoder that belong to training; a variant's are kept.
 TRAINING_FIELDS = ("dropout", "attention_dropout", "frozen")
+REPETITION = "no_repeat_ngram_size"  # set by default, as these captioners repeat themselves
 # Our activation of each name in transformers.
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -372,6 +373,8 @@ def _with_sampler(
     sampler, notes = default_sampler(settings, length)
     config.hparams[SAMPLER] = sampler
     config.notes.extend(notes)
+    if REPETITION not in settings:
+        config.assumed[f"{SAMPLER}.{REPETITION}"] = sampler[REPETITION]
     return config
 
 

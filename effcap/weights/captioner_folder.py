@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -103,9 +103,19 @@ def changed_hparams(config: CaptionerConfig, overrides: Mapping[str, Any] | None
 
 
 def describe_settings(
-    config: CaptionerConfig, overrides: Mapping[str, Any] | None, captioner: CaptioningModel
+    config: CaptionerConfig,
+    captioner: CaptioningModel,
+    overrides: Mapping[str, Any] | None = None,
+    sections: Sequence[str] = ("encoder", "decoder", SAMPLER),
 ) -> list[str]:
-    """Returns lines about the preprocessing, the sampler, and what is assumed."""
+    """Returns lines about the preprocessing, the default sampler, and what is assumed.
+
+    Args:
+        config: settings of the captioner.
+        captioner: the captioner.
+        overrides: changed values.
+        sections: sections whose values --set changes.
+    """
     backbone = captioner.encoder.backbone
     height, width = backbone.image_size
     lines = [
@@ -113,12 +123,12 @@ def describe_settings(
         f"default sampler: {captioner.sampler}",
         *config.notes,
     ]
-    lines += [
-        f"assumed {name}={json.dumps(value)}, which the file does not record "
-        f"(change it with --set {name}=...)"
-        for name, value in config.assumed.items()
-        if find_setting(overrides or {}, name) is MISSING
-    ]
+    source = "folder" if config.path.is_dir() else "file"
+    for name, value in config.assumed.items():
+        if find_setting(overrides or {}, name) is MISSING:
+            line = f"assumed {name}={json.dumps(value)}, which the {source} does not record"
+            is_setting = name.partition(".")[0] in sections
+            lines.append(f"{line} (change it with --set {name}=...)" if is_setting else line)
     if captioner.tokenizer is None:
         lines.append(
             "no tokenizer: the preset generates no text; pass the folder of one with --tokenizer"

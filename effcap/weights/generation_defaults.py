@@ -80,7 +80,7 @@ def default_sampler(
         max_text_length: maximum number of tokens that the decoder can generate.
 
     Returns:
-        The sampler's kind and fields, and messages about what differs from transformers.
+        The sampler's kind and fields, and messages about what has no counterpart.
     """
     values = {**DEFAULTS, **settings}
     length = values["max_new_tokens"] or values["max_length"] - 1
@@ -92,12 +92,6 @@ def default_sampler(
     }
     least = values["min_new_tokens"] or max(0, values["min_length"] - 1)
     fields["min_new_tokens"] = min(least, fields["max_new_tokens"])
-    notes = []
-    if "no_repeat_ngram_size" not in settings:
-        notes.append(
-            f"sampler.no_repeat_ngram_size={NO_REPEAT_NGRAM_SIZE} against repetitions, which the "
-            "folder does not set"
-        )
     ignored = [name for name in UNSUPPORTED if name in settings]
     if values["num_beams"] > 1:
         kind = "beam"
@@ -110,7 +104,6 @@ def default_sampler(
     else:
         kind, names = "greedy", ()
     fields |= {name: values[name] for name in names}
-    if ignored:
-        listed = ", ".join(f"{name}={settings[name]!r}" for name in ignored)
-        notes.append(f"settings of generation that have no counterpart: {listed}")
+    listed = ", ".join(f"{name}={settings[name]!r}" for name in ignored)
+    notes = [f"settings of generation that have no counterpart: {listed}"] if ignored else []
     return {"kind": kind, **fields}, notes

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from effcap.backbones.vit_sizes import BLIP_VARIANTS
-from effcap.weights.captioner_config import CaptionerConfig, backbone_arguments
+from effcap.weights.captioner_config import REPETITION, CaptionerConfig, backbone_arguments
 from effcap.weights.gpt2.hugging_face import open_torch
 from effcap.weights.gpt2.stored_tensor import Shape, StoredTensor
 from effcap.weights.torch_file import read_torch
@@ -20,7 +20,7 @@ SALESFORCE = "salesforce-blip"
 KEY, DECODER_KEY = "visual_encoder.pos_embed", "text_decoder.bert.embeddings.word_embeddings.weight"
 EPSILON = 1e-6  # of the image tower
 HEAD_DIM = 64  # in all published models
-# The original's `generate`, with the beams of its configuration for COCO.
+# That of the original's evaluation on COCO, without repeated trigrams.
 SAMPLER = {
     "kind": "beam",
     "num_beams": 3,
@@ -118,5 +118,6 @@ def salesforce_config(path: Path, tensors: Mapping[str, StoredTensor]) -> Captio
     assumed = {
         "encoder.backbone.sizes.num_heads": sizes["num_heads"],
         "decoder.num_heads": decoder["num_heads"],
+        f"sampler.{REPETITION}": SAMPLER[REPETITION],
     }
     return CaptionerConfig(path, SALESFORCE, hparams, None, None, [], assumed)

@@ -29,7 +29,7 @@ def test_the_preset_of_a_folder_captions_photos(tmp_path, capsys):
     assert f"of ViT and GPT-2 from {source}; unused: pooler" in lines[0]
     assert lines[1] == "photos: resized to 32x32 pixels by Pillow's bilinear filter"
     assert lines[2].startswith("default sampler: Beam(") and "num_beams=2" in lines[2]
-    assert "no_repeat_ngram_size=3 against repetitions" in lines[3]
+    assert lines[3].startswith("assumed sampler.no_repeat_ngram_size=3")
     assert lines[4] == f"preset: {preset} (float32)"
     captioner = Captioner.from_preset(preset)
     assert captioner.hparams()["decoder"]["dropout"] == 0.3
@@ -59,7 +59,7 @@ def test_the_preset_of_a_file_of_blips_authors(tmp_path, capsys):
     words += ["--tokenizer", str(tmp_path / "tokenizer"), "--dtype", "float16"]
     assert main(["convert", str(path), str(tmp_path / "preset"), *words]) == 0
     message = capsys.readouterr().err
-    assert "unused: momentum encoders (" in message and "assumed" not in message
+    assert "unused: momentum encoders (" in message and message.count("assumed") == 1
     captioner = Captioner.from_preset(tmp_path / "preset")
     assert captioner.encoder.backbone.sizes["epsilon"] == 1e-6
     assert (captioner.tokenizer.bos_id, captioner.tokenizer.eos_id) == (40, 3)

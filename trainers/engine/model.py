@@ -23,6 +23,8 @@ from effcap.weights.captioner_folder import (
 from effcap.weights.captioner_tokenizer import captioner_tokenizer
 from effcap.weights.gpt2 import load_gpt2
 
+MODEL_SECTIONS = ("encoder", "decoder")
+
 
 @contextmanager
 def dtype_policy(precision: str) -> Iterator[None]:
@@ -98,7 +100,8 @@ def load_whole_captioner(options: RunOptions, log: Callable[[str], None]) -> Cap
     tokenizer = captioner_tokenizer(file.config, tokenizer)
     check_same(tokenizer=tokenizer.fingerprint)
     captioner, message = Captioner.from_captioner_file(file, tokenizer, options.hparams)
-    for line in [message, *describe_settings(file.config, options.changes, captioner)]:
+    changes = options.changes
+    for line in [message, *describe_settings(file.config, captioner, changes, MODEL_SECTIONS)]:
         log(line)
     return captioner
 
