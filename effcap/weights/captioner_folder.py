@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -25,6 +26,7 @@ from effcap.weights.salesforce_blip import find_salesforce_blip, salesforce_conf
 if TYPE_CHECKING:
     from effcap.captioning import CaptioningModel
 
+MAX_RATIO = 16  # of recorded to stored weights
 # Fields that every sampler has.
 SHARED_FIELDS = (
     "min_new_tokens",
@@ -61,12 +63,51 @@ def open_captioner_file(path: str | PathLike) -> CaptionerFile | None:
 
     path = Path(path)
     if is_captioner_folder(path):
-        return CaptionerFile(read_captioner_config(path), open_captioner(path), [])
+        config, tensors = read_captioner_config(path), open_captioner(path)
+        check_scale(config, tensors)
+        return CaptionerFile(config, tensors, [])
     found = find_salesforce_blip(path) if path.is_file() else None
     if found is None:
         return None
     tensors, outside = split_checkpoint(found)
     return CaptionerFile(salesforce_config(path, tensors), tensors, outside)
+
+
+def check_scale(config: CaptionerConfig, tensors: Mapping[str, StoredTensor]) -> None:
+    """Checks that recorded sizes are not far beyond those of the tensors, before creating a model.
+
+    Raises:
+        ValueError: they are.
+    """
+    encoder, decoder = config.hparams["encoder"], config.hparams["decoder"]
+    sizes = encoder["backbone"].get("sizes", {})
+    stored = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    largest = {
+        "layers": (max(sizes.get("num_layers", 0), decoder["num_layers"]), len(tensors)),
+        "weights of the token embeddings": (
+            decoder["vocabulary_size"] * decoder["hidden_dim"],
+            MAX_RATIO * stored,
+        ),
+        "weights of the position embeddings": (
+            decoder["max_sequence_length"] * decoder["hidden_dim"]
+            + math.prod(config.grid) * sizes.get("hidden_dim", 1),
+            MAX_RATIO * stored,
+        ),
+        "weights of a layer": (
+            max(
+                decoder["hidden_dim"] * (decoder["intermediate_dim"] or decoder["hidden_dim"]),
+                sizes.get("hidden_dim", 1) * (sizes.get("intermediate_dim") or 1),
+            ),
+            MAX_RATIO * stored,
+        ),
+    }
+    for name, (recorded, limit) in largest.items():
+        if recorded > limit:
+            raise ValueError(
+                f"The config.json of {config.path} records {recorded} {name}, but its files hold "
+                f"{len(tensors)} tensors with {stored} weights in all. Its sizes are wrong, or its "
+                "files are those of another model"
+            )
 
 
 def find_tokenizer(config: CaptionerConfig, tokenizer: Tokenizer | None = None) -> Tokenizer | None:
@@ -118,8 +159,9 @@ def describe_settings(
     """
     backbone = captioner.encoder.backbone
     height, width = backbone.image_size
+    by = f"by Pillow's {backbone.resample} filter" if backbone.resample else "by EffCap's default"
     lines = [
-        f"photos: resized to {height}x{width} pixels by Pillow's {backbone.resample} filter",
+        f"photos: resized to {height}x{width} pixels {by}",
         f"default sampler: {captioner.sampler}",
         *config.notes,
     ]

@@ -251,6 +251,9 @@ def test_tensors_that_do_not_fit_are_listed_on_both_sides(tmp_path):
         ("blip", {"text_config__bos_token_id": 41}, "token 41, which starts the captions"),
         ("blip", {"vision_config__hidden_act": None}, "vision_config.hidden_act"),
         ("blip", {"text_config__num_attention_heads": 3}, "multiple of num_heads"),
+        ("blip", {"text_config__vocab_size": 10**12}, "weights of the token embeddings"),
+        ("blip", {"text_config__num_hidden_layers": 10**6}, "1000000 layers"),
+        ("vit-gpt2", {"encoder__hidden_size": 4 * 10**7}, "position embeddings"),
     ],
 )
 def test_settings_without_a_counterpart_are_refused_by_name(model, settings, message, tmp_path):
