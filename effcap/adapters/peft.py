@@ -69,10 +69,11 @@ def write_adapter(
     """
     from safetensors.numpy import save
 
-    updated = [module for module in modules if module.update(adapter) is not None]
+    updated = [
+        (module, update) for module in modules if (update := module.update(adapter)) is not None
+    ]
     tensors: dict[str, np.ndarray] = {}
-    for module in updated:
-        update = module.update(adapter)
+    for module, update in updated:
         arrays = {A: _numpy(update.lora_a).T, B: _numpy(update.lora_b).T}  # (r,inputs), (N,r)
         if update.lora_c is not None:
             arrays[BIAS] = _base_bias(module) + _numpy(update.lora_c)  # (N,)
@@ -83,7 +84,7 @@ def write_adapter(
     with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as temporary:
         new = Path(temporary)
         (new / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
-        write_peft_config(new / FILE, config, updated, modules, base_model)
+        write_peft_config(new / FILE, config, [m for m, _ in updated], modules, base_model)
         for file in (WEIGHTS, FILE):
             replace_file(new / file, folder / file)
         (folder / PICKLED).unlink(missing_ok=True)
@@ -158,6 +159,8 @@ def fill_adapter(
             continue
         update.lora_a.assign(arrays[module.name, A].T)
         update.lora_b.assign(arrays[module.name, B].T)
+        if update.lora_c is None:
+            continue
         if (module.name, B_BIAS) in arrays:
             update.lora_c.assign(arrays[module.name, B_BIAS] * update.scale)
         elif (module.name, BIAS) in arrays:
@@ -218,7 +221,10 @@ def check_modules(
             unexpected += [f"{entry.name}.{key} {t.shape}" for key, t in entry.tensors.items()]
             continue
         rank = config.lora.rank_of(entry.name)
-        expected = {A: (rank, module.layer.input_dim), B: (module.units, rank)}
+        expected: dict[str, tuple[int, ...]] = {
+            A: (rank, module.layer.input_dim),
+            B: (module.units, rank),
+        }
         if module.is_head:
             expected[TABLE] = (module.units, module.layer.input_dim)
         missing += [

@@ -255,7 +255,7 @@ def _read_vit_gpt2(folder: Path, config: Mapping[str, Any]) -> CaptionerConfig:
     usual = {"activation": "gelu_new", "epsilon": 1e-5}
     decoder |= {name: value for name, value in changes.items() if value != usual[name]}
     backbone, notes = _read_vision(folder, vision, VIT_VARIANTS)
-    encoder = {"kind": "backbone", "backbone": backbone}
+    encoder: dict[str, Any] = {"kind": "backbone", "backbone": backbone}
     if hidden_dim != memory_dim:
         encoder["projection_dim"] = hidden_dim
     tokens = Section(path, CONFIG, _tokens(folder, config, text.values), {})
@@ -395,7 +395,7 @@ def adopt_captioner(
         ValueError: the captioner is of another kind than the variant, or as
             `read_captioner_config`.
     """
-    if not is_captioner_folder(weights):
+    if weights is None or not is_captioner_folder(weights):
         return dict(hparams)
     config = read_captioner_config(weights)
     encoder, decoder = config.hparams["encoder"], config.hparams["decoder"]

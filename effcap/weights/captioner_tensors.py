@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Pairs = list[tuple[NamePair, keras.Variable]]
 TEXT_DECODER, TRANSFORMER = "text_decoder", "decoder.transformer"
+QKV = {"q": "query", "k": "key", "v": "value"}
 # Names of a ViT in transformers 5, for those in files.
 VIT_RENAMES = (
     (r"encoder\.layers\.(\d+)\.", r"encoder.encoder.layer.\1."),
@@ -44,7 +45,6 @@ VIT_RENAMES = (
     (r"\.mlp\.fc1\.", ".intermediate.dense."),
     (r"\.mlp\.fc2\.", ".output.dense."),
 )
-QKV = {"q": "query", "k": "key", "v": "value"}
 
 
 @dataclass(frozen=True)

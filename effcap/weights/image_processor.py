@@ -81,7 +81,8 @@ def read_image_processor(
     factor = 1.0
     if settings.get("do_rescale", True):
         factor = read_number(path, settings.get("rescale_factor", RESCALE_FACTOR))
-    mean, stddev = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    stddev: tuple[float, ...] = (1.0, 1.0, 1.0)
     if settings.get("do_normalize", True):
         mean = read_channels(path, settings, "image_mean", defaults.mean)
         stddev = read_channels(path, settings, "image_std", defaults.stddev)
@@ -100,7 +101,7 @@ def find_settings(folder: Path) -> tuple[Path | None, dict[str, Any]]:
     for name in (PREPROCESSOR, PROCESSOR):
         path = folder / name
         if path.is_file():
-            settings = read_json(path)
+            settings: Any = read_json(path)
             if name == PROCESSOR and isinstance(settings, dict):
                 settings = settings.get(SECTION)
             if isinstance(settings, dict):
@@ -193,7 +194,7 @@ def read_channels(
     Raises:
         ValueError: it is not one number or three, or a standard deviation is not positive.
     """
-    value = settings.get(name)
+    value: Any = settings.get(name)
     value = default if value is None else value
     values = value if isinstance(value, list | tuple) else [value] * 3
     if len(values) != 3 or not all(

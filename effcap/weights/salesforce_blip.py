@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from effcap.backbones.vit_sizes import BLIP_VARIANTS
 from effcap.weights.captioner_config import REPETITION, CaptionerConfig, backbone_arguments
@@ -95,7 +96,7 @@ def salesforce_config(path: Path, tensors: Mapping[str, StoredTensor]) -> Captio
     backbone = backbone_arguments(sizes, (grid * patch, grid * patch), BLIP_VARIANTS)
     vocabulary_size, text_dim = shape(DECODER_KEY, 2)
     bert = "text_decoder.bert"
-    decoder = {
+    decoder: dict[str, Any] = {
         "kind": "bert",
         "vocabulary_size": vocabulary_size,
         "max_sequence_length": shape(f"{bert}.embeddings.position_embeddings.weight", 2)[0],

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import effcap
-from effcap.presets import CONFIG, TOKENIZER, WEIGHTS
+from effcap.presets import OWN_FILES, RECORD
 from effcap.tools.captioning.results import model_name
 from effcap.trainers.data.shards.shard_index import index_path, is_remote
 from effcap.utils.files import replace_file
+from effcap.weights.captioner_config import is_captioner_folder
 
 if TYPE_CHECKING:
     import pyarrow
@@ -266,9 +267,11 @@ def preset_id(preset: Path) -> str:
 def preset_hash(preset: Path) -> str:
     """Returns a hash of the files that determine the captions of a preset."""
     digest = hashlib.blake2b(digest_size=6)
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
-        if (preset / name).is_file():
-            with (preset / name).open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    digest.update(chunk)
+    files = sorted(path for path in preset.iterdir() if path.is_file() and path.name != RECORD)
+    if not is_captioner_folder(preset):  # of transformers, whose files have other names
+        files = [path for path in files if path.name in OWN_FILES]
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()

@@ -74,9 +74,9 @@ def caption_shards(
         if preset is None:
             raise ValueError("A Captioner requires model, its name in the results")
         model = preset_id(preset)
-    sampler = _find_sampler(sampler, captioner if preset is None else preset)
     # The name of a preset identifies its prefix too.
     prefix = "" if isinstance(captioner, str | PathLike) else captioner.prefix
+    sampler = _find_sampler(sampler, captioner, preset)
     made_by = f"{sampler!r} after {prefix!r}" if prefix else repr(sampler)
     folder = CaptionFolder(Path(out).absolute(), model, made_by)
     folder.prepare()
@@ -92,16 +92,22 @@ def caption_shards(
     return [results[shard] for shard in locations]
 
 
-def _find_sampler(sampler: str | Sampler | None, captioner: Captioner | Path) -> Sampler:
-    """Returns a sampler, by default that of a captioner or of the preset in a folder."""
+def _find_sampler(
+    sampler: str | Sampler | None, captioner: Captioner | str | PathLike, preset: Path | None
+) -> Sampler:
+    """Returns a sampler, by default that of a captioner or of a preset."""
     from effcap.samplers import get
     from effcap.samplers.registry import from_config
+    from effcap.weights.captioner_config import SAMPLER, is_captioner_folder, read_captioner_config
 
     if sampler is not None:
         return get(sampler)
-    if not isinstance(captioner, Path):
+    if not isinstance(captioner, str | PathLike):
         return captioner.sampler or get("beam")
-    config = read_config(captioner).get("sampler")
+    if preset is not None and is_captioner_folder(preset):
+        config = read_captioner_config(preset).hparams[SAMPLER]
+    else:
+        config = None if preset is None else read_config(preset).get(SAMPLER)
     return get("beam") if config is None else from_config(config)
 
 

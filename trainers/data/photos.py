@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class PhotoFiles:
     def fingerprint(self) -> str:
         """A hash of the file sizes and of all arguments except the paths."""
         sizes = [os.path.getsize(path) for path in self.paths]
-        state = (sizes, self.image_size, self.fit, self.augmentation)
+        state: tuple[Any, ...] = (sizes, self.image_size, self.fit, self.augmentation)
         if self.resample is not None:
             state = (*state, self.resample)
         return hashlib.sha256(repr(state).encode()).hexdigest()

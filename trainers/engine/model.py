@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 
@@ -61,8 +62,8 @@ def make_captioner(
                 options.preset, encoder=options.encoder, decoder=options.decoder
             )
             return with_adapter(captioner, options)
-        if is_captioner_folder(options.weights):
-            return with_adapter(load_whole_captioner(options, log), options)
+        if options.weights is not None and is_captioner_folder(options.weights):
+            return with_adapter(load_whole_captioner(options.weights, options, log), options)
         tokenizer = make_tokenizer(training, options)
         check_same(tokenizer=tokenizer.fingerprint)
         decoder = {}
@@ -88,15 +89,19 @@ def with_adapter(captioner: Captioner, options: RunOptions) -> Captioner:
     return captioner
 
 
-def load_whole_captioner(options: RunOptions, log: Callable[[str], None]) -> Captioner:
-    """Returns the captioner of ViT and GPT-2 or of BLIP in the folder `options.weights`.
+def load_whole_captioner(
+    folder: Path, options: RunOptions, log: Callable[[str], None]
+) -> Captioner:
+    """Returns the captioner of ViT and GPT-2 or of BLIP in a folder of transformers.
 
     Raises:
         FileNotFoundError: there is no tokenizer.
         ValueError: weights or tokenizer do not fit.
     """
-    file = open_captioner_file(options.weights)
-    tokenizer = read_tokenizer_folder(options.tokenizer_folder)
+    file = open_captioner_file(folder)
+    if file is None:
+        raise ValueError(f"Expected a captioner of transformers. Received: {folder}")
+    tokenizer = read_tokenizer_folder(options.tokenizer or folder)
     tokenizer = captioner_tokenizer(file.config, tokenizer)
     check_same(tokenizer=tokenizer.fingerprint)
     captioner, message = Captioner.from_captioner_file(file, tokenizer, options.hparams)

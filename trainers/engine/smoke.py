@@ -71,7 +71,7 @@ def smoke(options: RunOptions, folder: Path) -> None:
     variant.write_text(json.dumps(tiny), encoding="utf-8")
     examples = make_photos(folder / "photos")
     trains_tokenizer = options.tokenizer_folder is None
-    changes = {
+    changes: dict[str, Any] = {
         "model": variant,
         "encoder": {},
         "decoder": {"vocabulary_size": SMALL_VOCABULARY_SIZE} if trains_tokenizer else {},

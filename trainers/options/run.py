@@ -236,7 +236,9 @@ class RunOptions:
     @property
     def base(self) -> Path | None:
         """Preset that the adapter of the preset was added to; None if it holds all weights."""
-        config = {} if self.preset is None else read_config(self.preset)
+        if self.preset is None:
+            return None
+        config = read_config(self.preset)
         return find_base(self.preset, config) if BASE in config else None
 
     @property
