@@ -228,10 +228,15 @@ def size_of(hparams: dict) -> int:
     return count + size_of_encoder(encoder, width, blocks) + sizes["num_layers"] * block
 
 
+def is_large(variant: str) -> bool:
+    """Returns whether a variant takes seconds to create."""
+    return any(name in variant for name in ("gpt2", "blip", "clipcap"))
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if "gpt2" in name else ())
+        pytest.param(name, marks=pytest.mark.slow if is_large(name) else ())
         for name in list_variants()
     ],
 )

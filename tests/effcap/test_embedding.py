@@ -42,6 +42,7 @@ def train(embedding: type, **limits: float) -> np.ndarray:
     return np.array(changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limits", ({}, pytest.param({"global_clipnorm": 0.1}, marks=pytest.mark.slow))
 )

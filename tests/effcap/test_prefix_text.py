@@ -122,6 +122,7 @@ def test_groups_of_a_batch_are_padded_to_few_sizes(small):
     assert {key[-1] for key in captioner._generation._models} == {2, 6}
 
 
+@pytest.mark.slow
 def test_a_prefix_leaves_fewer_positions_for_the_caption(small):
     captioner, inputs = small
     tokenizer, longest = captioner.tokenizer, captioner.decoder.max_text_length  # 24

@@ -47,6 +47,7 @@ def test_preset_is_three_plain_files(preset):
     assert sorted(file.name for file in preset.iterdir()) == [CONFIG, WEIGHTS, TOKENIZER]
 
 
+@pytest.mark.slow
 def test_optimizer_state_is_not_saved_and_training_continues(captioner, tmp_path):
     compile_quickly(captioner)
     captioner.train_on_batch(*example_batch(captioner))

@@ -75,6 +75,7 @@ def test_evaluate_returns_the_loss_per_token_for_every_batch_size(make_model, sm
         assert sorted(scores) == ["cross_entropy", "loss"]
 
 
+@pytest.mark.slow
 def test_a_saved_captioner_keeps_its_accumulated_gradients(make_model, tmp_path):
     captioner = make_model()
     batch = uneven_batch(captioner)

@@ -123,6 +123,6 @@ def make_captioner(
     return Captioner.from_hparams(hparams, Tokenizer.train(captions, 300))
 
 
-def make_randomized_captioner() -> Captioner:
+def make_randomized_captioner(**decoder: Any) -> Captioner:
     """Makes a tiny captioner with random weights everywhere: captions depend on the photo."""
-    return randomize(make_captioner())
+    return randomize(make_captioner(**decoder))

@@ -27,6 +27,7 @@ def main(
         devices: fields of `DeviceOptions`.
         **test: shards, joint, logical_devices, stop_step and num_previews, see below.
     """
+    from effcap.adapters.lora_config import LoraConfig
     from effcap.trainers import DeviceOptions, RunOptions, read_csv, read_shards
     from effcap.trainers.engine import run as run_module
 
@@ -40,7 +41,10 @@ def main(
         datasets = [read_shards(f"{data}/{name}", image_decoder="pillow") for name in SPLITS]
     else:
         datasets = [read_csv(f"{data}/{name}.csv", f"{data}/photos") for name in SPLITS]
-    run_options = RunOptions(model=f"{data}/tiny.json", devices=DeviceOptions(**devices), **options)
+    options = {"model": f"{data}/tiny.json", **options}
+    if "lora" in options:
+        options["lora"] = LoraConfig(**options["lora"])
+    run_options = RunOptions(devices=DeviceOptions(**devices), **options)
     history = run_module.run(*datasets, run_options)
     with open(f"{losses}.history", "w") as file:
         json.dump(history, file)

@@ -18,7 +18,7 @@ from effcap.captioner import Captioner
 from effcap.trainers import DeviceOptions
 from effcap.trainers.distributed.devices import check_backend, computing_on
 from effcap.trainers.distributed.processes import AnyProcess, check_same
-from helpers.data_maker import make_data, tiny_hparams
+from helpers.data_maker import make_data, make_randomized_captioner, tiny_hparams
 from helpers.shard_maker import write_shards
 
 WORKER = Path(__file__).with_name("devices_worker.py")
@@ -161,6 +161,32 @@ def test_two_tensorflow_devices_train_as_one_does(runs, tmp_path):
     )
     finish(one, two)
     assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ("tensorflow", "jax"))
+def test_two_devices_train_an_adapter_as_one_does(runs, folder, tmp_path, backend):
+    captioner = make_randomized_captioner(dropout=0.0, attention_dropout=0.0)
+    captioner.save_to_preset(tmp_path / "base")
+    options = {
+        "model": str(tmp_path / "base"),
+        "encoder": {"dropout": 0.0},
+        "decoder": {},
+        "training": {"learning_rate": 0.01, "clip_norm": 0.05, "num_cider_photos": 0},
+        "lora": {"rank": 2, "dropout": 0.0, "bias": "lora_only"},
+    }
+    if backend == "jax":
+        pytest.importorskip("jax", reason="jax is not installed")
+        finish(*runs.start_two(tmp_path / "two", options=options))
+        finish(runs.start(tmp_path / "one", options=options, joint=2))
+    else:
+        two = {"devices": {"count": 2}, "logical_devices": 2}
+        finish(
+            runs.start(tmp_path / "one", options=options, backend=backend),
+            runs.start(tmp_path / "two", options=options, backend=backend, **two),
+        )
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert Captioner.from_preset(tmp_path / "two").active_adapters == ("default",)
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ def stop_after_two_steps(monkeypatch):
     return monkeypatch
 
 
+@pytest.mark.slow
 def test_a_run_on_shards_writes_what_a_run_on_files_does(trained):
     assert Captioner.from_preset(trained / "best").tokenizer is not None
     record = json.loads((trained / "run.json").read_text())

@@ -80,6 +80,7 @@ def test_a_run_saves_the_adapter_alone_and_leaves_the_base_as_it_is(folder, whol
     assert expected in (out / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_an_adapter_equals_an_uninterrupted_one(
     folder, whole, tmp_path, monkeypatch
 ):

@@ -23,8 +23,8 @@ from effcap.trainers import (
     read_json,
     read_shards,
 )
+from effcap.trainers.engine.logger import caption_previews
 from effcap.trainers.engine.run import run
-from effcap.trainers.engine.tensorboard import caption_previews
 from effcap.trainers.engine.validation import CiderValidator
 from effcap.trainers.objectives.scst import Scst
 from helpers.captioners import numpy, randomize

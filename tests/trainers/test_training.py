@@ -246,6 +246,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(data, tmp_path, s
         assert np.array_equal(numpy(one), numpy(other)), one.path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_the_npair_loss_is_logged_and_resumed(data, tmp_path, stop_after):
     options = {"steps": 2, "npair_weight": 0.5, "label_smoothing": 0.0}
