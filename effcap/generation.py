@@ -6,12 +6,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from effcap.samplers import Hypotheses, Sampler
 
@@ -57,7 +57,7 @@ class GenerationModel(keras.Model):
         super().__init__(name="generation_model")
         check_sampler(sampler, decoder, tokenizer)
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
-        self.sampler, self._program = sampler, sampler.program()
+        self.sampler, self._program = sampler, suppress_undecodable(sampler, decoder, tokenizer)
         # On a CPU, XLA's decoding loop is slower and takes far longer to compile.
         self.compile(jit_compile=keras.backend.backend() == "jax")
         self.built = True
@@ -72,10 +72,7 @@ class GenerationModel(keras.Model):
             cache = self.decoder.prefill(prompt[:, :-1], cache, memory_kv)
 
         def step(tokens: Any, position: Any, state: Any) -> tuple[Any, Any]:
-            logits, state = self.decoder.step(tokens, position, state, memory_kv)
-            # A decoder may have more tokens than the tokenizer can decode.
-            logits = logits[:, : self.tokenizer.vocabulary_size]  # (R,V)
-            return forbid_start(logits, self.tokenizer), state
+            return self.decoder.step(tokens, position, state, memory_kv)
 
         eos = self.tokenizer.eos_id
         return self._program(step, prompt, cache, eos=eos, inputs=inputs["sampler"])._asdict()
@@ -221,16 +218,19 @@ class GenerationCache:
         return Hypotheses(*(field[:rows] for field in hypotheses))
 
 
-def forbid_start(logits: Any, tokenizer: Tokenizer) -> Any:
-    """Returns logits (R, V) with -inf for a start token that is appended to the vocabulary.
+def suppress_undecodable(sampler: Sampler, decoder: Decoder, tokenizer: Tokenizer) -> Sampler:
+    """Returns the program of a sampler that generates only tokens that are part of captions.
 
-    Such a token, as BLIP's, is part of no caption.
+    A decoder may have more tokens than the tokenizer can decode, and a start token that is appended
+    to the vocabulary, as BLIP's, is part of no caption. Their probability counts in the scores, as
+    in transformers.
     """
+    suppressed = {*sampler.suppress_tokens}
+    suppressed |= set(range(tokenizer.vocabulary_size, decoder.vocabulary_size))
     start = tokenizer.bos_id
-    if start == tokenizer.eos_id or start < tokenizer.base_vocabulary_size:
-        return logits
-    is_start = np.arange(logits.shape[-1]) == start  # (V,)
-    return ops.where(is_start, ops.cast(float("-inf"), logits.dtype), logits)  # (R,V)
+    if start != tokenizer.eos_id and start >= tokenizer.base_vocabulary_size:
+        suppressed.add(start)
+    return replace(sampler, suppress_tokens=tuple(sorted(suppressed))).program()
 
 
 def check_sampler(

@@ -33,7 +33,7 @@ from helpers.captioners import (
 
 SAMPLER = Greedy(max_new_tokens=8)
 TIGHT = {"rtol": 0, "atol": 1e-5}
-WITH_ADAPTERS = ("lite0-small", "bert", "visualgpt", "opg-mlp")
+WITH_ADAPTERS = ("lite0-small", "vit-gpt2", "blip-base", "visualgpt", "opg-mlp")
 # Of all layers, because the rest of the captioner has random weights.
 ADAPTER = {"rank": 8, "alpha": 2, "targets": ".*", "bias": "lora_only"}
 traced_only = pytest.mark.skipif(keras.backend.backend() == "torch", reason="runs eagerly")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 
 from effcap.captioner import Captioner
-from effcap.generation import forbid_start
+from effcap.generation import suppress_undecodable
 from effcap.samplers import Beam, Greedy, Nucleus
 from effcap.tokenizers.wordpiece import WordPieceTokenizer
-from helpers.captioners import numpy, randomize, tiny_hparams
+from helpers.captioners import randomize, tiny_hparams
 
 SAMPLERS = [
     Greedy(max_new_tokens=5, suppress_tokens=(3, 7)),
@@ -66,10 +68,13 @@ def test_an_unknown_field_of_the_default_sampler_is_an_error(tokenizer):
 def test_a_start_token_after_the_vocabulary_is_never_generated(tokenizer, tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[SEP]\na\ndog\n")
     wordpiece = WordPieceTokenizer.from_folder(tmp_path, "[DEC]")
-    logits = np.arange(12.0).reshape(2, 6)
-    received = numpy(forbid_start(keras.ops.convert_to_tensor(logits), wordpiece))
-    np.testing.assert_array_equal(received[:, :5], logits[:, :5])
-    assert np.isneginf(received[:, 5]).all()
+    decoder = SimpleNamespace(vocabulary_size=8)  # two more than the tokenizer
+    sampler = Greedy(suppress_tokens=[3])
+    received = suppress_undecodable(sampler, decoder, wordpiece)
+    assert received.suppress_tokens == (3, 5, 6, 7)
     # A start token that is part of the vocabulary may be part of a caption.
     inside = WordPieceTokenizer.from_folder(tmp_path, "a")
-    assert forbid_start(logits, inside) is logits and forbid_start(logits, tokenizer) is logits
+    received = suppress_undecodable(sampler, decoder, inside)
+    assert received.suppress_tokens == (3, 5, 6, 7)  # without "a"
+    same = SimpleNamespace(vocabulary_size=tokenizer.vocabulary_size)
+    assert suppress_undecodable(sampler, same, tokenizer).suppress_tokens == (3,)

@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 def preset(folder):
     """A preset with random weights, recorded as trained on titles and descriptions."""
     tokenizer = Tokenizer.train([text for made in MADE for text in made.captions], 300)
-    keras.utils.set_random_seed(1)
+    keras.utils.set_random_seed(3)
     captioner = randomize(Captioner.from_hparams(hparams(), tokenizer))
     captioner.save_to_preset(folder / "preset", record={"config": {"format": "both"}})
     return folder / "preset"
