@@ -197,6 +197,19 @@ class AdaptableModel(CaptioningModel):
         self._merged = ()
         self._remove(list(self._adapters))
 
+    def quantize(self, *arguments: Any, **options: Any) -> None:
+        """Quantizes the kernels, as `keras.Model.quantize` does.
+
+        Raises:
+            ValueError: there are adapters.
+        """
+        if self._adapters:
+            raise ValueError(
+                "Expected a captioner without adapters to quantize. Received: "
+                f"{', '.join(map(repr, self._adapters))}; call merge_and_unload before"
+            )
+        super().quantize(*arguments, **options)
+
     def save_adapter(
         self, folder: str | PathLike, name: str = DEFAULT, base_model: str | None = None
     ) -> None:

@@ -105,7 +105,17 @@ class Adaptable(keras.layers.Layer):
         self.merged: tuple[str, ...] = ()
 
     def add_update(self, update: LowRankUpdate) -> None:
-        """Adds the update of an adapter, which is not active yet."""
+        """Adds the update of an adapter, which is not active yet.
+
+        Raises:
+            ValueError: the kernel is quantized.
+        """
+        mode = getattr(self.dtype_policy, "quantization_mode", None)
+        if mode is not None:
+            raise ValueError(
+                "Expected a captioner that is not quantized to add an adapter to. "
+                f"Received: {self.path} in {mode}"
+            )
         with self._unlocked():
             update.build((None, self.input_dim))
             self.updates.append(update)
@@ -167,6 +177,10 @@ class AdaptableDense(Adaptable, keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.add_updates(super().call(inputs), inputs, training)
+
+    def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
+        """Quantizes the kernel, as `keras.layers.Dense.quantize` does."""
+        super().quantize(mode, type_check=False, config=config)
 
     def merge(self, adapters: Sequence[str]) -> None:
         """Adds the updates of adapters to the kernel and the bias."""

@@ -81,7 +81,7 @@ VARIANTS = tiny_variants()
 
 
 # Of the tests that run every time; the others are marked slow.
-FAST = ("lite0-small", "opg-mlp")
+FAST = ("lite0-small",)
 
 
 @pytest.fixture(

@@ -282,3 +282,15 @@ def test_settings_survive_json():
     config = LoraConfig(targets="a|b", exclude=["c"], rank_pattern={"d": 2})
     assert LoraConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert LoraConfig(targets=["all-linear"]).targets == "all-linear"
+
+
+def test_adapters_and_quantized_kernels_exclude_each_other(captioner):
+    before = logits(captioner)
+    captioner.add_adapter()
+    with pytest.raises(ValueError, match="call merge_and_unload before"):
+        captioner.quantize("int8")
+    captioner.delete_adapter("default")
+    captioner.quantize("int8")
+    assert np.abs(logits(captioner) - before).max() < 0.1 * np.abs(before).max()
+    with pytest.raises(ValueError, match="in int8"):
+        captioner.add_adapter()

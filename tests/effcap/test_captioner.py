@@ -302,6 +302,7 @@ def test_a_captioner_without_a_tokenizer_refuses_to_write(tokenizer):
 # Files
 
 
+@pytest.mark.slow
 def test_a_loaded_keras_file_continues_training(captioner, tmp_path):
     compile_quickly(captioner)
     batch = example_batch(captioner)

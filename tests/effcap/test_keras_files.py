@@ -111,10 +111,10 @@ def keras_files(tmp_path_factory, tokenizer) -> Path:
     "imports",
     [
         "import effcap; assert 'keras' not in sys.modules; import keras",
-        "import keras; import effcap.trainers",
         *(
             pytest.param(imports, marks=pytest.mark.slow)
             for imports in (
+                "import keras; import effcap.trainers",
                 "import effcap.samplers",
                 "import effcap.layers.attention",
                 "import effcap.utils.lazy; from keras.saving import load_model",

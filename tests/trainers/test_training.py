@@ -114,7 +114,9 @@ def cross_entropy(captioner, batches) -> float:
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize(("steps", "epochs"), ((1, 1), (3, 1), (7, 3)))
+@pytest.mark.parametrize(
+    ("steps", "epochs"), ((1, 1), (3, 1), pytest.param(7, 3, marks=pytest.mark.slow))
+)
 def test_a_run_takes_the_given_number_of_steps(data, tmp_path, steps, epochs):
     captioner, history = run(data, tmp_path, validation=False, steps=steps, epochs=1)
     assert int(captioner.optimizer.iterations) == steps
@@ -275,6 +277,7 @@ def test_a_run_is_not_resumed_with_other_options_or_data(data, tmp_path, stop_af
         run(data, tmp_path, resume=True, split="dev")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_training_stops_early_without_improvement(data, tmp_path):
     _, history = run(data, tmp_path, patience=2, epochs=9, learning_rate=0.0, num_cider_photos=0)
