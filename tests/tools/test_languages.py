@@ -20,10 +20,9 @@ from helpers.gpt2_writers import shapes_of, write_folder
 # Captions of photos of a red, green, blue and white square.
 CAPTIONS = {
     "japanese": "芝生の上の赤い四角。|通りの緑の四角。|海辺の青い四角。|夜の白い四角。",
-    "hindi": "घास पर लाल चौकोर।|सड़क पर हरा चौकोर।|समुद्र पर नीला चौकोर।|रात में सफ़ेद चौकोर।",
     "arabic": "مربع أحمر على العشب.|مربع أخضر في الشارع.|مربع أزرق على البحر.|مربع أبيض في الليل.",
 }
-TOKENIZATION = {"japanese": "char", "hindi": "unicode", "arabic": "unicode"}
+TOKENIZATION = {"japanese": "char", "arabic": "unicode"}
 
 
 def write_gpt2(folder: Path, captions: Sequence[str]) -> None:
@@ -66,10 +65,7 @@ def run(*words: object) -> None:
 
 @pytest.mark.parametrize(
     ("language", "steps"),
-    (
-        ("japanese", 1),
-        *(pytest.param(language, 300, marks=pytest.mark.slow) for language in CAPTIONS),
-    ),
+    (("japanese", 1), pytest.param("arabic", 300, marks=pytest.mark.slow)),
 )
 def test_a_gpt2_of_another_language_learns_to_caption(
     language, steps, tmp_path, monkeypatch, request
