@@ -83,7 +83,7 @@ class AdaptableModel(CaptioningModel):
 
         Example:
             >>> captioner.add_adapter("news", rank=8, alpha=32, targets=["attention", "mlp"])
-            >>> captioner.compile(learning_rate=1e-4)
+            >>> captioner.compile("adamw")
         """
         if config is not None and settings:
             raise ValueError(
@@ -161,8 +161,12 @@ class AdaptableModel(CaptioningModel):
                 kernel is the table of token embeddings.
         """
         self._check_unmerged("merging")
+        modules = self.adapter_modules()
         heads = [
-            name for name in self._active for module in self.adapter_modules(name) if module.is_head
+            name
+            for name in self._active
+            for module in modules
+            if module.is_head and module.update(name) is not None
         ]
         if heads:
             raise ValueError(
@@ -313,8 +317,9 @@ class AdaptableModel(CaptioningModel):
 
     def _remove(self, names: Sequence[str]) -> None:
         """Removes adapters from the layers."""
+        layers = self._adaptable_layers()
         for name in names:
-            for layer in self._adaptable_layers():
+            for layer in layers:
                 layer.remove_updates(name)
             del self._adapters[name]
         self._active = tuple(name for name in self._active if name in self._adapters)

@@ -95,7 +95,7 @@ class LoraModule:
 
     @property
     def is_head(self) -> bool:
-        """Whether this is the output projection, whose kernel is the table of embeddings."""
+        """Returns whether this is the output projection, whose kernel embeds the tokens, too."""
         return isinstance(self.layer, TiedHead)
 
     @property

@@ -136,12 +136,13 @@ class Adaptable(keras.layers.Layer):
         """Adds the active updates to the outputs (..., units) of inputs (..., input_dim)."""
         active = [name for name in self.active if name not in self.merged]
         for name in active:
-            for group in _disjoint(self.updates_of([name])):
-                outputs = outputs + self._widen(group, inputs, training)  # (...,units)
+            updates = sorted(self.updates_of([name]), key=lambda update: update.start)
+            if updates:
+                outputs = outputs + self._widen(updates, inputs, training)  # (...,units)
         return outputs
 
     def _widen(self, updates: list[LowRankUpdate], inputs: Any, training: bool | None) -> Any:
-        """Computes updates side by side, with zeros where there is none."""
+        """Computes the updates of an adapter side by side, with zeros where there is none."""
         parts, end = [], 0
         for update in updates:
             part = update(inputs, training=training)  # (...,N)
@@ -240,16 +241,3 @@ def _add(variable: keras.Variable, part: tuple[slice, ...], change: Any) -> None
     start = tuple(index.start or 0 for index in part)
     value = ops.slice_update(value, start, value[part] + change)
     variable.assign(ops.cast(value, variable.dtype))
-
-
-def _disjoint(updates: Sequence[LowRankUpdate]) -> list[list[LowRankUpdate]]:
-    """Returns updates in the order of their outputs, grouped so that none overlap in a group."""
-    groups: list[list[LowRankUpdate]] = []
-    for update in sorted(updates, key=lambda update: update.start):
-        for group in groups:
-            if group[-1].start + group[-1].units <= update.start:
-                group.append(update)
-                break
-        else:
-            groups.append([update])
-    return groups
