@@ -85,12 +85,8 @@ def test_a_gpt2_of_another_language_learns_to_caption(
     run(
         *("train", "csv", *data, "--val-csv", "train.csv", "--model", "preset", "--out", "run"),
         *("--steps", steps, "--batch-size", 16, "--learning-rate", 1e-2, *tokenize),
-        *(
-            "--set",
-            "encoder.backbone.trainable_blocks=all",
-            "--set",
-            "training.passes_per_epoch=50",
-        ),
+        *("--set", "encoder.backbone.trainable_blocks=all"),
+        *("--set", "training.passes_per_epoch=50", "--seed", 0),
     )
     record = json.loads(Path("run", "best", "training.json").read_text())
     assert record["hparams"]["training"]["tokenization"] == TOKENIZATION[language]
@@ -98,8 +94,10 @@ def test_a_gpt2_of_another_language_learns_to_caption(
     options = ["--model", "run", "--out", "captions.json", "--sampler", "greedy"]
     run("caption", "photos", *options, "--max-new-tokens", 7 if steps == 1 else 40)
     results = json.loads(Path("captions.json").read_text(encoding="utf-8"))
+    if steps > 1:
+        assert {result["caption"] for result in results} <= set(captions)
     assert not any(result["caption"].endswith("\ufffd") for result in results)
     run("evaluate", *data, *tokenize, "--captions", "captions.json", "--json", "scores.json")
     scores = json.loads(Path("scores.json").read_text())
     assert scores["tokenization"] == TOKENIZATION[language]
-    assert scores["scores"]["BLEU-4"] > (0 if steps == 1 else 0.7)
+    assert scores["scores"]["BLEU-4"] > (0 if steps == 1 else 0.4)

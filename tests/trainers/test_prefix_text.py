@@ -161,6 +161,13 @@ def test_validation_scores_the_text_after_the_prefix_of_each_photo(examples, cap
     assert received["val_cider"] == pytest.approx(CiderD(references).score(texts).mean(), abs=1e-5)
 
 
+def test_validation_has_room_for_the_longest_captions(examples, captioner):
+    long = replace(examples[0], captions=("night " * 7,))
+    validator = CiderValidator(captioner, make([long, *examples[1:]], captioner), 3)
+    (tokens,) = captioner.tokenizer.encode_captions(long.captions)
+    assert 30 < len(tokens) < validator.sampler.max_new_tokens
+
+
 def test_previews_begin_with_their_prefixes(captioner, batches):
     texts = caption_previews(captioner, batches.previews(3))
     assert all(text.startswith(p.strip()) for text, p in zip(texts, PREFIXES, strict=True))

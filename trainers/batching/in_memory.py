@@ -248,6 +248,12 @@ class CaptionBatches(PackedBatches):
         """Number of tokens of the longest prefix."""
         return max(map(len, self.prefix_tokens))
 
+    @property
+    def caption_length(self) -> int:
+        """Number of tokens that at least 99% of the captions do not exceed."""
+        lengths = [len(caption) for captions in self.captions for caption in captions]
+        return int(np.quantile(lengths, 0.99, method="higher"))
+
     def previews(self, count: int) -> list[Preview]:
         """Returns the first `count` examples, without augmentation."""
         count = min(count, len(self.names))

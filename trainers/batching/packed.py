@@ -99,6 +99,11 @@ class PackedBatches(keras.utils.PyDataset):
 
     @property
     @abstractmethod
+    def caption_length(self) -> int:
+        """Number of tokens that almost no caption exceeds."""
+
+    @property
+    @abstractmethod
     def padding(self) -> float:
         """Fraction of token positions that hold padding."""
 
@@ -195,7 +200,7 @@ class PackedBatches(keras.utils.PyDataset):
         rows = []
         for row, segments in enumerate(np.where(weights > 0, inputs["segments"], 0)):  # (T,)
             captions = [targets[row][segments == i][:-1] for i in range(1, segments.max() + 1)]
-            rows.append([self.tokenizer.decode(caption) for caption in captions])
+            rows.append([self.tokenizer.decode_caption(caption) for caption in captions])
         return rows
 
     def too_long(self, where: str, text: str, num_tokens: int, prefix_length: int = 0) -> Problem:

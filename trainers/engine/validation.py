@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from effcap.captioner import Captioner
     from effcap.trainers.batching.packed import PackedBatches
 
-MAX_NEW_TOKENS = 30
+MIN_NEW_TOKENS = 30  # captions of untrained models stop late
 
 
 class CiderValidator:
@@ -41,7 +41,8 @@ class CiderValidator:
         self.batches, self.tokenizer = batches, batches.tokenizer
         self.num_photos = min(num_photos, batches.num_images)
         longest = captioner.decoder.max_text_length - batches.max_prefix_length
-        self.sampler = Greedy(max_new_tokens=min(MAX_NEW_TOKENS, longest))
+        length = max(MIN_NEW_TOKENS, batches.caption_length + 1)
+        self.sampler = Greedy(max_new_tokens=min(length, longest))
         self.models = GenerationCache(captioner.encoder, captioner.decoder)
 
     def scores(self, set_status: Callable[[str], None] = lambda status: None) -> dict[str, float]:

@@ -157,6 +157,11 @@ class ShardBatches(PackedBatches):
         return len(self.planner.prefix)
 
     @property
+    def caption_length(self) -> int:
+        """Length of the longest rows, which almost no caption exceeds."""
+        return int(self.row_lengths[-1])
+
+    @property
     def padding(self) -> float:
         """Fraction of token positions that hold padding, in the first block of the epoch."""
         return self._block(0).plan.padding
