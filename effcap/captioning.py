@@ -309,7 +309,7 @@ def _captions(
     tokenizer: Tokenizer, hypotheses: Hypotheses, row: int, prefix: Sequence[int]
 ) -> list[Caption]:
     """Decodes the hypotheses of one row of a batch, which continue the tokens of a prefix."""
-    captions, start = [], tokenizer.decode(prefix).strip()
+    captions, start = [], tokenizer.decode_caption(prefix).strip()
     for tokens, score, length in zip(
         hypotheses.tokens[row], hypotheses.scores[row], hypotheses.lengths[row], strict=True
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from effcap.tokenizers.tokenizer_files import TOKENIZER_FILE, parse_backend, rea
 
 VOCABULARY_FILE = "vocab.txt"
 SETTINGS_FILE = "tokenizer_config.json"
+# Characters of Chinese and Japanese, with their punctuation and full-width forms.
+CJK = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+SPACE_IN_CJK = re.compile(f"(?<=[{CJK}]) (?=[{CJK}])")
 PADDING, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
 
@@ -130,6 +134,13 @@ class WordPieceTokenizer(Tokenizer):
             "Vocabularies of WordPiece are not learned. Read a published one, or learn a "
             "byte-level vocabulary with Tokenizer.train"
         )
+
+    def decode_caption(self, ids: Iterable[int]) -> str:
+        """Returns the text of a generated caption, without the spaces within Chinese.
+
+        WordPiece splits Chinese at every character, and `decode` puts spaces there.
+        """
+        return SPACE_IN_CJK.sub("", super().decode_caption(ids))
 
     def _splitting(self, content: dict[str, Any]) -> list[Any]:
         model = content["model"]

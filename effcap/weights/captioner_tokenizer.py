@@ -20,28 +20,27 @@ def captioner_tokenizer(config: CaptionerConfig, tokenizer: Tokenizer) -> Tokeni
 
     Args:
         config: settings of the captioner.
-        tokenizer: GPT-2's for ViT and GPT-2, BERT's for BLIP.
+        tokenizer: of either kind for ViT and GPT-2, BERT's for BLIP.
 
     Raises:
         ValueError: the tokenizer is of another kind, or has no such tokens.
     """
-    is_wordpiece = isinstance(tokenizer, WordPieceTokenizer)
-    if is_wordpiece == (config.system == VIT_GPT2):
-        kind = "byte-level BPE, as GPT-2's" if config.system == VIT_GPT2 else "WordPiece, as BERT's"
+    is_blip = config.system != VIT_GPT2
+    if is_blip and not isinstance(tokenizer, WordPieceTokenizer):
         raise ValueError(
-            f"Expected a {kind}, for the captioner of {config.path}. "
+            f"Expected a WordPiece, as BERT's, for the captioner of {config.path}. "
             f"Received: {type(tokenizer).__name__}"
         )
     content = json.loads(tokenizer.to_json())
     names = {index: token for token, index in content["model"]["vocab"].items()}
     start, end = config.start_id, config.end_id
-    if is_wordpiece:
+    if is_blip:
         size = len(names)
         start = size if start is None else start
         last = max(start, size - 1)
         content["added_tokens"] = [x for x in content["added_tokens"] if x["id"] <= last]
     names |= {token["id"]: token["content"] for token in content["added_tokens"]}
-    if is_wordpiece and start == size:
+    if is_blip and start == size:
         names.setdefault(start, START)
     ends = (("start", 0, start, tokenizer.bos_id), ("end", -1, end, tokenizer.eos_id))
     for verb, position, index, own in ends:

@@ -22,6 +22,7 @@ from effcap.weights.captioner_tensors import NAMES, captioner_pairs
 from helpers.captioner_folders import (
     MAX_NEW_TOKENS,
     MODELS,
+    VOCABULARY,
     changed,
     config_of,
     pretraining_tensors,
@@ -288,6 +289,17 @@ def test_captions_start_with_the_token_of_the_config(tmp_path):
     settings = {"decoder_start_token_id": 18}
     (folder / "generation_config.json").write_text(json.dumps(settings))
     assert published_captioner(folder).captioner.tokenizer.bos_id == 18
+
+
+def test_vit_and_gpt2_may_have_a_wordpiece(tmp_path):
+    tokens = {"decoder_start_token_id": 2, "eos_token_id": 3}
+    folder = write_captioner(tmp_path, "vit-gpt2", changed(**tokens))
+    (folder / "tokenizer.json").unlink()
+    write_tokenizer(folder, "blip")
+    captioner = published_captioner(folder).captioner
+    assert (captioner.tokenizer.bos_id, captioner.tokenizer.eos_id) == (2, 3)
+    text = captioner.generate(np.zeros((8, 8, 3), "uint8"))
+    assert set(text.split()) <= {*VOCABULARY, ""}
 
 
 def test_a_captioner_without_a_tokenizer_has_no_text(tmp_path):

@@ -99,6 +99,17 @@ def test_letter_case_is_that_of_the_settings(tmp_path):
     assert tokenizer.decode(tokenizer.encode("a Dog")) == "a Dog"
 
 
+def test_captions_in_chinese_have_no_spaces_between_characters(tmp_path):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"草地上的猫，。ねこ", "cat", "##s", "."]
+    tokenizer = WordPieceTokenizer.from_file(write_vocabulary(tmp_path, tokens))
+    for text in ("草地上的猫，猫。", "ね猫", "cats cat."):
+        ids = tokenizer.encode(text)
+        assert tokenizer.unknown_id not in ids
+        assert tokenizer.decode_caption(ids) == text
+    assert tokenizer.decode_caption(tokenizer.encode("猫 cats 猫")) == "猫 cats 猫"
+    assert tokenizer.decode(tokenizer.encode("草地")) == "草 地"  # as transformers
+
+
 def test_vocabularies_are_not_learned():
     with pytest.raises(NotImplementedError, match="Tokenizer.train"):
         WordPieceTokenizer.train(["a dog"])
