@@ -33,10 +33,10 @@ from helpers.captioners import (
 
 SAMPLER = Greedy(max_new_tokens=8)
 TIGHT = {"rtol": 0, "atol": 1e-5}
+traced_only = pytest.mark.skipif(keras.backend.backend() == "torch", reason="runs eagerly")
 WITH_ADAPTERS = ("vit-gpt2", "blip-base", "visualgpt")
 # Of all layers, because the rest of the captioner has random weights.
 ADAPTER = {"rank": 8, "alpha": 2, "targets": ".*", "bias": "lora_only"}
-traced_only = pytest.mark.skipif(keras.backend.backend() == "torch", reason="runs eagerly")
 
 
 def tiny_variants() -> dict[str, dict]:
@@ -122,8 +122,11 @@ class ArrayInputs:
 
 
 @pytest.fixture(scope="module")
-def training(hparams, tokenizer) -> tuple[CaptionBatches, list[float], int, int]:
-    """Batches, the loss after each epoch, and the number of traces after one step and in all."""
+def training(hparams, tokenizer) -> tuple[CaptionBatches, list[float], list[int]]:
+    """Batches, the loss after each epoch, and the number of traces after one step and in all.
+
+    TensorFlow traces only the variants that are tested every time, because tracing takes long.
+    """
     keras.utils.set_random_seed(2)
     # A prefix cannot make a language model with random weights write captions.
     captioner = make(hparams, tokenizer, frozen=None)
@@ -141,12 +144,12 @@ def training(hparams, tokenizer) -> tuple[CaptionBatches, list[float], int, int]
         return call(*arguments, **named)
 
     captioner.call = counted
-    compile_quickly(captioner)
+    compile_quickly(captioner, traced=any(hparams is VARIANTS[name] for name in FAST))
     before = captioner.fit(batches, steps_per_epoch=1, verbose=0)
     first = len(traces)
-    after = captioner.fit(batches, epochs=5, verbose=0)
+    after = captioner.fit(batches, epochs=3, verbose=0)
     losses = before.history["cross_entropy"] + after.history["cross_entropy"]
-    return batches, losses, first, len(traces)
+    return batches, losses, [] if captioner.run_eagerly else [first, len(traces)]
 
 
 def assert_same_captions(received, expected):
@@ -171,16 +174,17 @@ def test_different_inputs_give_different_captions(captioner, captions):
 
 
 def test_training_lowers_the_loss(training, tokenizer):
-    _, losses, _, _ = training
+    _, losses, _ = training
     assert losses[0] == pytest.approx(np.log(tokenizer.vocabulary_size), rel=0.1)
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.97 * losses[0]
 
 
-@traced_only
 def test_a_smaller_last_batch_is_trained_on_without_recompiling(training):
-    batches, _, first, traces = training
+    batches, _, traces = training
     assert len(batches) == 2 and batches.num_images == 6
-    assert 0 < first == traces
+    if not traces:
+        pytest.skip("runs eagerly")
+    assert 0 < traces[0] == traces[1]
 
 
 @pytest.mark.parametrize("captions_per_image", [1, 3])

@@ -312,6 +312,7 @@ def test_a_loaded_keras_file_continues_training(captioner, tmp_path):
     assert int(numpy(loaded.optimizer.iterations)) == 1
     assert loaded.tokenizer == captioner.tokenizer
     for model in (captioner, loaded):
+        model.run_eagerly = captioner.run_eagerly
         model.train_on_batch(*batch)
     for mine, theirs in zip(captioner.weights, loaded.weights, strict=True):
         np.testing.assert_allclose(numpy(theirs), numpy(mine), rtol=0, atol=1e-5)

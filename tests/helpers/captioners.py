@@ -135,10 +135,12 @@ def tiny_hparams(**decoder: Any) -> dict:
     }
 
 
-def compile_quickly(captioner: Captioner, learning_rate: float = 1e-2) -> None:
-    """Compiles without XLA on TensorFlow, where compiling takes longer than a test's steps."""
+def compile_quickly(captioner: Captioner, traced: bool = False) -> None:
+    """Compiles for a handful of steps, which TensorFlow runs faster without tracing and XLA."""
     captioner.compile(
-        keras.optimizers.AdamW(learning_rate), jit_compile=keras.backend.backend() == "jax"
+        keras.optimizers.AdamW(1e-2),
+        run_eagerly=keras.backend.backend() == "tensorflow" and not traced,
+        jit_compile=keras.backend.backend() == "jax",
     )
 
 

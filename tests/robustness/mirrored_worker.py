@@ -1,12 +1,11 @@
 """Trains a captioner on one device and its copy on two, as in a notebook; prints differences.
 
-With the argument npair, the captioner has a prefix and trains with an n-pair loss.
+The captioner has a prefix and trains with an n-pair loss.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import nullcontext
 
 import checkout  # noqa: F401
@@ -15,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from effcap.captioner import Captioner
-from effcap.losses import CaptionLoss
 from effcap.npair import NPairLoss
 from effcap.tokenizers import Tokenizer
 from helpers.captioners import CAPTIONS, example_batch, numpy, randomize, tiny_hparams
@@ -23,14 +21,13 @@ from helpers.captioners import CAPTIONS, example_batch, numpy, randomize, tiny_h
 PREFIX = {"fusion": {"kind": "prefix"}, "max_sequence_length": 56}
 
 
-def train(scope, npair: bool) -> tuple[dict, list[np.ndarray]]:
+def train(scope) -> tuple[dict, list[np.ndarray]]:
     """Returns the scores of an uneven batch before and in training, and the weights after it."""
     with scope:
         keras.utils.set_random_seed(0)
-        hparams = tiny_hparams(**PREFIX if npair else {})
-        captioner = Captioner.from_hparams(hparams, Tokenizer.train(CAPTIONS, 300))
-        loss = NPairLoss() if npair else CaptionLoss()
-        randomize(captioner).compile(keras.optimizers.SGD(0.3), loss, jit_compile=False)
+        tokenizer = Tokenizer.train(CAPTIONS, 300)
+        captioner = Captioner.from_hparams(tiny_hparams(**PREFIX), tokenizer)
+        randomize(captioner).compile(keras.optimizers.SGD(0.3), NPairLoss(), jit_compile=False)
     inputs, targets, weights = example_batch(captioner, rows=6)
     weights[4, 1:] = weights[5] = 0  # the second device has fewer tokens
     dataset = tf.data.Dataset.from_tensor_slices((inputs, targets, weights)).batch(6)
@@ -44,10 +41,9 @@ def main() -> None:
     """Prints the differences as JSON."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    npair = sys.argv[1:] == ["npair"]
-    scores, weights = train(nullcontext(), npair)
+    scores, weights = train(nullcontext())
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    mirrored_scores, mirrored_weights = train(strategy.scope(), npair)
+    mirrored_scores, mirrored_weights = train(strategy.scope())
     differences = {name: scores[name] - mirrored_scores[name] for name in scores}
     pairs = zip(weights, mirrored_weights, strict=True)
     differences["weights"] = float(max(np.abs(one - other).max() for one, other in pairs))

@@ -1,7 +1,7 @@
 """Commands, options and examples in README.md, CONTRIBUTING.md and docs/ are valid and work.
 
 Blocks marked `bash` and `python` are run in the order of the page; `sh` and `py` blocks are only
-checked, because they need data or hours.
+checked, because they need data or minutes, or repeat others.
 """
 
 from __future__ import annotations
