@@ -12,7 +12,7 @@ import pytest
 
 from effcap.captioner import Captioner
 from effcap.tokenizers import Tokenizer
-from helpers.captioners import CAPTIONS, randomize, tiny_hparams
+from helpers.captioners import CAPTIONS, eagerly, randomize, tiny_hparams
 from helpers.data_maker import make_data, make_variant
 
 
@@ -27,6 +27,13 @@ def captioner(tokenizer: Tokenizer) -> Captioner:
     """A tiny captioner with random weights in every part."""
     keras.utils.set_random_seed(0)
     return randomize(Captioner.from_hparams(tiny_hparams(), tokenizer))
+
+
+@pytest.fixture
+def eager():
+    """Runs TensorFlow's functions without tracing; see `eagerly`."""
+    with eagerly():
+        yield
 
 
 @dataclass(frozen=True)

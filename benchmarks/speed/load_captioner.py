@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import numpy as np
+from memory import peak_memory
 
 from effcap.tools.cli.terminal import start_keras
 from helpers.captioner_folders import published_config, published_tensor_shapes
@@ -28,12 +28,6 @@ from helpers.transformers_files import write_torch
 
 MODELS = ("vit-gpt2", "blip-base", "blip-large")
 FORMATS = ("safetensors", "bin")
-
-
-def peak_memory() -> int:
-    """Returns the peak memory of this process in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def write(form: str, folder: Path, model: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,18 +20,13 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import numpy as np
+from memory import peak_memory
 
 from effcap.tools.cli.terminal import start_keras
 from helpers.clip_files import write_weights
 
 FORMATS = {"script": "float16", "state_dict": "float32", "open_clip": "float32"}
 NETWORKS = {"clip_vit_b32": 512, "clip_vit_b16": 512, "clip_rn50x4": 640}  # width of the text tower
-
-
-def peak_memory() -> int:
-    """Returns the peak memory of this process in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def text_shapes(width: int, vocabulary_size: int = 49408) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,18 +19,13 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import numpy as np
+from memory import peak_memory
 
 from effcap.config import load_hparams
 from effcap.tools.cli.terminal import start_keras
 from helpers.gpt2_writers import shapes_of, write_folder
 
 FORMATS = ("safetensors", "torch", "hdf5", "checkpoint")
-
-
-def peak_memory() -> int:
-    """Returns the peak memory of this process in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def write(form: str, folder: Path, variant: str) -> None:

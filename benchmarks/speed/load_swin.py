@@ -21,7 +21,7 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import numpy as np
-from load_gpt2 import peak_memory
+from memory import peak_memory
 
 from effcap.tools.cli.terminal import start_keras
 from helpers.gpt2_writers import write_torch

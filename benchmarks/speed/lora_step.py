@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,16 +23,11 @@ from typing import Any
 
 import checkout  # noqa: F401
 import numpy as np
+from memory import peak_memory
 
 from effcap.tools.cli.terminal import start_keras
 
 KINDS = ("adapter", "decoder")
-
-
-def peak_memory() -> int:
-    """Returns the peak memory of this process in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def measure(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -142,6 +144,21 @@ def compile_quickly(captioner: Captioner, traced: bool = False) -> None:
         run_eagerly=keras.backend.backend() == "tensorflow" and not traced,
         jit_compile=keras.backend.backend() == "jax",
     )
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Runs TensorFlow's functions without tracing, which is faster for a handful of steps."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def count_traces(monkeypatch: pytest.MonkeyPatch) -> list[int]:

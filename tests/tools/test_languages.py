@@ -49,16 +49,6 @@ def write_gpt2(folder: Path, captions: Sequence[str]) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-@pytest.fixture
-def eager():
-    """Runs steps without compiling them, which is faster for a handful."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def run(*words: object) -> None:
     assert main([*map(str, words)]) == 0, words
 

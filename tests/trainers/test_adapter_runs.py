@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import keras
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as numpy
@@ -14,6 +13,7 @@ from effcap.captioner import Captioner
 from effcap.trainers import RunOptions, ScstOptions, read_csv
 from effcap.trainers.engine.callbacks import CheckpointSteps
 from effcap.trainers.engine.run import run
+from helpers.captioners import eagerly
 from helpers.data_maker import make_data, make_randomized_captioner, make_variant
 
 LORA = LoraConfig(rank=2, dropout=0.2, targets=("attn.c_attn", "mlp"), bias="lora_only")
@@ -22,14 +22,7 @@ TRAINING = {"steps": 4, "batch_size": 4, "learning_rate": 0.03, "num_cider_photo
 
 @pytest.fixture(scope="module", autouse=True)
 def eager():
-    """Runs steps without compiling them, which is faster for a handful."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.run_functions_eagerly(True)
-        yield
-        tf.config.run_functions_eagerly(False)
-    else:
+    with eagerly():
         yield
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 
-import keras
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as numpy
@@ -41,19 +40,6 @@ def data(tmp_path_factory):
     folder = make_data(tmp_path_factory.mktemp("data"))
     make_variant(folder / "tiny.json")
     return folder
-
-
-@pytest.fixture
-def eager():
-    """Runs steps without compiling them, which is faster for a handful."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="module")
