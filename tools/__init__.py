@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from effcap.tools.captioning.playlists import caption_playlists
     from effcap.tools.captioning.regions import caption_regions
     from effcap.tools.captioning.shards import caption_shards
+    from effcap.tools.captioning.sidecars import Sidecars
     from effcap.tools.evaluation.evaluate import evaluate
     from effcap.tools.evaluation.playlists import PlaylistReferences, evaluate_playlists
     from effcap.tools.evaluation.references import read_references
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "FeatureSources": ".features.playlists",
     "PlaylistReferences": ".evaluation.playlists",
+    "Sidecars": ".captioning.sidecars",
     "caption_folder": ".captioning.photos",
     "caption_playlists": ".captioning.playlists",
     "caption_regions": ".captioning.regions",

@@ -9,6 +9,7 @@ from effcap import tools
 NAMES = {
     "FeatureSources",
     "PlaylistReferences",
+    "Sidecars",
     "caption_folder",
     "caption_playlists",
     "caption_regions",

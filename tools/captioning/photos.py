@@ -18,6 +18,7 @@ from effcap.tools.captioning.results import (
     check_batch_size,
     load_captioner,
 )
+from effcap.tools.captioning.sidecars import Sidecars
 from effcap.trainers.data.dataset import photo_encoder
 from effcap.utils.find_files import find_photos
 from effcap.utils.progress import ProgressBar
@@ -35,6 +36,7 @@ def caption_folder(
     sampler: str | Sampler | None = None,
     *,
     batch_size: int = 8,
+    sidecars: Sidecars | None = None,
 ) -> CaptionResults[Path]:
     """Captions photos under a progress bar, skipping those that cannot be read.
 
@@ -43,13 +45,17 @@ def caption_folder(
         captioner: captioner, or the name or folder of a preset.
         sampler: sampler, or its name (default: that of the captioner).
         batch_size: photos per batch.
+        sidecars: writes the captions of each photo into a file beside it, after each batch.
 
     Returns:
-        Paths with captions, and paths of skipped photos with the reason.
+        Paths with captions, paths of skipped photos with the reason, and with `sidecars` paths of
+        photos that have captions.
 
     Raises:
         FileNotFoundError: a file, folder or preset does not exist, or there are no photos.
-        ValueError: no photo can be read, or the captioner takes other inputs.
+        ValueError: no photo can be read, the captioner takes other inputs, or two photos share a
+            sidecar.
+        OSError: a sidecar cannot be written.
 
     Example:
         >>> results = effcap.tools.caption_folder("photos", "flickr8k-lite0")
@@ -57,7 +63,9 @@ def caption_folder(
         ...     print(path, captions[0].text)
     """
     check_batch_size(batch_size)
-    return caption_paths(expand(photos), load_captioner(captioner), sampler, batch_size)
+    return caption_paths(
+        expand(photos), load_captioner(captioner), sampler, batch_size, sidecars=sidecars
+    )
 
 
 def expand(photos: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
@@ -72,6 +80,7 @@ def caption_paths(
     sampler: str | Sampler | None,
     batch_size: int,
     prefixes: Sequence[str | None] | None = None,
+    sidecars: Sidecars | None = None,
 ) -> CaptionResults[Path]:
     """Captions photo files; see `caption_folder`.
 
@@ -82,24 +91,40 @@ def caption_paths(
         batch_size: photos per batch.
         prefixes: text that the captions of each photo continue. None, also for one photo, takes
             that of the captioner.
+        sidecars: writes the captions of each photo into a file beside it, as they come.
     """
     backbone = photo_encoder(captioner).backbone
     prefixes = prefixes or [None] * len(paths)
-    order = captioner.order_by_prefix(prefixes, len(paths))
+    existing = set() if sidecars is None else set(sidecars.find_existing(paths))
+    order = [
+        index
+        for index in captioner.order_by_prefix(prefixes, len(paths))
+        if paths[index] not in existing
+    ]
     captions: dict[int, list[Caption]] = {}
     skipped: list[tuple[Path, str]] = []
     ordered = [paths[index] for index in order]
-    with ProgressBar("captioning", len(paths)) as bar:
+    with ProgressBar("captioning", len(order)) as bar:
         for numbers, images in load_batches(ordered, backbone, batch_size, skipped):
             inputs = {"images": np.stack(images)}  # (B, h, w, 3)
             indices = [order[number] for number in numbers]
             batch = captioner.generate_batch(
                 inputs, sampler, batch_size, indices, prefix=[prefixes[index] for index in indices]
             )
-            captions.update(zip(indices, batch, strict=True))
+            for index, photo_captions in zip(indices, batch, strict=True):
+                try:
+                    if sidecars is not None:
+                        sidecars.write(paths[index], photo_captions)
+                    captions[index] = photo_captions
+                except UnicodeDecodeError as error:
+                    skipped.append((paths[index], f"{sidecars.path(paths[index])}: {error}"))
             bar.advance(steps=len(batch))
-    check_some_readable(len(paths), skipped)
-    return CaptionResults([(paths[index], captions[index]) for index in sorted(captions)], skipped)
+    check_some_readable(len(order), skipped)
+    return CaptionResults(
+        [(paths[index], captions[index]) for index in sorted(captions)],
+        skipped,
+        [path for path in paths if path in existing],
+    )
 
 
 def load_batches(
@@ -149,6 +174,6 @@ def unzip(pairs: Sequence[tuple[int, np.ndarray]]) -> tuple[list[int], list[np.n
 
 def check_some_readable(num_photos: int, skipped: Sequence[tuple[Path, str]]) -> None:
     """Raises a `ValueError` if all photos were skipped."""
-    if num_photos == len(skipped):
+    if skipped and num_photos == len(skipped):
         path, reason = skipped[0]
         raise ValueError(f"None of the {num_photos} photos can be read, such as {path}: {reason}")

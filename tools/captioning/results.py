@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,15 +17,17 @@ DEFAULT_PRESET = "flickr8k-lite0"
 
 @dataclass(frozen=True)
 class CaptionResults(Generic[Name]):
-    """Captions of many inputs, and the inputs that were skipped.
+    """Captions of many inputs, and the inputs without new ones.
 
     Attributes:
         captions: names of inputs, such as the paths of photos, with their captions, best first.
         skipped: names of inputs that could not be used, with the reason.
+        existing: names of inputs that were left alone, because they have captions.
     """
 
     captions: list[tuple[Name, list[Caption]]]
     skipped: list[tuple[Name, str]]
+    existing: list[Name] = field(default_factory=list)
 
 
 def load_captioner(

@@ -7,9 +7,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from effcap.tools.captioning.results import DEFAULT_PRESET, model_name
+from effcap.tools.captioning.results import (
+    DEFAULT_PRESET,
+    CaptionResults,
+    load_captioner,
+    model_name,
+)
 from effcap.tools.cli.caption_playlists import (
     add_playlists,
     check_playlist_options,
@@ -21,6 +26,12 @@ from effcap.tools.cli.caption_regions import (
     run_regions,
 )
 from effcap.tools.cli.caption_shards import add_shards, check_options, run_shards
+from effcap.tools.cli.caption_sidecars import (
+    add_sidecars,
+    check_sidecar_options,
+    make_sidecars,
+    print_sidecars,
+)
 from effcap.tools.cli.outputs import (
     check_file,
     print_skipped,
@@ -30,6 +41,9 @@ from effcap.tools.cli.outputs import (
 from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.sampling import add_sampling, make_sampler, sampler_fields
 from effcap.tools.cli.terminal import start_keras
+
+if TYPE_CHECKING:
+    from effcap.caption import Caption
 
 MASKED_WORD = "-"  # printed for a masked position of a prefix
 
@@ -66,11 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also the words nearest to the photo's prefix, for captioners with a prefix",
     )
+    add_sidecars(parser)
     add_config(parser)
     add_shards(parser)
     add_regions(parser)
     add_playlists(parser)
-    add_sampling(parser)
+    add_sampling(parser, num_captions=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -79,6 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_region_options(arguments)
     check_playlist_options(arguments)
     refuse_prefix_words(arguments)
+    check_sidecar_options(arguments)
     if arguments.shards:
         run_shards(arguments)
     elif arguments.features:
@@ -106,26 +122,45 @@ def run_photos(arguments: argparse.Namespace) -> None:
     preset = preset_folder(arguments.model)
     paths = find_photos(arguments.photos)
     earlier = read_earlier_captions(arguments.beside) if arguments.beside else None
+    sidecars = make_sidecars(arguments)
+    if sidecars is not None and len(sidecars.find_existing(paths)) == len(paths):
+        print_sidecars(sidecars, CaptionResults([], [], paths))
+        return
     start_keras()
     from effcap.tools.captioning.photos import caption_folder
-    from effcap.tools.captioning.results import load_captioner
 
     captioner = load_captioner(preset, arguments.prefix)
     batch_size = arguments.batch_size
     if arguments.prefix_words and not captioner.decoder.prefix_length:
         raise ValueError(f"--prefix-words requires a captioner with a prefix. Received: {preset}")
-    results = caption_folder(paths, captioner, make_sampler(arguments), batch_size=batch_size)
-    entries = [
-        {"image": str(path), "caption": captions[0].text, "score": captions[0].score}
-        for path, captions in results.captions
-    ]
+    results = caption_folder(
+        paths, captioner, make_sampler(arguments), batch_size=batch_size, sidecars=sidecars
+    )
+    entries = [caption_entry(path, captions) for path, captions in results.captions]
     if arguments.prefix_words:
         photos = [path for path, _ in results.captions]
         words = captioner.prefix_words(photos, batch_size=batch_size)
         for entry, photo_words in zip(entries, words, strict=True):
             entry["prefix_words"] = photo_words
     write(arguments, entries, earlier)
+    if sidecars is not None:
+        print_sidecars(sidecars, results)
     print_skipped(results.skipped, len(paths), "cannot be read")
+
+
+def caption_entry(path: Path, captions: Sequence[Caption]) -> dict[str, Any]:
+    """Returns the entry of a photo in a file of captions."""
+    if len(captions) == 1:
+        return {"image": str(path), "caption": captions[0].text, "score": captions[0].score}
+    texts, scores = [x.text for x in captions], [x.score for x in captions]
+    return {"image": str(path), "captions": texts, "scores": scores}
+
+
+def best_caption(entry: Mapping[str, Any]) -> tuple[str, float]:
+    """Returns the first caption of an entry, and its score."""
+    if "captions" in entry:
+        return entry["captions"][0], entry["scores"][0]
+    return entry["caption"], entry["score"]
 
 
 def write(
@@ -138,12 +173,13 @@ def write(
 
     if arguments.out:
         write_captions(arguments.out, entries)
-    else:
+    elif not arguments.sidecar:
         for entry in entries:
-            shown = [entry["image"], entry["caption"]]
-            if "prefix_words" in entry:
-                shown.append(" ".join(word or MASKED_WORD for word in entry["prefix_words"]))
-            print(*shown, sep="\t")
+            for caption in entry.get("captions") or [entry["caption"]]:
+                shown = [entry["image"], caption]
+                if "prefix_words" in entry:
+                    shown.append(" ".join(word or MASKED_WORD for word in entry["prefix_words"]))
+                print(*shown, sep="\t")
     if arguments.page:
         from effcap.tools.reports.page import write_page
 
@@ -158,7 +194,7 @@ def page_columns(
     earlier: Mapping[str, tuple[str, float]] | None,
 ) -> dict[str, list[Any]]:
     """Returns the columns of the page: earlier captions, named after their file, and new ones."""
-    scored = [(entry["caption"], entry["score"]) for entry in entries]
+    scored = [best_caption(entry) for entry in entries]
     if earlier is None:
         return {model_name(arguments.model): scored}
     before = [earlier.get(os.path.abspath(entry["image"])) for entry in entries]
@@ -181,10 +217,8 @@ def read_earlier_captions(path: Path) -> dict[str, tuple[str, float]]:
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            os.path.abspath(entry["image"]): (entry["caption"], entry["score"]) for entry in entries
-        }
-    except (ValueError, TypeError, KeyError) as error:
+        return {os.path.abspath(entry["image"]): best_caption(entry) for entry in entries}
+    except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(
             f"Expected captions written by --out in {path}. Received: {error!r}"
         ) from None
