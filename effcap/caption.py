@@ -15,12 +15,15 @@ class Caption:
             generated tokens and the end token, without those of a prefix.
         tokens: token ids of the whole text, without the end token.
         prefix: the text that was given, as its tokens are decoded; "" for none.
+        is_finished: whether the model ended the caption; False if the sampler's maximum length cut
+            it.
     """
 
     text: str
     score: float
     tokens: tuple[int, ...]
     prefix: str = ""
+    is_finished: bool = True
 
     @property
     def continuation(self) -> str:

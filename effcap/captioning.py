@@ -314,9 +314,10 @@ def _captions(
         hypotheses.tokens[row], hypotheses.scores[row], hypotheses.lengths[row], strict=True
     ):
         ids = (*prefix, *(int(token) for token in tokens[:length]))
-        end = tokenizer.eos_text if length < len(tokens) else ""
+        is_finished = bool(length < len(tokens))
+        end = tokenizer.eos_text if is_finished else ""
         text = (tokenizer.decode_caption(ids) + end).strip()
-        captions.append(Caption(text, float(score), ids, start))
+        captions.append(Caption(text, float(score), ids, start, is_finished))
     return captions
 
 

@@ -14,6 +14,7 @@ from effcap.samplers import Beam, Greedy, Nucleus
 from effcap.tools import Sidecars, caption_folder
 from effcap.tools.cli import main
 from effcap.tools.evaluation.caption_files import read_captions
+from effcap.tools.reports.tables import read_table
 from helpers.cli_errors import fails
 from helpers.data_maker import make_photos, make_randomized_captioner
 
@@ -161,7 +162,29 @@ def test_the_command_writes_files_and_continues_without_loading_the_model(
     (folder / "broken.jpg").unlink()
     monkeypatch.setattr("effcap.tools.cli.caption.start_keras", lambda: pytest.fail("Keras"))
     assert main(command) == 0
-    assert "5 photos have captions already" in capsys.readouterr().err
+    assert "captions exist for 5 of 5 photos" in capsys.readouterr().err
+
+
+def test_outcomes_say_what_became_of_each_photo(folder, captioner, tmp_path, capsys):
+    captioner.save_to_preset(tmp_path / "preset")
+    (folder / "0.txt").write_text("old")
+    for limit in (1, 40):
+        command = ["caption", str(folder), "--model", str(tmp_path / "preset"), "--sidecar"]
+        command += ["--existing", "skip" if limit == 1 else "overwrite", "--sampler", "greedy"]
+        command += ["--max-new-tokens", str(limit), "--report", str(tmp_path / f"{limit}.csv")]
+        assert main(command) == 0
+    rows = {row["image"].split("/")[-1]: row for row in read_table(tmp_path / "1.csv")}
+    assert len(rows) == 6 and "not an image" in rows["broken.jpg"]["reason"]
+    outcomes = {name: row["outcome"] for name, row in rows.items()}
+    cut = {f"{i}.jpg": "cut" for i in range(1, 5)}
+    assert outcomes == {"broken.jpg": "skipped", "0.jpg": "existing", **cut}
+    rows = {row["image"].split("/")[-1]: row for row in read_table(tmp_path / "40.csv")}
+    del rows["broken.jpg"]
+    photos = [folder / name for name in rows]
+    expected = captioner.generate(photos, Greedy(max_new_tokens=40), details=True)
+    for row, (caption,) in zip(rows.values(), expected, strict=True):
+        assert row["outcome"] == ("captioned" if caption.is_finished else "cut")
+        assert row["caption"] == caption.text
 
 
 def test_several_captions_are_printed_and_scored(folder, captioner, capsys, tmp_path):

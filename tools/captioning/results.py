@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
@@ -28,6 +28,24 @@ class CaptionResults(Generic[Name]):
     captions: list[tuple[Name, list[Caption]]]
     skipped: list[tuple[Name, str]]
     existing: list[Name] = field(default_factory=list)
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """Returns a row for each input: those with captions, those left alone, and those skipped.
+
+        Returns:
+            Rows of image, outcome, caption, score and reason; what does not apply is None. The
+            outcome is "captioned", "cut" (a caption at the sampler's maximum length), "existing" or
+            "skipped".
+        """
+        rows = []
+        for name, captions in self.captions:
+            best = captions[0]
+            outcome = "captioned" if best.is_finished else "cut"
+            rows.append((name, outcome, best.text, best.score, None))
+        rows += [(name, "existing", None, None, None) for name in self.existing]
+        rows += [(name, "skipped", None, None, reason) for name, reason in self.skipped]
+        names = ("image", "outcome", "caption", "score", "reason")
+        return [dict(zip(names, (str(name), *rest), strict=True)) for name, *rest in rows]
 
 
 def load_captioner(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from effcap.tools.cli.caption_sidecars import (
 )
 from effcap.tools.cli.outputs import (
     check_file,
+    check_tables,
     print_skipped,
     refuse_prefix_words,
     write_captions,
@@ -41,6 +41,7 @@ from effcap.tools.cli.outputs import (
 from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.sampling import add_sampling, make_sampler, sampler_fields
 from effcap.tools.cli.terminal import start_keras
+from effcap.tools.reports.tables import read_table
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
@@ -64,7 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="JSON file of captions and scores to write; with --shards, a folder",
+        help="file of captions and scores to write: .json, .jsonl, .csv or .parquet; with "
+        "--shards, a folder",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="table of what became of each photo to write, in the formats of --out",
     )
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="HTML page of photos and captions to write"
@@ -114,7 +122,7 @@ def run_photos(arguments: argparse.Namespace) -> None:
     from effcap.presets import preset_folder
     from effcap.utils.find_files import find_photos
 
-    check_file(arguments.out, "--out")
+    check_tables(arguments.out, arguments.report)
     check_file(arguments.page, "--page")
     if arguments.beside and not arguments.page:
         raise ValueError("--beside requires --page")
@@ -124,7 +132,9 @@ def run_photos(arguments: argparse.Namespace) -> None:
     earlier = read_earlier_captions(arguments.beside) if arguments.beside else None
     sidecars = make_sidecars(arguments)
     if sidecars is not None and len(sidecars.find_existing(paths)) == len(paths):
-        print_sidecars(sidecars, CaptionResults([], [], paths))
+        results = CaptionResults([], [], paths)
+        print_sidecars(sidecars, results)
+        write_report(arguments.report, results)
         return
     start_keras()
     from effcap.tools.captioning.photos import caption_folder
@@ -146,6 +156,17 @@ def run_photos(arguments: argparse.Namespace) -> None:
     if sidecars is not None:
         print_sidecars(sidecars, results)
     print_skipped(results.skipped, len(paths), "cannot be read")
+    write_report(arguments.report, results)
+
+
+def write_report(path: Path | None, results: CaptionResults[Path]) -> None:
+    """Writes the table of --report and prints its path."""
+    from effcap.tools.reports.tables import write_table
+    from effcap.utils.progress import print_line
+
+    if path is not None:
+        write_table(path, results.outcomes())
+        print_line(f"report: {path}")
 
 
 def caption_entry(path: Path, captions: Sequence[Caption]) -> dict[str, Any]:
@@ -216,9 +237,9 @@ def read_earlier_captions(path: Path) -> dict[str, tuple[str, float]]:
         ValueError: the file has another format.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_table(path)
         return {os.path.abspath(entry["image"]): best_caption(entry) for entry in entries}
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         raise ValueError(
             f"Expected captions written by --out in {path}. Received: {error!r}"
         ) from None

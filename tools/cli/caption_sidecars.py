@@ -40,7 +40,7 @@ def add_sidecars(parser: argparse.ArgumentParser) -> None:
 def check_sidecar_options(arguments: argparse.Namespace) -> None:
     """Raises a `ValueError` for options that cannot be combined."""
     others = [name for name in ("shards", "features", "playlist") if getattr(arguments, name)]
-    for name in ("sidecar", "num_captions"):
+    for name in ("sidecar", "num_captions", "report"):
         if others and getattr(arguments, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} requires photos. Received: --{others[0]}")

@@ -14,6 +14,22 @@ def check_file(path: Path | None, option: str) -> None:
         raise IsADirectoryError(f"{option} must be a file. Received: {path}, a folder")
 
 
+def check_tables(*paths: Path | None) -> None:
+    """Checks the paths of --out and --report.
+
+    Raises:
+        IsADirectoryError: one is a folder.
+        ValueError: one has a suffix that is not that of a table.
+        ImportError: one is Parquet, and pyarrow is not installed.
+    """
+    from effcap.tools.reports.tables import check_table
+
+    for path, option in zip(paths, ("--out", "--report"), strict=False):
+        check_file(path, option)
+        if path is not None:
+            check_table(path)
+
+
 def check_folder(path: Path | None, option: str) -> None:
     """Raises a `NotADirectoryError` if the path of an output folder is a file."""
     if path is not None and path.exists() and not path.is_dir():
@@ -30,7 +46,7 @@ def refuse_page(arguments: argparse.Namespace, option: str) -> None:
     for name in ("page", "beside"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} cannot be used with {option}: there are no photos to show")
-    check_file(arguments.out, "--out")
+    check_tables(arguments.out)
 
 
 def refuse_prefix_words(arguments: argparse.Namespace) -> None:
@@ -41,11 +57,11 @@ def refuse_prefix_words(arguments: argparse.Namespace) -> None:
 
 
 def write_captions(path: Path, results: Sequence[dict[str, Any]]) -> None:
-    """Writes captions as JSON and prints the path."""
-    from effcap.tools.reports.json_files import write_json
+    """Writes captions as a table and prints the path."""
+    from effcap.tools.reports.tables import write_table
     from effcap.utils.progress import print_line
 
-    write_json(path, results)
+    write_table(path, results)
     print_line(f"captions: {path}")
 
 

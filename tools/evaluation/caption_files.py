@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from effcap.tools.evaluation.references import References
+from effcap.tools.reports.tables import read_table
 from effcap.trainers.data.example import one_line
-from effcap.trainers.data.text_files import describe, read_text
+from effcap.trainers.data.text_files import describe
 
 FORMATS = (
     'a list of {"image_id", "caption"} as in COCO, or of {"image", "caption"}; several '
@@ -51,18 +51,13 @@ class MatchedCaptions:
 
 
 def read_captions(path: str | PathLike[str]) -> list[PhotoCaptions]:
-    """Reads captions from a JSON file in COCO's results format or a similar one.
+    """Reads captions in COCO's results format or a similar one, or a table of `effcap caption`.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file has another format; the message names the first wrong entry.
     """
-    path = Path(path)
-    text = read_text(path, "JSON")
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected JSON in {path}: {FORMATS}. Received: {error}") from None
+    entries = read_table(path)
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"Expected in {path}: {FORMATS}. Received: {describe(entries)}")
     captions = []
