@@ -67,5 +67,9 @@ def print_sidecars(sidecars: Sidecars, results: CaptionResults[Path]) -> None:
     from effcap.utils.progress import print_line
 
     if results.existing:
-        print_line(f"{len(results.existing)} photos have captions already; --existing changes them")
+        count = sum(map(len, (results.captions, results.skipped, results.existing)))
+        print_line(
+            f"captions exist for {len(results.existing)} of {count} photos; --existing says what "
+            "happens to them"
+        )
     print_line(f"{len(results.captions)} files {sidecars.suffix} written beside the photos")
