@@ -112,12 +112,11 @@ def caption_paths(
                 inputs, sampler, batch_size, indices, prefix=[prefixes[index] for index in indices]
             )
             for index, photo_captions in zip(indices, batch, strict=True):
-                try:
-                    if sidecars is not None:
-                        sidecars.write(paths[index], photo_captions)
+                error = sidecars and sidecars.write(paths[index], photo_captions)
+                if error:
+                    skipped.append((paths[index], error))
+                else:
                     captions[index] = photo_captions
-                except UnicodeDecodeError as error:
-                    skipped.append((paths[index], f"{sidecars.path(paths[index])}: {error}"))
             bar.advance(steps=len(batch))
     check_some_readable(len(order), skipped)
     return CaptionResults(

@@ -37,7 +37,7 @@ class CaptionResults(Generic[Name]):
             outcome is "captioned", "cut" (a caption at the sampler's maximum length), "existing" or
             "skipped".
         """
-        rows = []
+        rows: list[tuple[Any, ...]] = []
         for name, captions in self.captions:
             best = captions[0]
             outcome = "captioned" if best.is_finished else "cut"

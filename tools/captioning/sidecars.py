@@ -90,16 +90,22 @@ class Sidecars:
         )
         return "".join(f"{before}{' '.join(x.text.split())}{after}\n" for x in captions)
 
-    def write(self, photo: Path, captions: Sequence[Caption]) -> None:
+    def write(self, photo: Path, captions: Sequence[Caption]) -> str:
         """Writes the captions of a photo.
+
+        Returns:
+            "", or why text cannot be added to the existing file, which is then left as it is.
 
         Raises:
             OSError: the file cannot be written.
-            UnicodeDecodeError: text cannot be added to the existing file, which is not UTF-8.
         """
         path, text = self.path(photo), self.text(photo, captions)
         if self.existing in ("append", "prepend") and path.exists():
-            old = path.read_text(encoding="utf-8-sig").rstrip("\n")
+            try:
+                old = path.read_text(encoding="utf-8-sig").rstrip("\n")
+            except UnicodeDecodeError as error:
+                return f"text cannot be added to {path}, which is not UTF-8: {error}"
             parts = [old, text] if self.existing == "append" else [text, old]
             text = "\n".join(part.rstrip("\n") for part in parts if part) + "\n"
         write_text_atomically(path, text)
+        return ""

@@ -67,7 +67,7 @@ def print_sidecars(sidecars: Sidecars, results: CaptionResults[Path]) -> None:
     from effcap.utils.progress import print_line
 
     if results.existing:
-        count = sum(map(len, (results.captions, results.skipped, results.existing)))
+        count = len(results.captions) + len(results.skipped) + len(results.existing)
         print_line(
             f"captions exist for {len(results.existing)} of {count} photos; --existing says what "
             "happens to them"
