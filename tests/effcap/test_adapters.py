@@ -284,6 +284,7 @@ def test_settings_survive_json():
     assert LoraConfig(targets=["all-linear"]).targets == "all-linear"
 
 
+@pytest.mark.slow
 def test_adapters_and_quantized_kernels_exclude_each_other(captioner):
     before = logits(captioner)
     captioner.add_adapter()

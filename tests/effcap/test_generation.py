@@ -46,6 +46,7 @@ def test_other_seeds_and_numbers_of_a_sampler_use_the_same_model(captioner, monk
     assert len(traces) == 1 or keras.backend.backend() == "torch"
 
 
+@pytest.mark.slow
 def test_only_the_models_used_last_are_kept(captioner, monkeypatch):
     monkeypatch.setattr("effcap.generation.MAX_MODELS", 2)
     samplers = [Greedy(max_new_tokens=length) for length in (1, 2, 3)]

@@ -306,6 +306,7 @@ tensorflow_only = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @tensorflow_only
 @pytest.mark.parametrize(
     "kind",

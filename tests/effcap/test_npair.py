@@ -97,6 +97,7 @@ def prefix_captioner(tokenizer, **decoder) -> Captioner:
     return randomize(Captioner.from_hparams(hparams, tokenizer))
 
 
+@pytest.mark.slow
 def test_training_minimizes_both_losses_and_evaluation_the_cross_entropy(tokenizer):
     captioner = prefix_captioner(tokenizer)
     inputs, targets, weights = example_batch(captioner)

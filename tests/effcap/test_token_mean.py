@@ -40,6 +40,7 @@ def fit(captioner, optimizer, batch_size: int) -> list[np.ndarray]:
     return [numpy(variable) for variable in captioner.trainable_variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make_optimizer",
     (

@@ -140,6 +140,7 @@ def test_other_files_are_refused(tmp_path):
         WordPieceTokenizer.from_file(path)
 
 
+@pytest.mark.slow
 def test_a_captioner_with_bert_survives_its_preset_and_its_config(wordpiece, tmp_path):
     hparams = tiny_hparams()
     hparams["decoder"] = {

@@ -70,6 +70,7 @@ def test_captioned_shards_are_skipped_without_loading_the_model(
     assert "4 of 4 shards were captioned earlier" in error and "48 captions of 4 shards" in error
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_continued_with_the_same_captions(folder, expected, tmp_path):
     # The run is killed in the middle of a shard, of which a pipe delivers one half.
     data = (folder / "shards" / "2.tar").read_bytes()
@@ -103,6 +104,7 @@ def test_a_killed_run_is_continued_with_the_same_captions(folder, expected, tmp_
     ]
 
 
+@pytest.mark.slow
 def test_processes_together_write_all_captions_once(folder, expected, tmp_path, capsys):
     for index in (0, 2, 1):
         partition = ("--shard-index", index, "--num-shards", 3)

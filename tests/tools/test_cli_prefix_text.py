@@ -101,6 +101,7 @@ def test_mistakes_are_reported_in_one_line(folder, command, message, capsys):
     assert message in fails(command, capsys)
 
 
+@pytest.mark.slow
 def test_evaluation_takes_the_prefixes_of_the_photos(folder, tmp_path):
     lines = ["photos/0.jpg,A dog.,two ", "photos/1.jpg,A dog.,", "photos/0.jpg,A cat.,"]
     (tmp_path / "references.csv").write_text("\n".join(["image,caption,prefix", *lines]))

@@ -189,6 +189,7 @@ def test_features_of_two_networks_are_not_mixed(folder, capsys):
     assert "made with dtype='float16'. Received: dtype='float32'" in fails(words, capsys)
 
 
+@pytest.mark.slow
 def test_a_run_records_its_configuration(trained):
     record = json.loads((trained / "run.json").read_text())
     assert record["hparams"]["decoder"]["fusion"]["tau"] == 0.1
@@ -202,6 +203,7 @@ def test_a_run_records_its_configuration(trained):
     assert record["finished"]["scores"]["val_loss"] > 0
 
 
+@pytest.mark.slow
 def test_captions_are_those_of_the_captioner(folder, trained, tmp_path):
     out = tmp_path / "captions.json"
     words = ["caption", "--features", str(folder / "f.hdf5"), "--model", str(trained)]
@@ -226,6 +228,7 @@ def test_photos_are_found_by_their_keys(folder):
             find_datasets(file, ["3.jpg", "99.jpg"])
 
 
+@pytest.mark.slow
 def test_captions_of_coco_photos_are_scored_by_their_ids(folder, trained, tmp_path):
     annotations = make_annotations(tmp_path / "captions.json", range(4), "{}.jpg")
     shutil.copytree(folder / "photos", tmp_path / "photos")
@@ -244,6 +247,7 @@ def test_captions_of_coco_photos_are_scored_by_their_ids(folder, trained, tmp_pa
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_photos_without_features_are_counted_in_scores(folder, trained, tmp_path, capsys):
     text = (folder / "dev.csv").read_text() + "other.jpg,A red square.\n"
     (tmp_path / "c.csv").write_text(text)
@@ -263,6 +267,7 @@ def scst_words(folder, trained, out) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 def test_the_objective_scst_takes_region_features(folder, trained, tmp_path, monkeypatch):
     calls: list = []
     monkeypatch.setattr("effcap.trainers.engine.run.train", lambda *args, **_: calls.append(args))
@@ -280,6 +285,7 @@ def test_scst_on_region_features_logs_rewards(folder, trained, tmp_path):
     assert "reward" in json.loads((tmp_path / "run" / "run.json").read_text())["finished"]["scores"]
 
 
+@pytest.mark.slow
 def test_captioning_uses_as_many_regions_as_training(folder, trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path / "run")
     path = tmp_path / "run" / "best" / "training.json"
@@ -357,6 +363,7 @@ def test_captioners_of_photos_caption_features_of_their_backbone(folder, tmp_pat
     assert captions[0] == captions[1] and len(captions[0]) == 2
 
 
+@pytest.mark.slow
 def test_captioners_of_regions_caption_no_photos(folder, trained, capsys):
     words = ["caption", str(folder / "photos" / "1.jpg"), "--model", str(trained)]
     message = "Expected a captioner of photos. Received: a captioner of regions"
@@ -365,6 +372,7 @@ def test_captioners_of_regions_caption_no_photos(folder, trained, capsys):
     assert message in fails(words, capsys)
 
 
+@pytest.mark.slow
 def test_features_of_another_width_are_reported_when_captioning(trained, tmp_path, capsys):
     make_regions(tmp_path / "f.hdf5", 2, "{}")
     words = ["caption", "--features", str(tmp_path / "f.hdf5"), "--model", str(trained)]
@@ -374,6 +382,7 @@ def test_features_of_another_width_are_reported_when_captioning(trained, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_unusable_features_are_skipped_and_counted_when_captioning(trained, tmp_path, capsys):
     features = np.ones((2, FEATURE_DIM), np.float32)
     path = make_regions(tmp_path / "f.hdf5", 2, "{}", good=features)

@@ -171,6 +171,7 @@ def test_scst_takes_shards(folder, trained, tmp_path):
     assert (tmp_path / "run" / "best" / "config.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

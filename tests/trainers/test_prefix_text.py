@@ -173,6 +173,7 @@ def test_previews_begin_with_their_prefixes(captioner, batches):
     assert all(text.startswith(p.strip()) for text, p in zip(texts, PREFIXES, strict=True))
 
 
+@pytest.mark.slow
 def test_samples_of_scst_continue_the_prefixes_which_have_no_weight(captioner, batches):
     rewarded = []
 
@@ -209,6 +210,7 @@ def test_batches_of_shards_take_one_prefix(captioner, tmp_path):
     assert received == [[t.strip() for t in row] for row in plain.texts(plain[0])]
 
 
+@pytest.mark.slow
 def test_presets_of_a_run_begin_their_captions_with_its_prefix(tmp_path):
     data = make_data(tmp_path / "data", 4)
     training = read_csv(data / "train.csv", data / "photos")

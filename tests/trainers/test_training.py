@@ -188,6 +188,7 @@ def test_a_photo_that_becomes_unreadable_is_named(data, tmp_path, monkeypatch):
 
 
 # After step 7, two batches of the epoch are left; killed in step 5, the run resumes after step 3.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "killed"), ((7, False), pytest.param(5, True, marks=pytest.mark.slow))
 )
