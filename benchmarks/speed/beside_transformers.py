@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 MODELS = ("vit-gpt2", "blip-base")
+END = 50256  # GPT-2's start, end and padding token
 SETTINGS = [(beams, photos) for beams in (1, 4) for photos in (1, 8)]
 Generate = Callable[[int, int], Any]
 
@@ -76,6 +77,9 @@ def transformers_generate(folder: Path, tokens: int) -> Generate:
     model = kind.from_pretrained(folder).eval()
     side = model.config.vision_config.image_size if is_blip else model.config.encoder.image_size
     options = {"do_sample": False, "min_new_tokens": tokens, "max_new_tokens": tokens}
+    if not is_blip:  # as in the published folder's generation_config.json
+        names = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+        options |= dict.fromkeys(names, END)
 
     def generate(beams: int, photos: int) -> Any:
         images = random_images(photos, (side, side)).transpose(0, 3, 1, 2)  # (B,3,h,w)
