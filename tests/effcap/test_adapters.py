@@ -163,6 +163,7 @@ def test_merge_and_unload_leaves_a_captioner_without_adapters(tokenizer, caption
     assert close(logits(plain), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merged", [False, True])
 def test_keras_files_and_presets_keep_adapters(captioner, tmp_path, merged):
     add(captioner, "one", seed=1, targets=["attention"], rank_pattern={"c_proj": 2})

@@ -165,6 +165,7 @@ class Series:
         return iter(self.values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ("squash", "crop", "pad"))
 def test_photos_are_fitted_as_the_backbone_asks_also_after_loading(tokenizer, tmp_path, fit):
     hparams = tiny_hparams()

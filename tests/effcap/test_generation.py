@@ -23,6 +23,7 @@ def generate(captioner: Captioner, rows: int, sampler=SAMPLER, **arguments) -> i
     return len(captioner._generation)
 
 
+@pytest.mark.slow
 def test_smaller_batches_reuse_a_compiled_model(captioner):
     assert generate(captioner, 3, batch_size=4) == 1
     assert generate(captioner, 2, batch_size=4) == 1
@@ -75,6 +76,7 @@ def test_generation_models_add_no_weights(captioner):
     assert [weight.path for weight in captioner.weights] == before
 
 
+@pytest.mark.slow
 def test_a_seed_draws_for_each_photo_whatever_the_batch_size(captioner):
     photos = [np.full((32, 32, 3), 99, np.uint8)] * 12
     sampler = Nucleus(top_p=1.0, max_new_tokens=6, seed=3)

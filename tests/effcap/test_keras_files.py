@@ -108,6 +108,7 @@ def keras_files(tmp_path_factory, tokenizer) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [

@@ -211,6 +211,7 @@ def test_suppressed_ids_must_be_in_the_vocabulary():
         toy.run(Greedy(max_new_tokens=5, suppress_tokens=(5, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "samplers",
     (

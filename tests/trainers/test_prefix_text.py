@@ -168,6 +168,7 @@ def test_validation_has_room_for_the_longest_captions(examples, captioner):
     assert 30 < len(tokens) < validator.sampler.max_new_tokens
 
 
+@pytest.mark.slow
 def test_previews_begin_with_their_prefixes(captioner, batches):
     texts = caption_previews(captioner, batches.previews(3))
     assert all(text.startswith(p.strip()) for text, p in zip(texts, PREFIXES, strict=True))

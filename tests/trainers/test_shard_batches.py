@@ -358,6 +358,7 @@ def test_a_failing_remote_shard_affects_only_its_own_photos(
     assert batches.skipped_summary().startswith(f"{TOTAL - len(photos)} of {TOTAL}")
 
 
+@pytest.mark.slow
 def test_fit_accepts_the_batches(shards, captioner):
     captioner.compile("sgd", jit_compile=keras.backend.backend() == "jax")
     history = captioner.fit(make(shards, captioner), epochs=2, verbose=0, shuffle=False)

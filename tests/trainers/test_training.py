@@ -150,6 +150,7 @@ def test_losses_are_logged_and_fall(whole_run):
     assert all(math.isfinite(float(x)) for line in lines[1:] for x in line.split(","))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_validation_captions_are_scored_with_cider(data, tmp_path):
     captioner, history = run(data, tmp_path, steps=1, num_cider_photos=2)
