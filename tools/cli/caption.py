@@ -33,7 +33,7 @@ from effcap.tools.cli.caption_sidecars import (
 )
 from effcap.tools.cli.outputs import (
     check_file,
-    check_tables,
+    check_table_file,
     print_skipped,
     refuse_prefix_words,
     write_captions,
@@ -122,7 +122,8 @@ def run_photos(arguments: argparse.Namespace) -> None:
     from effcap.presets import preset_folder
     from effcap.utils.find_files import find_photos
 
-    check_tables(arguments.out, arguments.report)
+    check_table_file(arguments.out, "--out")
+    check_table_file(arguments.report, "--report")
     check_file(arguments.page, "--page")
     if arguments.beside and not arguments.page:
         raise ValueError("--beside requires --page")

@@ -14,20 +14,19 @@ def check_file(path: Path | None, option: str) -> None:
         raise IsADirectoryError(f"{option} must be a file. Received: {path}, a folder")
 
 
-def check_tables(*paths: Path | None) -> None:
-    """Checks the paths of --out and --report.
+def check_table_file(path: Path | None, option: str) -> None:
+    """Checks the path of a table to write.
 
     Raises:
-        IsADirectoryError: one is a folder.
-        ValueError: one has a suffix that is not that of a table.
-        ImportError: one is Parquet, and pyarrow is not installed.
+        IsADirectoryError: it is a folder.
+        ValueError: its suffix is not that of a table.
+        ImportError: it is Parquet, and pyarrow is not installed.
     """
     from effcap.tools.reports.tables import check_table
 
-    for path, option in zip(paths, ("--out", "--report"), strict=False):
-        check_file(path, option)
-        if path is not None:
-            check_table(path)
+    check_file(path, option)
+    if path is not None:
+        check_table(path)
 
 
 def check_folder(path: Path | None, option: str) -> None:
@@ -46,7 +45,7 @@ def refuse_page(arguments: argparse.Namespace, option: str) -> None:
     for name in ("page", "beside"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} cannot be used with {option}: there are no photos to show")
-    check_tables(arguments.out)
+    check_table_file(arguments.out, "--out")
 
 
 def refuse_prefix_words(arguments: argparse.Namespace) -> None:
