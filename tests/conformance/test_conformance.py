@@ -147,7 +147,7 @@ def training(hparams, tokenizer) -> tuple[CaptionBatches, list[float], list[int]
     compile_quickly(captioner, traced=any(hparams is VARIANTS[name] for name in FAST))
     before = captioner.fit(batches, steps_per_epoch=1, verbose=0)
     first = len(traces)
-    after = captioner.fit(batches, epochs=3, verbose=0)
+    after = captioner.fit(batches, epochs=5, verbose=0)
     losses = before.history["cross_entropy"] + after.history["cross_entropy"]
     return batches, losses, [] if captioner.run_eagerly else [first, len(traces)]
 
@@ -176,9 +176,10 @@ def test_different_inputs_give_different_captions(captioner, captions):
 def test_training_lowers_the_loss(training, tokenizer):
     _, losses, _ = training
     assert losses[0] == pytest.approx(np.log(tokenizer.vocabulary_size), rel=0.1)
-    assert losses[-1] < 0.97 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
+@traced_only
 def test_a_smaller_last_batch_is_trained_on_without_recompiling(training):
     batches, _, traces = training
     assert len(batches) == 2 and batches.num_images == 6

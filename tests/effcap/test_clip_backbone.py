@@ -124,7 +124,7 @@ def test_a_network_survives_get_config_and_saving_as_a_keras_model(name, output,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("output", [pytest.param("tokens", marks=pytest.mark.slow), "embedding"])
+@pytest.mark.parametrize("output", ["tokens", "embedding"])
 def test_a_captioner_survives_its_preset_and_its_keras_file(output, tokenizer, tmp_path):
     hparams = tiny_hparams()
     hparams["encoder"]["backbone"] = {"network": VIT, "output": output}

@@ -113,14 +113,9 @@ def keras_files(tmp_path_factory, tokenizer) -> Path:
     "imports",
     [
         "import effcap; assert 'keras' not in sys.modules; import keras",
-        *(
-            pytest.param(imports, marks=pytest.mark.slow)
-            for imports in (
-                "import keras; import effcap.trainers",
-                "import effcap.utils.lazy; from keras.saving import load_model",
-                "from effcap import Beam",
-            )
-        ),
+        "import keras; import effcap.trainers",
+        "import effcap.utils.lazy; from keras.saving import load_model",
+        "from effcap import Beam",
     ],
 )
 def test_a_new_process_loads_and_trains_a_keras_file(keras_files, imports):

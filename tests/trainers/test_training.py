@@ -190,19 +190,18 @@ def test_a_photo_that_becomes_unreadable_is_named(data, tmp_path, monkeypatch):
 
 # After step 7, two batches of the epoch are left; killed in step 5, the run resumes after step 3.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("step", "killed"), ((7, False), pytest.param(5, True, marks=pytest.mark.slow))
-)
+@pytest.mark.parametrize(("step", "killed"), ((7, False), (1, False), (5, True)))
 def test_a_resumed_run_equals_an_uninterrupted_one(
     data, tmp_path, whole_run, stop_after, step, killed
 ):
     stop_after(step, killed)
     with pytest.raises(KeyboardInterrupt, match=None if killed else f"after step {step}"):
         run(data, tmp_path, **STATEFUL)
-    for name in ("last", "best"):  # the run leaves complete files
-        Captioner.from_preset(tmp_path / name)
-    record = json.loads((tmp_path / "last" / "training.json").read_text())
-    assert record["epoch"] == step // 3
+    if step > 3:  # the run leaves complete files
+        for name in ("last", "best"):
+            Captioner.from_preset(tmp_path / name)
+        record = json.loads((tmp_path / "last" / "training.json").read_text())
+        assert record["epoch"] == step // 3
     assert (tmp_path / "checkpoint.h5").is_file()
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
     stop_after(None)
