@@ -12,6 +12,7 @@ from effcap.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effcap.conversion.published_captioner import published_captioner
+    from effcap.tools.captioning.photo_metadata import EmbeddedCaptions, XmpSidecars
     from effcap.tools.captioning.photos import caption_folder
     from effcap.tools.captioning.playlists import caption_playlists
     from effcap.tools.captioning.regions import caption_regions
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
 
 _MODULES = {
+    "EmbeddedCaptions": ".captioning.photo_metadata",
     "FeatureSources": ".features.playlists",
     "PlaylistReferences": ".evaluation.playlists",
     "Sidecars": ".captioning.sidecars",
+    "XmpSidecars": ".captioning.photo_metadata",
     "caption_folder": ".captioning.photos",
     "caption_playlists": ".captioning.playlists",
     "caption_regions": ".captioning.regions",

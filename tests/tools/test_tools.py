@@ -7,9 +7,11 @@ import pytest
 from effcap import tools
 
 NAMES = {
+    "EmbeddedCaptions",
     "FeatureSources",
     "PlaylistReferences",
     "Sidecars",
+    "XmpSidecars",
     "caption_folder",
     "caption_playlists",
     "caption_regions",
