@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from effcap.tools.captioning.photos import caption_folder
     from effcap.tools.captioning.playlists import caption_playlists
     from effcap.tools.captioning.regions import caption_regions
-    from effcap.tools.captioning.shards import caption_shards
+    from effcap.tools.captioning.shards import caption_into_shards, caption_shards
     from effcap.tools.captioning.sidecars import Sidecars
     from effcap.tools.evaluation.evaluate import evaluate
     from effcap.tools.evaluation.playlists import PlaylistReferences, evaluate_playlists
@@ -38,6 +38,7 @@ _MODULES = {
     "Sidecars": ".captioning.sidecars",
     "XmpSidecars": ".captioning.photo_metadata",
     "caption_folder": ".captioning.photos",
+    "caption_into_shards": ".captioning.shards",
     "caption_playlists": ".captioning.playlists",
     "caption_regions": ".captioning.regions",
     "caption_shards": ".captioning.shards",

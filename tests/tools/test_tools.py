@@ -13,6 +13,7 @@ NAMES = {
     "Sidecars",
     "XmpSidecars",
     "caption_folder",
+    "caption_into_shards",
     "caption_playlists",
     "caption_regions",
     "caption_shards",

@@ -21,6 +21,7 @@ from effcap.tools.metadata.xmp_packet import Packet, new_packet, without_padding
 from effcap.utils.files import replace_contents
 
 TIFF_SUFFIXES = (".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", *TIFF_SUFFIXES)
 EXIF_PREFIX = b"Exif\0\0"  # belongs to JPEG, and some programs write it elsewhere too
 XMP_TAG = 700
 
@@ -100,6 +101,8 @@ def _open_container(file: BinaryIO, path: Path) -> Container:
         return WebpFile(file)
     if head[:2] in (b"II", b"MM") and path.suffix.lower() in TIFF_SUFFIXES:
         return TiffFile(file)
+    if path.suffix.lower() in SUFFIXES:
+        raise MetadataError("the file is not what its suffix says, or damaged at its start")
     name = path.suffix.lstrip(".").upper() or "files without suffix"
     raise MetadataError(
         f"descriptions can be written into JPEG, PNG, WebP and TIFF, not into {name}; use XMP "

@@ -58,6 +58,9 @@ class Directory:
             raise MetadataError("its EXIF or TIFF directory is damaged")
         raw = read_range(file, self.start + 2, self.stop)
         self.entries = [self._entry(i, raw[12 * i : 12 * i + 12]) for i in range(count)]
+        for entry in self.entries:  # readers stop at the first damaged one
+            if entry.kind not in TYPE_SIZES or entry.stop > self.size:
+                raise MetadataError(f"its EXIF or TIFF tag 0x{entry.tag:04X} is damaged")
 
     def _unpack(self, kinds: str, data: bytes) -> tuple[int, ...]:
         return struct.unpack(self.order + kinds, data)
@@ -67,7 +70,7 @@ class Directory:
 
     def _entry(self, index: int, raw: bytes) -> Entry:
         tag, kind, count, start = self._unpack("HHII", raw)
-        size = TYPE_SIZES.get(kind, 1) * count
+        size = TYPE_SIZES.get(kind, 0) * count
         if size <= 4:
             start = self.start + 2 + 12 * index + 8
         return Entry(tag, kind, count, start, start + size, raw)
@@ -76,13 +79,11 @@ class Directory:
         """Returns the entry of a tag, or None.
 
         Raises:
-            MetadataError: the tag occurs twice, or its value lies outside the structure.
+            MetadataError: the tag occurs twice.
         """
         found = [entry for entry in self.entries if entry.tag == tag]
         if len(found) > 1:
             raise MetadataError(f"its EXIF has the tag 0x{tag:04X} twice")
-        if found and found[0].stop > self.size:
-            raise MetadataError(f"the value of its EXIF tag 0x{tag:04X} is damaged")
         return found[0] if found else None
 
     def read(self, tag: int) -> bytes | None:

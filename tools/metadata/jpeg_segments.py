@@ -17,6 +17,7 @@ from effcap.tools.metadata.edits import (
 from effcap.tools.metadata.exif_block import Directory
 
 SIGNATURES: dict[Kind, bytes] = {"exif": b"Exif\0\0", "xmp": b"http://ns.adobe.com/xap/1.0/\0"}
+XMP_MARKS = (b"adobe:ns:meta/", b"22-rdf-syntax-ns#")
 EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 MPF = b"MPF\0"  # index of further images behind the first one
 MPF_IMAGES = 0xB002
@@ -61,7 +62,19 @@ class JpegFile:
         found = self._find(APP1, SIGNATURES[kind])
         if len(found) > 1:
             raise MetadataError(f"it has {len(found)} {kind.upper()} segments")
+        if kind == "xmp" and not found and self._has_odd_xmp():
+            raise MetadataError("its XMP segment has a damaged header")
         return found[0] if found else None
+
+    def _has_odd_xmp(self) -> bool:
+        """Returns whether there is XMP behind another header, which some programs read."""
+        known = [*self._find(APP1, SIGNATURES["exif"]), *self._find(APP1, EXTENDED_XMP)]
+        return any(
+            mark in read_range(self.file, segment.payload, segment.stop)
+            for segment in self.segments
+            if segment.marker == APP1 and segment not in known
+            for mark in XMP_MARKS
+        )
 
     def get(self, kind: Kind) -> bytes | None:
         """Returns the EXIF block or the XMP packet, or None.

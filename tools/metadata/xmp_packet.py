@@ -13,6 +13,7 @@ from effcap.tools.metadata.edits import MetadataError
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 DC = "http://purl.org/dc/elements/1.1/"
+META = "adobe:ns:meta/"
 XML = "http://www.w3.org/XML/1998/namespace"
 PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
 NAMESPACES = {"dc": DC, "rdf": RDF}
@@ -188,7 +189,7 @@ def new_packet(text: str) -> bytes:
     """Returns a packet with nothing but a description."""
     lines = (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>',
-        f'<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="EffCap {effcap.__version__}">',
+        f'<x:xmpmeta xmlns:x="{META}" x:xmptk="EffCap {effcap.__version__}">',
         f'<rdf:RDF xmlns:rdf="{RDF}">',
         f'<rdf:Description rdf:about="" xmlns:dc="{DC}">',
         _property(NOT_IN_XML.sub("", text), NAMESPACES),
@@ -301,7 +302,8 @@ class _Parser:
         tag = TAG.match(self.data, start)
         assert tag is not None
         element.inner_start = tag.end()
-        if self.rdf is None and element.name == (RDF, "RDF"):
+        parents = {parent.name[0] for parent in self.open}
+        if self.rdf is None and element.name == (RDF, "RDF") and parents <= {META}:
             self.rdf = element
         elif self.open:
             self.open[-1].children.append(element)
