@@ -103,7 +103,9 @@ class EmbeddedCaptions(CaptionWriter):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kind not in FIELDS:
-            raise ValueError(f"Expected kind out of {', '.join(FIELDS)}. Received: kind={self.kind!r}")
+            raise ValueError(
+                f"Expected kind out of {', '.join(FIELDS)}. Received: kind={self.kind!r}"
+            )
 
     def path(self, photo: Path) -> Path:
         """Returns the path of the photo."""

@@ -37,8 +37,8 @@ class ShardCopies(ShardOutput):
     """A folder of copies of shards; see `ShardOutput`.
 
     In the copy of NAME.tar, the caption of KEY.jpg is the member KEY.txt: in the place of the one
-    with that name, or else at the end of the sample. All other members are the same bytes in the same
-    order. Samples whose photo could not be read stay as they are.
+    with that name, or else at the end of the sample. All other members are the same bytes in the
+    same order. Samples whose photo could not be read stay as they are.
     """
 
     def path(self, shard: str) -> Path:

@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from effcap.presets import OWN_FILES, RECORD
 from effcap.tools.captioning.results import model_name
-from effcap.trainers.data.shards.shard_index import index_path, is_remote
+from effcap.trainers.data.shards.shard_index import is_remote
 from effcap.weights.captioner_config import is_captioner_folder
 
 CHUNK = 2**20  # bytes

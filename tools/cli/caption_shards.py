@@ -37,8 +37,8 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
         "--into-shards",
         type=Path,
         metavar="FOLDER",
-        help="in place of --out, write copies of the shards with the caption of KEY.jpg as KEY.txt; "
-        "all other members stay as they are",
+        help="in place of --out, folder of copies of the shards to write, with the caption of "
+        "KEY.jpg as KEY.txt and all other members as they are",
     )
     group.add_argument(
         "--shard-index",
@@ -98,9 +98,9 @@ def check_options(arguments: argparse.Namespace) -> None:
 def run_shards(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --shards`."""
     from effcap.presets import preset_folder
-    from effcap.tools.captioning.shard_output import preset_id
     from effcap.tools.captioning.partition import partition
     from effcap.tools.captioning.results import load_captioner
+    from effcap.tools.captioning.shard_output import preset_id
     from effcap.tools.captioning.shards import caption_into_shards, caption_shards
     from effcap.trainers.data.shards import find_shards
 
@@ -132,7 +132,8 @@ def run_shards(arguments: argparse.Namespace) -> None:
         ray=ray,
         **named,
     )
-    print_results(results, out, "column error" if caption is caption_shards else "files .captions.json")
+    where = "column error" if caption is caption_shards else "files .captions.json"
+    print_results(results, out, where)
 
 
 def print_results(results: Sequence[ShardCaptions], out: Path, where: str) -> None:

@@ -15,7 +15,9 @@ from effcap.tools.metadata.edits import Edit, MetadataError, edited, file_size, 
 IMAGE_DESCRIPTION = 0x010E
 BYTE, ASCII = 1, 2
 # Bytes of a value by its type.
-TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
+TYPE_SIZES = {
+    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1,
+}  # fmt: skip
 EMPTY = b"MM\0*\0\0\0\x08\0\0\0\0\0\0"  # big-endian, with a directory without entries
 LARGEST = 2**32 - 1  # bytes, for offsets of 32 bits
 
@@ -131,10 +133,10 @@ class Directory:
 
     def _is_last_text(self, entry: Entry) -> bool:
         """Returns whether a value is the end of the structure, and nothing but text."""
-        if entry.kind != ASCII or entry.count <= 4 or entry.start % 2 or entry.start < self.stop:
+        if entry.kind not in (ASCII, BYTE) or entry.count <= 4 or entry.start % 2 or entry.start < self.stop:
             return False
         text = read_range(self.file, entry.start, self.size)
-        ends = entry.stop + entry.count % 2 == self.size and text.endswith(b"\0")
+        ends = entry.stop + entry.count % 2 == self.size
         return ends and is_utf8(text) and b"\0" not in text.rstrip(b"\0")
 
 

@@ -101,7 +101,7 @@ class JpegFile:
         """Returns the edits that replace or add the EXIF block or the XMP packet.
 
         Raises:
-            MetadataError: it does not fit into a segment, or the index of further images is damaged.
+            MetadataError: it does not fit into a segment, or the index of images is damaged.
         """
         if len(data) > self.max_size(kind):
             raise MetadataError(

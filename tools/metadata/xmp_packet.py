@@ -16,16 +16,18 @@ DC = "http://purl.org/dc/elements/1.1/"
 META = "adobe:ns:meta/"
 XML = "http://www.w3.org/XML/1998/namespace"
 PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
+READ = {(DC, "description"), (PHOTOSHOP, "SidecarForExtension")}
 NAMESPACES = {"dc": DC, "rdf": RDF}
 DEFAULT_LANGUAGE = "x-default"
-MAX_BYTES = 2**26
+MAX_BYTES = 2**24
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-PADDING = re.compile(rb"\s+(?=<\?xpacket\s+end=)")
 TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
-ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
+ATTRIBUTE = re.compile(rb"""(?<!\s)\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 BOMS = (
-    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
-)  # fmt: skip
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Element:
         attributes: values by (namespace, local name).
         prefixes: namespaces by prefix.
         children: child elements that are kept; see `_Parser`.
-        text: text of the element and of those in it.
+        texts: parts of the text of the element and of those in it.
     """
 
     name: tuple[str, str]
@@ -50,12 +52,17 @@ class Element:
     inner_start: int = 0
     inner_stop: int = 0
     children: list[Element] = field(default_factory=list)
-    text: str = ""
+    texts: list[str] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
         """Returns whether the element is a single tag, such as <rdf:RDF/>."""
         return self.inner_start == self.stop
+
+    @property
+    def text(self) -> str:
+        """The text without spaces around it."""
+        return "".join(self.texts).strip()
 
     def all(self, namespace: str, name: str) -> list[Element]:
         """Returns the children with a name."""
@@ -100,7 +107,7 @@ class Packet:
         """Returns the value of a property of simple text, or ""."""
         for element in self.descriptions:
             for child in element.all(namespace, name):
-                return child.text.strip()
+                return child.text
             if (namespace, name) in element.attributes:
                 return element.attributes[namespace, name].strip()
         return ""
@@ -124,7 +131,7 @@ class Packet:
             return self.attribute(DC, "description")
         items = _items(element)
         default = [item for item in items if _language(item) == DEFAULT_LANGUAGE]
-        return (default or items or [element])[0].text.strip()
+        return (default or items or [element])[0].text
 
     def describe(self, text: str) -> bytes:
         """Returns the packet with another description in the default language.
@@ -134,10 +141,7 @@ class Packet:
         """
         text = NOT_IN_XML.sub("", text)
         element = self._description()
-        if element is None:
-            new = self._add(text)
-        else:
-            new = self._replace(element, text)
+        new = self._add(text) if element is None else self._replace(element, text)
         before, after = self.around
         content = before + new.decode("utf-8") + after
         return self.bom + content.encode(self.encoding)
@@ -148,7 +152,8 @@ class Packet:
         if len(alternatives) != 1 or alternatives[0].is_empty:
             return self._splice(element.start, element.stop, _property(text, element.prefixes))
         (alternative,) = alternatives
-        item = _tag("rdf:li", f' xml:lang="{DEFAULT_LANGUAGE}"', _escape(text), alternative.prefixes)
+        language = f' xml:lang="{DEFAULT_LANGUAGE}"'
+        item = _tag("rdf:li", language, _escape(text), alternative.prefixes)
         for old in _items(element):
             if _language(old) == DEFAULT_LANGUAGE:
                 return self._splice(old.start, old.stop, item)
@@ -203,7 +208,8 @@ def new_packet(text: str) -> bytes:
 
 def without_padding(packet: bytes) -> bytes:
     """Returns a packet without the spaces that leave room for longer values."""
-    return PADDING.sub(b"\n", packet)
+    start = packet.rfind(b"<?xpacket")
+    return packet if start < 0 else packet[:start].rstrip() + b"\n" + packet[start:]
 
 
 def _encoding(data: bytes) -> str:
@@ -271,13 +277,14 @@ class _Parser:
     """Finds the first rdf:RDF of a text, and the elements in it.
 
     Attributes:
-        rdf: the element, whose properties and their values are kept, or None.
+        rdf: the element, or None. Of the properties of the photo, only those in READ are kept.
     """
 
     def __init__(self, data: bytes):
         self.data = data
         self.rdf: Element | None = None
         self.open: list[Element] = []
+        self.kept: list[Element] = []  # those of the open ones that are kept
         self.prefixes: dict[str, list[str]] = {}
         self.expat = expat.ParserCreate("utf-8", " ")
         self.expat.namespace_prefixes = True
@@ -295,22 +302,34 @@ class _Parser:
         self.prefixes.setdefault(prefix or "", []).append(uri or "")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        prefixes = {prefix: uris[-1] for prefix, uris in self.prefixes.items() if uris}
         start = self.expat.CurrentByteIndex
         names = {_name(key): value for key, value in attributes.items()}
-        element = Element(_name(name), start, names, prefixes)
+        element = Element(_name(name), start, names, {})
         tag = TAG.match(self.data, start)
         assert tag is not None
         element.inner_start = tag.end()
-        parents = {parent.name[0] for parent in self.open}
-        if self.rdf is None and element.name == (RDF, "RDF") and parents <= {META}:
+        is_rdf = self.rdf is None and element.name == (RDF, "RDF")
+        is_rdf = is_rdf and all(parent.name[0] == META for parent in self.open)
+        if is_rdf:
             self.rdf = element
-        elif self.open:
-            self.open[-1].children.append(element)
+        if is_rdf or self._is_kept(element):
+            element.prefixes = {prefix: uris[-1] for prefix, uris in self.prefixes.items() if uris}
+            self.kept.append(element)
         self.open.append(element)
+
+    def _is_kept(self, element: Element) -> bool:
+        """Adds an element to its parent if it can be needed, and returns whether it is."""
+        if not self.kept or self.kept[-1] is not self.open[-1]:
+            return False
+        if len(self.kept) == 2 and element.name not in READ:
+            return False
+        self.open[-1].children.append(element)
+        return True
 
     def _end(self, name: str) -> None:
         element = self.open.pop()
+        if self.kept and self.kept[-1] is element:
+            self.kept.pop()
         if self.data[element.inner_start - 2 : element.inner_start] == b"/>":
             element.inner_stop = element.stop = element.inner_start
             return
@@ -318,8 +337,8 @@ class _Parser:
         element.stop = self.data.index(b">", element.inner_stop) + 1
 
     def _add_text(self, text: str) -> None:
-        for element in self.open[-6:]:  # of a value and what it is in
-            element.text += text
+        for element in self.kept[2:]:  # properties and their values
+            element.texts.append(text)
 
 
 def _name(name: str) -> tuple[str, str]:
