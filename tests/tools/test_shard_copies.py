@@ -130,6 +130,7 @@ def test_a_shard_that_changed_has_no_copy(tmp_path):
     assert not list(folder.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_webdataset_reads_the_copies_of_the_command(tmp_path, capsys):
     webdataset = pytest.importorskip("webdataset")
     captioner = make_randomized_captioner()

@@ -2,6 +2,8 @@
 
     captioned/00000.tar              00000.tar with other .txt members
     captioned/00000.captions.json    the model, the sampler and photos without a caption
+
+The copies can be read as any webdataset.
 """
 
 from __future__ import annotations

@@ -169,15 +169,11 @@ class ShardOutput(ABC):
                 )
         return results
 
-    def summary(
-        self, shard: str, rows: Sequence[Row], tar_bytes: int, damage: str
-    ) -> Summary:
+    def summary(self, shard: str, rows: Sequence[Row], tar_bytes: int, damage: str) -> Summary:
         """Returns the summary of a shard; see `write`."""
         num_captions = sum(row.caption is not None for row in rows)
         unreadable = len(rows) - num_captions
-        return Summary(
-            self.model, self.sampler, shard, tar_bytes, num_captions, unreadable, damage
-        )
+        return Summary(self.model, self.sampler, shard, tar_bytes, num_captions, unreadable, damage)
 
     def cannot_write(self, path: Path, error: OSError) -> OSError:
         """Returns the error of a file that cannot be written."""

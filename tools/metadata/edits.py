@@ -15,7 +15,7 @@ class MetadataError(ValueError):
 
 
 class Edit(NamedTuple):
-    """New contents of the bytes from `start` to before `stop`, or an insertion if both are equal."""
+    """New contents of the bytes from `start` to before `stop`, an insertion if both are equal."""
 
     start: int
     stop: int

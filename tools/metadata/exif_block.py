@@ -133,7 +133,12 @@ class Directory:
 
     def _is_last_text(self, entry: Entry) -> bool:
         """Returns whether a value is the end of the structure, and nothing but text."""
-        if entry.kind not in (ASCII, BYTE) or entry.count <= 4 or entry.start % 2 or entry.start < self.stop:
+        if (
+            entry.kind not in (ASCII, BYTE)
+            or entry.count <= 4
+            or entry.start % 2
+            or entry.start < self.stop
+        ):
             return False
         text = read_range(self.file, entry.start, self.size)
         ends = entry.stop + entry.count % 2 == self.size
