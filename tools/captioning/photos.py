@@ -122,7 +122,8 @@ def caption_paths(
                 except CannotWrite as error:
                     skipped.append((paths[index], str(error)))
             bar.advance(steps=len(batch))
-    check_some_readable(len(order), skipped)
+    if plan is None or not plan.existing:  # a repeated call may find only unreadable ones left
+        check_some_readable(len(order), skipped)
     return CaptionResults(
         [(paths[index], captions[index]) for index in sorted(captions)],
         skipped if plan is None else [*plan.refused, *skipped],

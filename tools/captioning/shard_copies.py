@@ -198,6 +198,7 @@ def _member(like: tarfile.TarInfo, name: str, text: str) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = len(data), like.mode, like.mtime
     info.uid, info.gid, info.uname, info.gname = like.uid, like.gid, like.uname, like.gname
-    form = tarfile.PAX_FORMAT if like.pax_headers else tarfile.GNU_FORMAT
-    header = info.tobuf(form, "utf-8", "surrogateescape")
+    header = info.tobuf(
+        tarfile.PAX_FORMAT if like.pax_headers else tarfile.GNU_FORMAT, "utf-8", "surrogateescape"
+    )
     return header + data + b"\0" * (-len(data) % BLOCK)

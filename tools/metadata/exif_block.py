@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
     tag: int
     kind: int
-    count: int
+    num_values: int
     start: int
     stop: int
     raw: bytes
@@ -135,13 +135,13 @@ class Directory:
         """Returns whether a value is the end of the structure, and nothing but text."""
         if (
             entry.kind not in (ASCII, BYTE)
-            or entry.count <= 4
+            or entry.num_values <= 4
             or entry.start % 2
             or entry.start < self.stop
         ):
             return False
         text = read_range(self.file, entry.start, self.size)
-        ends = entry.stop + entry.count % 2 == self.size
+        ends = entry.stop + entry.num_values % 2 == self.size
         return ends and is_utf8(text) and b"\0" not in text.rstrip(b"\0")
 
 

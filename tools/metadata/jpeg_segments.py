@@ -154,7 +154,8 @@ class JpegFile:
 
 
 def _read_segments(file: BinaryIO) -> list[Segment]:
-    size, position, segments = file_size(file), 2, []
+    segments: list[Segment] = []
+    size, position = file_size(file), 2
     while True:
         start = position
         if read_range(file, position, position + 1) != b"\xff":
