@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import count, islice, repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import numpy as np
 
+from effcap.attention.photo_attention import PhotoAttention, photo_attention
+from effcap.attention.selection import Choice
+from effcap.attention.weights import attention_weights
 from effcap.caption import Caption
 from effcap.decoders.prefix_words import MASKED, nearest_tokens
 from effcap.decoders.registry import DECODERS
@@ -253,6 +256,51 @@ class CaptioningModel(TokenMeanModel):
         return sampler
 
     def attention(
+        self,
+        photo: Photo,
+        caption: str | Caption | None = None,
+        sampler: str | Sampler | type[Sampler] | None = None,
+        *,
+        layers: Choice = None,
+        heads: Choice = None,
+        prefix: str | None = None,
+    ) -> PhotoAttention:
+        """Computes where the captioner looked for each word of a caption.
+
+        For captioners with cross-attention these are attention weights, at the step that chose the
+        word. Captioners with a prefix do not attend to the photo; for them it is Grad-CAM
+        (Selvaraju et al. 2017) on the last feature map of the backbone.
+
+        Args:
+            photo: a photo as in `generate`.
+            caption: the caption, as text or from `generate`. Default the best one of `sampler`.
+            sampler: as in `generate`.
+            layers: number of a layer of the decoder, from 0 or, negative, from the last; or several
+                numbers, whose weights are averaged. Default all.
+            heads: number or numbers of heads, likewise. Default all.
+            prefix: as in `generate`; its words have no map.
+
+        Returns:
+            A `PhotoAttention`, which notebooks show as a picture: `plot()` returns it, and
+            `save("attention.png")` or `save("attention.html")` writes it.
+
+        Raises:
+            UnreadablePhoto: the photo is missing or cannot be decoded.
+            ValueError: the captioner does not take photos, the caption is empty or too long, there
+                is no such layer or head, or the backbone's positions form no grid.
+
+        Example:
+            >>> captioner.attention("dog.jpg").save("attention.html")
+        """
+        self._check_photos(1)
+        tokenizer = self._require_tokenizer()
+        if caption is None:
+            options = self.generate(photo, sampler, prefix=prefix, details=True)
+            caption = cast("list[Caption]", options)[0]
+        model = (self.encoder, self.decoder, tokenizer)
+        return photo_attention(model, photo, caption, layers, heads)
+
+    def attention_weights(
         self, inputs: dict, captions: Sequence[str | Sequence[int]]
     ) -> tuple[np.ndarray, list[list[np.ndarray]]]:
         """Computes the attention weights on memory for given captions.
@@ -269,23 +317,7 @@ class CaptioningModel(TokenMeanModel):
             ValueError: the captioner has no tokenizer, or the number of captions is not B.
         """
         tokenizer = self._require_tokenizer()
-        rows = len(next(iter(inputs.values())))
-        if len(captions) != rows:
-            raise ValueError(
-                f"Expected a caption for each of {rows} rows. Received: {len(captions)}"
-            )
-        ids = [
-            tokenizer.encode_captions([caption])[0] if isinstance(caption, str) else list(caption)
-            for caption in captions
-        ]
-        targets = np.full((rows, 1 + max(map(len, ids))), tokenizer.eos_id, np.int32)  # (B,T)
-        for row, row_ids in enumerate(ids):
-            targets[row, : len(row_ids)] = row_ids
-        start = np.full((rows, 1), tokenizer.bos_id, np.int32)  # (B,1)
-        tokens = np.concatenate([start, targets[:, :-1]], axis=1)  # (B,T)
-        memory = self.encoder(inputs, training=False)
-        _, weights = self.decoder.call_with_attention(tokens, memory, training=False)
-        return targets, [[keras.ops.convert_to_numpy(w) for w in layer] for layer in weights]
+        return attention_weights(self.encoder, self.decoder, tokenizer, inputs, captions)
 
     def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

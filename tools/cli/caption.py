@@ -14,6 +14,11 @@ from effcap.tools.captioning.results import (
     load_captioner,
     model_name,
 )
+from effcap.tools.cli.caption_attention import (
+    add_attention,
+    check_attention_options,
+    write_attention,
+)
 from effcap.tools.cli.caption_playlists import (
     add_playlists,
     check_playlist_options,
@@ -88,6 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also the words nearest to the photo's prefix, for captioners with a prefix",
     )
+    add_attention(parser)
     add_sidecars(parser)
     add_config(parser)
     add_shards(parser)
@@ -102,6 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_region_options(arguments)
     check_playlist_options(arguments)
     refuse_prefix_words(arguments)
+    check_attention_options(arguments)
     check_sidecar_options(arguments)
     if arguments.shards:
         run_shards(arguments)
@@ -154,6 +161,7 @@ def run_photos(arguments: argparse.Namespace) -> None:
         for entry, photo_words in zip(entries, words, strict=True):
             entry["prefix_words"] = photo_words
     write(arguments, entries, earlier)
+    write_attention(arguments, captioner, results)
     if sidecars is not None:
         print_sidecars(sidecars, results)
     print_skipped(results.skipped, len(paths), "cannot be read")
