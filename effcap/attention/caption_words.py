@@ -35,11 +35,8 @@ def split_words(tokenizer: Tokenizer, tokens: Sequence[int], start: int = 0) -> 
         start: index of the first token to consider, after those of a prefix.
     """
     words: list[Word] = []
-    shown = tokenizer.decode_caption(tokens[:start])
     first = start  # of the tokens whose text is not whole characters yet
-    for i in range(start, len(tokens)):
-        text = tokenizer.decode_caption(tokens[: i + 1])
-        added = text[len(shown) :]
+    for i, added in enumerate(tokenizer.caption_pieces(tokens, start), start):
         if not added:
             continue
         if not words or _starts_word(added, words[-1].text):
@@ -47,7 +44,7 @@ def split_words(tokenizer: Tokenizer, tokens: Sequence[int], start: int = 0) -> 
         else:
             last = words[-1]
             words[-1] = Word(last.text + added, last.start, i + 1)
-        shown, first = text, i + 1
+        first = i + 1
     words = [Word(word.text.strip(), word.start, word.stop) for word in words]
     return [word for word in words if word.text]
 

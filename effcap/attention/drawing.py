@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +32,7 @@ COLORS = (
     (252, 240, 140),
 )
 MOST_OPAQUE = 0.78
+PICTURE_SUFFIXES = (".png", ".html")
 
 
 class Tile(NamedTuple):
@@ -177,3 +181,24 @@ def stack_pictures(pictures: Sequence[Image.Image]) -> Image.Image:
         page.paste(picture, (0, top))
         top += picture.height
     return page
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Returns a picture as a PNG file."""
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def check_picture_file(path: str | PathLike) -> Path:
+    """Returns the path of a picture to write.
+
+    Raises:
+        ValueError: the suffix is neither `.png` nor `.html`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ValueError(
+            f"Expected a file with the suffix {' or '.join(PICTURE_SUFFIXES)}. Received: {path}"
+        )
+    return path

@@ -104,12 +104,12 @@ def _cuts(backbone: Backbone, images: np.ndarray) -> Iterator[tuple[str, np.ndar
             front, rest = keras.Model(net.inputs, output), keras.Model(output, net.output)
         except ValueError:  # another path leads around the layer
             continue
+
+        def continue_from(x: Any, rest: keras.Model = rest) -> Any:
+            return as_features(rest(x, training=False))
+
         activations = ops.convert_to_numpy(front(pixels, training=False))
-        yield (
-            f"{net.name} at {layer.name}",
-            activations,
-            lambda x, rest=rest: as_features(rest(x, training=False)),
-        )
+        yield f"{net.name} at {layer.name}", activations, continue_from
 
 
 def _is_spatial(tensor: Any) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +12,16 @@ from PIL import Image
 
 from effcap.attention.attention_page import attention_page
 from effcap.attention.caption_words import split_words
-from effcap.attention.drawing import Sheet, Tile, draw_sheet, overlay, peak_text, stack_pictures
+from effcap.attention.drawing import (
+    Sheet,
+    Tile,
+    check_picture_file,
+    draw_sheet,
+    overlay,
+    peak_text,
+    png_bytes,
+    stack_pictures,
+)
 from effcap.attention.grad_cam import grad_cam
 from effcap.attention.selection import Choice, select_weights
 from effcap.attention.weights import attention_weights
@@ -28,7 +35,6 @@ if TYPE_CHECKING:
     from effcap.tokenizers import Tokenizer
 
 PHOTO_SIDE = 640  # pixels, largest side of the photo in pictures
-PICTURE_SUFFIXES = (".png", ".html")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +96,7 @@ class PhotoAttention:
 
     def _repr_png_(self) -> bytes:
         """Returns the picture that a notebook shows."""
-        file = BytesIO()
-        self.plot().save(file, "PNG")
-        return file.getvalue()
+        return png_bytes(self.plot())
 
 
 def save_attention(path: str | PathLike, attentions: Sequence[PhotoAttention]) -> None:
@@ -106,29 +110,12 @@ def save_attention(path: str | PathLike, attentions: Sequence[PhotoAttention]) -
     if not attentions:
         raise ValueError(f"There is no photo to draw in {path}")
     if path.suffix.lower() == ".html":
-        content = attention_page([attention.sheet() for attention in attentions]).encode(
-            "utf-8", errors="replace"
-        )
+        page = attention_page([attention.sheet() for attention in attentions])
+        content = page.encode("utf-8", errors="replace")
     else:
-        file = BytesIO()
-        stack_pictures([attention.plot() for attention in attentions]).save(file, "PNG")
-        content = file.getvalue()
+        content = png_bytes(stack_pictures([attention.plot() for attention in attentions]))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, content)
-
-
-def check_picture_file(path: str | PathLike) -> Path:
-    """Returns the path of a picture to write.
-
-    Raises:
-        ValueError: the suffix is neither `.png` nor `.html`.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
-        raise ValueError(
-            f"Expected a file with the suffix {' or '.join(PICTURE_SUFFIXES)}. Received: {path}"
-        )
-    return path
 
 
 def photo_attention(

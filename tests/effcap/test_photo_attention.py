@@ -177,7 +177,7 @@ def test_pictures_are_written_by_suffix(captioner, photo, tmp_path):
     save_attention(tmp_path / "two.html", [attention, replace(attention, words=("<b>",) * 4)])
     page = (tmp_path / "two.html").read_text(encoding="utf-8")
     assert page.count('class="map') == 8 and "<b>" not in page and "<script" not in page
-    assert "not an explanation" in page and attention.description in page
+    assert "is not an explanation" in page and attention.description in page
     assert page.count("src=") == page.count('src="data:')
     with pytest.raises(ValueError, match=r"suffix \.png or \.html. Received: .*a\.gif"):
         attention.save(tmp_path / "a.gif")

@@ -41,7 +41,7 @@ def check_attention_options(arguments: argparse.Namespace) -> None:
         ValueError: they cannot be combined, or the suffix is not that of a picture.
         IsADirectoryError: --attention is a folder.
     """
-    from effcap.attention.photo_attention import check_picture_file
+    from effcap.attention.drawing import check_picture_file
 
     chosen = [name for name in ("attention_layers", "attention_heads") if getattr(arguments, name)]
     if arguments.attention is None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from os import PathLike
 from string import Template
 
 from PIL import Image, ImageDraw
 
-from effcap.attention.drawing import QUIET, TEXT, shortened_text, stack_pictures, wrapped_text
-from effcap.attention.photo_attention import check_picture_file
+from effcap.attention.drawing import (
+    QUIET,
+    TEXT,
+    check_picture_file,
+    png_bytes,
+    shortened_text,
+    stack_pictures,
+    wrapped_text,
+)
 from effcap.tools.captioning.playlist_attention import MAX_ROWS, RowAttention
 from effcap.utils.files import write_bytes_atomically
 from effcap.utils.fonts import find_font
@@ -84,10 +90,8 @@ def save_bars(path: str | PathLike, playlists: Mapping[str, Ranking]) -> None:
     if path.suffix.lower() == ".html":
         content = _page(playlists).encode("utf-8", errors="replace")
     else:
-        file = BytesIO()
         pictures = [draw_bars(heading, attention) for heading, attention in playlists.items()]
-        stack_pictures(pictures).save(file, "PNG")
-        content = file.getvalue()
+        content = png_bytes(stack_pictures(pictures))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, content)
 
