@@ -297,9 +297,7 @@ def test_each_word_has_a_map_over_the_photo(captioner):
     photo = np.random.default_rng(0).integers(0, 256, (side, 2 * side, 3), dtype=np.uint8)
     attention = captioner.attention(photo, "a dog runs")
     assert attention.words == ("a", "dog", "runs")
-    assert (
-        len(attention.maps) == 3 and attention.maps.shape[1:] == captioner.encoder.backbone.grid[0]
-    )
+    assert attention.maps.shape == (3, *captioner.encoder.backbone.grid[0])
     assert np.isfinite(attention.maps).all() and attention.maps.min() >= 0
     assert attention.maps.max() > 0
 
