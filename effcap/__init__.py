@@ -20,7 +20,7 @@ from effcap.version import __version__
 if TYPE_CHECKING:
     from effcap.attention.photo_attention import PhotoAttention, save_attention
     from effcap.backbones.backbone import Backbone
-    from effcap.caption import Caption, TokenDetail
+    from effcap.caption import Caption, CaptionedPhotos, PhotoCaptions, TokenDetail
     from effcap.captioner import Captioner
     from effcap.config import list_variants
     from effcap.decoders.bert import BERT
@@ -46,6 +46,8 @@ _MODULES = {
     "ModalityEncoder": ".encoders.modalities",
     "Caption": ".caption",
     "TokenDetail": ".caption",
+    "CaptionedPhotos": ".caption",
+    "PhotoCaptions": ".caption",
     "Captioner": ".captioner",
     "ImageEncoder": ".encoders.image",
     "BERT": ".decoders.bert",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import count, islice, repeat
+from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
 import keras
@@ -13,7 +14,7 @@ import numpy as np
 from effcap.attention.photo_attention import PhotoAttention, photo_attention
 from effcap.attention.selection import Choice
 from effcap.attention.weights import attention_weights
-from effcap.caption import Caption, TokenDetail
+from effcap.caption import Caption, CaptionedPhotos, PhotoCaptions, TokenDetail
 from effcap.decoders.prefix_words import MASKED, nearest_tokens
 from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
@@ -55,7 +56,7 @@ class CaptioningModel(TokenMeanModel):
         prefix: str | Iterable[str | None] | None = None,
         details: bool = False,
         batch_size: int = 8,
-    ) -> str | list[str] | list[Caption] | list[list[Caption]]:
+    ) -> str | list[str] | PhotoCaptions | CaptionedPhotos:
         """Generates captions for photos.
 
         Args:
@@ -72,7 +73,8 @@ class CaptioningModel(TokenMeanModel):
 
         Returns:
             One `str` per photo, or with `details=True` one list of `Caption` per photo, best
-            first. For a single photo the `str` or the list itself.
+            first. For a single photo the `str` or the list itself. Notebooks show these lists with
+            the photos, which they keep unless they come from an iterator.
 
         Raises:
             UnreadablePhoto: a photo is missing or cannot be decoded.
@@ -89,16 +91,20 @@ class CaptioningModel(TokenMeanModel):
             order = self.order_by_prefix(prefixes, len(all_photos))
             all_photos = [all_photos[i] for i in order]
             rows = zip(order, [prefixes[i] for i in order], strict=True)
-        by_index: dict[int, list[Caption]] = {}
-        for images in self._load_batches(all_photos, batch_size):
+        keeps_all = not isinstance(photos, Iterator)  # their photos may not fit in memory
+        by_index: dict[int, PhotoCaptions] = {}
+        for batch, images in self._load_batches(all_photos, batch_size):
             indices, batch_prefixes = zip(*islice(rows, len(images)), strict=True)
-            batch = self.generate_batch(
+            captions = self.generate_batch(
                 {"images": images}, sampler, batch_size, indices, prefix=batch_prefixes
             )
-            by_index.update(zip(indices, batch, strict=True))
-        captions = [by_index[i] for i in range(len(by_index))]
-        results = captions if details else [options[0].text for options in captions]
-        return results[0] if is_single else results
+            for i, photo, options in zip(indices, batch, captions, strict=True):
+                is_kept = keeps_all or isinstance(photo, str | PathLike)
+                by_index[i] = PhotoCaptions(options, photo if is_kept else None)
+        results = CaptionedPhotos(by_index[i] for i in range(len(by_index)))
+        if is_single:
+            return results[0] if details else results[0][0].text
+        return results if details else [options[0].text for options in results]
 
     def prefix_words(
         self, photos: Photo | Iterable[Photo], *, batch_size: int = 8
@@ -131,7 +137,7 @@ class CaptioningModel(TokenMeanModel):
         table = decoder.embed_tokens(np.arange(size, dtype="int32"))  # (V,D)
         all_photos, is_single = as_photos(photos)
         words: list[list[str | None]] = []
-        for images in self._load_batches(all_photos, batch_size):
+        for _, images in self._load_batches(all_photos, batch_size):
             memory = self.encoder({"images": images}, training=False)
             rows = nearest_tokens(decoder.map_prefix(memory, training=False), table)  # (B,P)
             words += [
@@ -152,12 +158,15 @@ class CaptioningModel(TokenMeanModel):
                 "photos: call generate_batch with these."
             )
 
-    def _load_batches(self, photos: Iterable[Photo], batch_size: int) -> Iterator[np.ndarray]:
-        """Yields photos (B, h, w, 3) as the encoder takes them."""
+    def _load_batches(
+        self, photos: Iterable[Photo], batch_size: int
+    ) -> Iterator[tuple[list[Photo], np.ndarray]]:
+        """Yields batches of photos, and their pixels (B, h, w, 3) as the encoder takes them."""
         stream = iter(photos)
         while batch := list(islice(stream, batch_size)):
             encoder = self.encoder
-            yield load_photos(batch, encoder.image_size, encoder.fit, resample=encoder.resample)
+            pixels = load_photos(batch, encoder.image_size, encoder.fit, resample=encoder.resample)
+            yield batch, pixels  # (B,h,w,3)
 
     def generate_batch(
         self,
@@ -296,7 +305,7 @@ class CaptioningModel(TokenMeanModel):
         tokenizer = self._require_tokenizer()
         if caption is None:
             options = self.generate(photo, sampler, prefix=prefix, details=True)
-            caption = cast("list[Caption]", options)[0]
+            caption = cast("PhotoCaptions", options)[0]
         model = (self.encoder, self.decoder, tokenizer)
         return photo_attention(model, photo, caption, layers, heads)
 

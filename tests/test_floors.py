@@ -18,7 +18,7 @@ MAPPED_FOLDERS = (*FLOORS, "hparams", "res")
 # Levels inside effcap, lowest first.
 LEVELS = (
     ("utils", "version"),
-    ("tokenizers", "images", "metrics", "losses", "optimizers", "layers", "caption"),
+    ("tokenizers", "images", "metrics", "losses", "optimizers", "layers", "display", "caption"),
     ("npair",),
     ("backbones",),
     ("encoders", "decoders"),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Sequence
-from io import BytesIO
 from string import Template
 
-from PIL import Image
-
 from effcap.attention.drawing import NOTE, Sheet
+from effcap.display import image_url
 
 
 def attention_page(sheets: Sequence[Sheet]) -> str:
@@ -44,13 +41,6 @@ def _figure(sheet: Sheet) -> str:
         f'<figcaption><p class="words" dir="auto">{" ".join(words)}</p>'
         f'<p class="quiet">{html.escape(sheet.description)}</p></figcaption></figure>'
     )
-
-
-def image_url(image: Image.Image) -> str:
-    """Returns an image as a data URL of a JPEG."""
-    file = BytesIO()
-    image.convert("RGB").save(file, "JPEG", quality=82, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 PAGE = Template("""\
