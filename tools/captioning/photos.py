@@ -17,6 +17,7 @@ from effcap.tools.captioning.results import (
     DEFAULT_PRESET,
     CaptionResults,
     check_batch_size,
+    check_min_confidence,
     load_captioner,
 )
 from effcap.trainers.data.dataset import photo_encoder
@@ -37,6 +38,7 @@ def caption_folder(
     *,
     batch_size: int = 8,
     writer: CaptionWriter | None = None,
+    min_confidence: float = 0.0,
 ) -> CaptionResults[Path]:
     """Captions photos under a progress bar, skipping those that cannot be read.
 
@@ -47,15 +49,17 @@ def caption_folder(
         batch_size: photos per batch.
         writer: writes the captions of each photo after its batch: `Sidecars` into text files,
             `XmpSidecars` into XMP files beside the photos, `EmbeddedCaptions` into the photos.
+        min_confidence: photos whose best caption has a lower confidence are left for a person:
+            no captions of theirs are written, and they are `uncertain` in the results.
 
     Returns:
-        Paths with captions, paths of skipped photos with the reason, and with `writer` paths of
-        photos that have captions.
+        Paths with captions, paths of skipped photos with the reason, with `writer` paths of
+        photos that have captions, and with `min_confidence` uncertain ones.
 
     Raises:
         FileNotFoundError: a file, folder or preset does not exist, or there are no photos.
-        ValueError: no photo can be read or written to, the captioner takes other inputs, or two
-            photos share a file of captions.
+        ValueError: no photo can be read or written to, the captioner takes other inputs, two
+            photos share a file of captions, or `min_confidence` is not in 0..1.
         OSError: captions cannot be written.
 
     Example:
@@ -64,11 +68,19 @@ def caption_folder(
         ...     print(path, captions[0].text)
     """
     check_batch_size(batch_size)
+    check_min_confidence(min_confidence)
     paths = expand(photos)
     plan = None if writer is None else writer.plan(paths)
     if plan is not None and len(plan.left_out) == len(paths):  # without loading the captioner
         return CaptionResults([], plan.refused, plan.existing)
-    return caption_paths(paths, load_captioner(captioner), sampler, batch_size, plan=plan)
+    return caption_paths(
+        paths,
+        load_captioner(captioner),
+        sampler,
+        batch_size,
+        plan=plan,
+        min_confidence=min_confidence,
+    )
 
 
 def expand(photos: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
@@ -84,6 +96,7 @@ def caption_paths(
     batch_size: int,
     prefixes: Sequence[str | None] | None = None,
     plan: WritePlan | None = None,
+    min_confidence: float = 0.0,
 ) -> CaptionResults[Path]:
     """Captions photo files; see `caption_folder`.
 
@@ -95,6 +108,7 @@ def caption_paths(
         prefixes: text that the captions of each photo continue. None, also for one photo, takes
             that of the captioner.
         plan: which photos get captions and what writes these as they come, if anything does.
+        min_confidence: as in `caption_folder`.
     """
     backbone = photo_encoder(captioner).backbone
     prefixes = prefixes or [None] * len(paths)
@@ -105,6 +119,7 @@ def caption_paths(
         if paths[index] not in left_out
     ]
     captions: dict[int, list[Caption]] = {}
+    uncertain: dict[int, list[Caption]] = {}
     skipped: list[tuple[Path, str]] = []
     ordered = [paths[index] for index in order]
     with ProgressBar("captioning", len(order)) as bar:
@@ -115,6 +130,9 @@ def caption_paths(
                 inputs, sampler, batch_size, indices, prefix=[prefixes[index] for index in indices]
             )
             for index, photo_captions in zip(indices, batch, strict=True):
+                if photo_captions[0].confidence < min_confidence:
+                    uncertain[index] = photo_captions
+                    continue
                 try:
                     if plan is not None:
                         plan.writer.write(paths[index], photo_captions)
@@ -128,6 +146,7 @@ def caption_paths(
         [(paths[index], captions[index]) for index in sorted(captions)],
         skipped if plan is None else [*plan.refused, *skipped],
         [] if plan is None else plan.existing,
+        [(paths[index], uncertain[index]) for index in sorted(uncertain)],
     )
 
 
