@@ -151,7 +151,7 @@ def test_flips_depend_on_the_prefix_too():
 
 
 def test_validation_scores_the_text_after_the_prefix_of_each_photo(examples, captioner, batches):
-    received = CiderValidator(captioner, batches, 3).scores()
+    received = CiderValidator(captioner, batches, 3).validate().scores
     images = {"images": batches[0][0]["images"][:3]}
     longest = captioner.decoder.max_text_length - batches.max_prefix_length
     sampler = Greedy(max_new_tokens=min(30, longest))
