@@ -5,7 +5,7 @@ log.txt        messages with their time
 log.csv        scores, one line per epoch
 steps.csv      training loss and learning rate, one line per ten steps
 curves.png     picture of both, with the best epoch marked
-report.html    all of the above, captions by epoch, and the worst captions, as a page
+report.html    curves, captions by epoch, the worst captions and the configuration, as a page
 report.json    captions and times by epoch, which report.html shows
 thumbnails/    photos that report.html shows
 best/, last/   presets
