@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap compare`."""
     from rich.console import Console
 
-    from effcap.tools.reports.run_comparison import compare_runs
+    from effcap.tools.reports.comparison import compare_runs
     from effcap.utils.progress import print_line
 
     check_file(arguments.out, "--out")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -80,44 +79,16 @@ class RunComparison:
         return ["run", *self.scores, "epoch", "time"]
 
 
-def compare_runs(
-    runs: Sequence[str | PathLike[str]], out: str | PathLike[str] | None = None
-) -> RunComparison:
-    """Compares training runs, finished or not.
-
-    Args:
-        runs: run folders, at least two.
-        out: HTML file for a page with scores, overlaid curves, captions of the photos that runs
-            share, and settings that differ; None for no page.
-
-    Returns:
-        The comparison.
-
-    Raises:
-        FileNotFoundError: there is no run in a folder.
-        ValueError: there are fewer than two runs, a run is given twice, or is damaged.
-
-    Example:
-        >>> comparison = effcap.tools.compare_runs(["runs/a", "runs/b"], "comparison.html")
-        >>> comparison.scores["val_cider"]
-        [0.512, 0.547]
-    """
-    paths = [Path(run) for run in runs]
+def make_comparison(paths: Sequence[Path]) -> RunComparison:
+    """Reads and compares runs; see `compare_runs`."""
     if len(paths) < 2:
         raise ValueError(f"Expected two or more runs. Received: {len(paths)}")
     for i, path in enumerate(paths):
         if any(path.resolve() == other.resolve() for other in paths[:i]):
             raise ValueError(f"Expected different runs. Received: {path} twice")
-    histories = [read_run(path) for path in paths]
+    runs = [read_run(path) for path in paths]
     names = _names(paths)
-    comparison = RunComparison(
-        histories, names, _scores(histories), _differences(histories), _notes(histories, names)
-    )
-    if out is not None:
-        from effcap.tools.reports.comparison_page import write_comparison_page
-
-        write_comparison_page(comparison, Path(out))
-    return comparison
+    return RunComparison(runs, names, _scores(runs), _differences(runs), _notes(runs, names))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from effcap.presets import variables_size
-from effcap.trainers.engine.run_folder import VALIDATION_SCORES
+from effcap.trainers.options.training import VALIDATION_SCORES
 from effcap.utils.files import check_disk_space, replace_file
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from effcap.trainers.engine.chart import Line, Mark, Panel, draw_chart
-from effcap.trainers.engine.run_folder import SCORES, VALIDATION_SCORES
+from effcap.trainers.engine.run_folder import SCORES
+from effcap.trainers.options.training import VALIDATION_SCORES
 from effcap.utils.files import replace_file, write_text_atomically
 
 STEPS, PICTURE = "steps.csv", "curves.png"

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from effcap.trainers.engine.checkpoint import TrainState
 
 RUN, LOG, SCORES = "run.json", "log.txt", "log.csv"
-# The first available score selects the best epoch: (name, sign).
-VALIDATION_SCORES = (("val_cider", 1), ("val_cross_entropy", -1))
 
 
 class RunFolder:

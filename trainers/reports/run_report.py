@@ -72,8 +72,8 @@ def _note(run: RunHistory) -> str:
     written = run.notes.get("written", "")
     states = {
         FINISHED: f"finished after {done} epoch{'' if done == 1 else 's'}",
-        RUNNING: f"in training, {epochs} finished at {written}",
-        STOPPED: f"stopped at {written}, {epochs} finished; --resume continues it",
+        RUNNING: f"in training, {epochs} finished as of {written}",
+        STOPPED: f"stopped on {written}, {epochs} finished; --resume continues it",
     }
     state = states.get(run.state, f"not finished, {epochs}")
     return " · ".join(filter(None, (run.model, run.objective, state)))
@@ -83,11 +83,13 @@ def _tiles(run: RunHistory) -> str:
     """Returns the HTML of the scores of the best epoch, the time and the speed."""
     shown = run.shown_epoch
     tiles: list[tuple[str, str, str]] = []
-    where = f"epoch {shown}" + (", the best" if run.best and run.num_epochs > 1 else "")
+    epoch = f"epoch {shown}" + (", the best" if run.best and run.num_epochs > 1 else "")
     for name in ("val_cider", "val_cross_entropy", "val_loss", "reward", "cross_entropy", "loss"):
         value = run.score(name, shown)
         if value is not None and len(tiles) < 4:
-            tiles.append((SCORE_NAMES[name], format_score(name, value), where))
+            split, _, label = SCORE_NAMES[name].partition(" ")
+            note = f"{split}, {epoch}" if label else epoch
+            tiles.append((label or split, format_score(name, value), note))
     seconds = run.seconds
     if seconds is not None:
         each = f"{format_duration(seconds / run.num_epochs)} per epoch" if run.num_epochs else ""
@@ -98,7 +100,7 @@ def _tiles(run: RunHistory) -> str:
         if "images_per_second" in note
     ]
     if speeds:
-        tiles.append(("speed in training", f"{speeds[-1]:,.0f}", "images per second"))
+        tiles.append(("speed", f"{speeds[-1]:,.0f}", "images per second in training"))
     return _tiles_html(tiles)
 
 
