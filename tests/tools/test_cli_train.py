@@ -45,9 +45,12 @@ def test_a_run_writes_presets_events_log_and_its_configuration(trained_run):
         "last",
         "log.csv",
         "log.txt",
+        "report.html",
+        "report.json",
         "run.json",
         "steps.csv",
         "tensorboard",
+        "thumbnails",
     }
     log = [line[21:] for line in (out / "log.txt").read_text().splitlines()]
     assert log[0].startswith("12 photos per epoch, ")

@@ -14,6 +14,7 @@ NAMES = {
     "caption_playlists",
     "caption_regions",
     "caption_shards",
+    "compare_runs",
     "convert_clipcap",
     "download_gpt2",
     "evaluate",

@@ -38,42 +38,33 @@ def run(arguments: argparse.Namespace) -> None:
     check_file(arguments.out, "--out")
     comparison = compare_runs(arguments.runs, arguments.out)
     console = Console(highlight=False)
-    console.print(score_table(comparison))
-    if comparison.differences:
-        console.print()
-        console.print(difference_table(comparison))
+    console.print(comparison_table(comparison))
     for note in comparison.notes:
         print_line(note)
     if arguments.out is not None:
         print_line(f"page: {arguments.out}")
 
 
-def score_table(comparison: RunComparison) -> Table:
-    """Returns the scores of each run, the best in bold."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for i, heading in enumerate(comparison.headings()):
-        table.add_column(heading, justify="right" if i else "left", overflow="fold")
-    for name, cells in comparison.rows():
-        texts = [Text(text, style="bold green" if is_best else "") for text, is_best in cells]
-        table.add_row(Text(name, style="cyan"), *texts)
-    return table
-
-
-def difference_table(comparison: RunComparison) -> Table:
-    """Returns the settings that differ, with a column for each run."""
+def comparison_table(comparison: RunComparison) -> Table:
+    """Returns scores, the best in bold, times and settings that differ, with a column per run."""
     from rich.table import Table
     from rich.text import Text
 
     from effcap.trainers.reports.words import format_setting
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("setting", style="cyan", overflow="fold")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
     for name in comparison.names:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Text(name, style="bold cyan"), overflow="fold")
+    best = [comparison.best(score) for score in comparison.scores]
+    for number, (heading, texts) in enumerate(comparison.columns().items()):
+        is_best = best[number] if number < len(best) else set()
+        cells = [Text(x, style="bold green" if i in is_best else "") for i, x in enumerate(texts)]
+        table.add_row(Text(heading), *cells)
+    if comparison.differences:
+        table.add_row()
+        table.add_row(Text("settings that differ", style="bold"))
     for name, values in comparison.differences.items():
-        texts = [Text("–" if value is None else format_setting(value)) for value in values]
-        table.add_row(Text(name), *texts)
+        cells = [Text("–" if value is None else format_setting(value)) for value in values]
+        table.add_row(Text(name), *cells)
     return table

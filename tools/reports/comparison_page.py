@@ -14,7 +14,7 @@ from effcap.trainers.reports.run_history import RunHistory
 from effcap.trainers.reports.run_tables import table
 from effcap.trainers.reports.styles import REPORT_STYLE
 from effcap.trainers.reports.svg_chart import CHART_STYLE, chart_figure, series_swatch
-from effcap.trainers.reports.words import SCORE_NAMES, format_setting
+from effcap.trainers.reports.words import format_setting
 
 
 def write_comparison_page(comparison: RunComparison, path: Path) -> None:
@@ -52,15 +52,17 @@ def _run_name(comparison: RunComparison, i: int) -> str:
 
 
 def _scores(comparison: RunComparison) -> str:
-    names = [SCORE_NAMES.get(name, name) for name in comparison.headings()]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    columns = comparison.columns()
+    best = [comparison.best(score) for score in comparison.scores]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("run", *columns))
     body = []
-    for i, (_, cells) in enumerate(comparison.rows()):
-        columns = "".join(
-            f"<td>{f'<b>{html.escape(text)}</b>' if is_best else html.escape(text)}</td>"
-            for text, is_best in cells
-        )
-        body.append(f"<tr><th>{_run_name(comparison, i)}</th>{columns}</tr>")
+    for i in range(len(comparison.runs)):
+        cells = []
+        for number, texts in enumerate(columns.values()):
+            is_best = number < len(best) and i in best[number]
+            text = html.escape(texts[i])
+            cells.append(f"<td>{f'<b>{text}</b>' if is_best else text}</td>")
+        body.append(f"<tr><th>{_run_name(comparison, i)}</th>{''.join(cells)}</tr>")
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from effcap.trainers.reports.run_history import FINISHED, RunHistory, read_run
-from effcap.trainers.reports.words import format_duration, format_score
+from effcap.trainers.reports.words import SCORE_NAMES, format_duration, format_score
 
 # Scores of the compared epochs, and whether higher is better.
 SCORES = {
@@ -23,6 +23,7 @@ SCORES = {
 }
 LOSSES = ("val_loss", "loss")  # depend on the objective and its settings
 # Options that do not affect the result, and `--set`, whose settings are compared by name.
+ENVIRONMENT = ("versions", "machine")
 OTHER_OPTIONS = ("set", "out", "log", "process-index", "coordinator")
 
 
@@ -57,26 +58,21 @@ class RunComparison:
 
     def is_comparable(self, score: str) -> bool:
         """Returns whether a score means the same in all runs that have it."""
+        if score.startswith("val_") and _num_validations(self.runs) > 1:
+            return False
         return score not in LOSSES or len({_loss_settings(run) for run in self.runs}) == 1
 
-    def rows(self) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
-        """Yields the cells of each run, in the order of `headings`: (text, whether it is best)."""
-        best = {score: self.best(score) for score in self.scores}
-        for i, (run, name) in enumerate(zip(self.runs, self.names, strict=True)):
-            cells = [
-                (
-                    "–" if values[i] is None else format_score(score, values[i] or 0.0),
-                    i in best[score],
-                )
-                for score, values in self.scores.items()
-            ]
-            epoch = f"{run.shown_epoch} of {run.num_epochs}" if run.num_epochs else "–"
-            duration = "–" if run.seconds is None else format_duration(run.seconds)
-            yield name, [*cells, (epoch, False), (duration, False)]
-
-    def headings(self) -> list[str]:
-        """Returns the headings of the columns of `rows`."""
-        return ["run", *self.scores, "epoch", "time"]
+    def columns(self) -> dict[str, list[str]]:
+        """Returns texts by heading, one for each run: scores, the epoch they are of, and times."""
+        columns = {
+            SCORE_NAMES[score]: ["–" if x is None else format_score(score, x) for x in values]
+            for score, values in self.scores.items()
+        }
+        epochs = [
+            f"{run.shown_epoch} of {run.num_epochs}" if run.num_epochs else "–" for run in self.runs
+        ]
+        times = ["–" if run.seconds is None else format_duration(run.seconds) for run in self.runs]
+        return {**columns, "epoch": epochs, "time": times}
 
 
 def make_comparison(paths: Sequence[Path]) -> RunComparison:
@@ -110,9 +106,13 @@ def _differences(runs: Sequence[RunHistory]) -> dict[str, list[Any]]:
     settings = [_settings(run) for run in runs]
     names = dict.fromkeys(name for values in settings for name in values)
     columns = {name: [values.get(name) for values in settings] for name in names}
-    return {
-        name: values for name, values in columns.items() if any(x != values[0] for x in values[1:])
-    }
+    differences = {}
+    for name, values in columns.items():
+        is_known = not name.startswith(ENVIRONMENT)  # runs of earlier versions did not record it
+        known = [value for value in values if is_known or value is not None]
+        if any(value != known[0] for value in known[1:]):
+            differences[name] = values
+    return differences
 
 
 def _settings(run: RunHistory) -> dict[str, Any]:
@@ -120,13 +120,13 @@ def _settings(run: RunHistory) -> dict[str, Any]:
     settings = run.settings()
     short_names = {name.rpartition(".")[2] for name in settings}
     options = {
-        f"--{name}": value
+        f"--{name}": " ".join(map(str, value)) if isinstance(value, list) else value
         for name, value in run.record.get("config", {}).items()
         if name not in OTHER_OPTIONS and name.replace("-", "_") not in short_names
     }
     others = {
         f"{section}.{name}": value
-        for section in ("versions", "machine")
+        for section in ENVIRONMENT
         for name, value in run.record.get(section, {}).items()
     }
     counts = {
@@ -150,16 +150,17 @@ def _notes(runs: Sequence[RunHistory], names: Sequence[str]) -> list[str]:
         notes.append("The objectives differ: the losses cannot be compared.")
     elif len({_loss_settings(run) for run in runs}) > 1:
         notes.append("label_smoothing or npair_weight differ: the losses cannot be compared.")
-    validations = {
-        (data["photos"], data["captions"])
-        for run in runs
-        if (data := run.record.get("data", {}).get("validation"))
-    }
-    if len(validations) > 1:
+    if _num_validations(runs) > 1:
         notes.append("The validation data differ: the validation scores cannot be compared.")
     if len({_training(run, "tokenization") for run in runs if run.best}) > 1:
         notes.append("The tokenization differs: CIDEr counts other words in each.")
     return notes
+
+
+def _num_validations(runs: Sequence[RunHistory]) -> int:
+    """Returns the number of different validation data, told apart by their sizes."""
+    data = [run.record.get("data", {}).get("validation") for run in runs]
+    return len({(counts["photos"], counts["captions"]) for counts in data if counts})
 
 
 def _loss_settings(run: RunHistory) -> tuple[Any, ...]:

@@ -55,12 +55,12 @@ def _article(run: RunHistory, photo: Mapping[str, Any], captions: Sequence[tuple
     spans = _spans(captions)[::-1]
     best = run.best.epoch if run.best and run.num_epochs > 1 else None
     items = [_item(first, last, text, best) for first, last, text in spans]
-    shown = f"<ol>{''.join(items[:MAX_SHOWN])}</ol>"
-    if len(items) > MAX_SHOWN:
-        last = spans[MAX_SHOWN][1]
+    count = MAX_SHOWN if len(items) > MAX_SHOWN + 1 else len(items)
+    shown = f"<ol>{''.join(items[:count])}</ol>"
+    if items[count:]:
         shown += (
-            f"<details><summary>epochs {spans[-1][0]}–{last}</summary>"
-            f"<ol>{''.join(items[MAX_SHOWN:])}</ol></details>"
+            f"<details><summary>epochs {spans[-1][0]}–{spans[count][1]}</summary>"
+            f"<ol>{''.join(items[count:])}</ol></details>"
         )
     image = photo_html(run, photo, spans[0][2])
     name = photo["name"]

@@ -139,6 +139,12 @@ def read_run(run_folder: str | PathLike[str]) -> RunHistory:
     record, notes = _read_json(folder / RUN), {}
     if (folder / NOTES).is_file():
         notes = _read_json(folder / NOTES)
+        try:
+            check_notes(notes)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"Expected epochs and photos in {folder / NOTES}. Received: other entries"
+            ) from error
     try:
         epochs = read_epochs(folder)
     except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
@@ -146,6 +152,22 @@ def read_run(run_folder: str | PathLike[str]) -> RunHistory:
             f"Expected a table of scores in {folder / SCORES}. Received: {error}"
         ) from error
     return RunHistory(folder, record, epochs, read_steps(folder), notes)
+
+
+def check_notes(notes: Mapping[str, Any]) -> None:
+    """Checks that the contents of report.json have the entries that pages show.
+
+    Raises:
+        KeyError, TypeError, AttributeError: they do not.
+    """
+    for epoch in notes.get("epochs", []):
+        int(epoch["epoch"]), [text.strip() for text in epoch["captions"]]
+    worst = notes.get("worst") or {"photos": [], "epoch": 0, "num_photos": 0}
+    int(worst["epoch"]), int(worst["num_photos"])
+    for photo in notes.get("photos", []):
+        photo["name"].strip()
+    for photo in worst["photos"]:
+        photo["name"].strip(), photo["caption"].strip(), float(photo["cider"]), photo["references"]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

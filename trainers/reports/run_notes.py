@@ -12,7 +12,7 @@ from typing import Any
 
 from effcap.images import Photo, UnreadablePhoto
 from effcap.trainers.reports.html_page import thumbnail_jpeg
-from effcap.trainers.reports.run_history import NOTES, RUNNING, THUMBNAILS
+from effcap.trainers.reports.run_history import NOTES, RUNNING, THUMBNAILS, check_notes
 from effcap.utils.files import replace_file, write_text_atomically
 
 
@@ -105,8 +105,8 @@ def _read_notes(path: Path) -> Mapping[str, Any]:
     """Returns the contents of report.json; empty if it is missing or damaged."""
     try:
         notes = json.loads(path.read_text(encoding="utf-8"))
-        [note["epoch"] for note in notes["epochs"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        check_notes(notes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return notes
 

@@ -23,6 +23,7 @@ from effcap.trainers.reports.svg_chart import CHART_STYLE, chart_figure
 from effcap.trainers.reports.words import SCORE_NAMES, format_duration, format_score
 
 REPORT = "report.html"
+MAX_SCORES = 4  # tiles about scores
 
 
 def write_run_report(run_folder: str | PathLike[str]) -> Path:
@@ -83,12 +84,14 @@ def _tiles(run: RunHistory) -> str:
     """Returns the HTML of the scores of the best epoch, the time and the speed."""
     shown = run.shown_epoch
     tiles: list[tuple[str, str, str]] = []
-    epoch = f"epoch {shown}" + (", the best" if run.best and run.num_epochs > 1 else "")
+    if run.best and run.num_epochs > 1:
+        by = SCORE_NAMES[run.best.score].partition(" ")[2]
+        tiles.append(("best epoch", str(shown), f"of {run.num_epochs}, by {by}"))
     for name in ("val_cider", "val_cross_entropy", "val_loss", "reward", "cross_entropy", "loss"):
         value = run.score(name, shown)
-        if value is not None and len(tiles) < 4:
+        if value is not None and len(tiles) < MAX_SCORES:
             split, _, label = SCORE_NAMES[name].partition(" ")
-            note = f"{split}, {epoch}" if label else epoch
+            note = f"{split}, epoch {shown}" if label else f"epoch {shown}"
             tiles.append((label or split, format_score(name, value), note))
     seconds = run.seconds
     if seconds is not None:
