@@ -53,7 +53,7 @@ def comparison_table(comparison: RunComparison) -> Table:
     from effcap.trainers.reports.words import format_setting
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in comparison.names:
         table.add_column(Text(name, style="bold cyan"), overflow="fold")
     best = [comparison.best(score) for score in comparison.scores]

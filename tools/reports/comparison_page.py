@@ -16,6 +16,8 @@ from effcap.trainers.reports.styles import REPORT_STYLE
 from effcap.trainers.reports.svg_chart import CHART_STYLE, chart_figure, series_swatch
 from effcap.trainers.reports.words import format_setting
 
+STYLE = ".chart strong { flex-basis: 100%; }\n"  # the legend of many runs has its own lines
+
 
 def write_comparison_page(comparison: RunComparison, path: Path) -> None:
     """Writes the page.
@@ -33,7 +35,7 @@ def write_comparison_page(comparison: RunComparison, path: Path) -> None:
     ]
     title = f"Comparison of {len(comparison.runs)} runs"
     note = " · ".join(comparison.names)
-    write_html(path, title, note, "\n".join(sections), CHART_STYLE + REPORT_STYLE)
+    write_html(path, title, note, "\n".join(sections), CHART_STYLE + REPORT_STYLE + STYLE)
 
 
 def _section(title: str, hint: str, body: str) -> str:
@@ -64,7 +66,7 @@ def _scores(comparison: RunComparison) -> str:
             cells.append(f"<td>{f'<b>{text}</b>' if is_best else text}</td>")
         body.append(f"<tr><th>{_run_name(comparison, i)}</th>{''.join(cells)}</tr>")
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="wide scores"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -93,7 +95,7 @@ def _captions(comparison: RunComparison) -> str:
         texts = dict(run.captions()).get(run.shown_epoch, [])
         for photo, text in zip(run.notes.get("photos", ()), texts, strict=False):
             key = (photo["name"], photo.get("prefix"), *photo.get("references", ()))
-            if key not in photos or not photos[key][1].get("thumbnail"):
+            if key not in photos or run.thumbnail(photo) is not None:
                 photos[key] = (run, photo)
             captions.setdefault(key, {})[i] = text
     cards = []

@@ -79,8 +79,6 @@ class Loop:
         """
         training, state, options = self.batches.training, self.state, self.options
         patience = options.training_options.patience
-        self.num_steps = count_steps(options.training_options, training)
-        self.num_epochs = math.ceil(self.num_steps / len(training))
         is_writer = self.folder.is_writer
         self.cider = self._make_cider_validator()
         with (
@@ -112,6 +110,16 @@ class Loop:
             self.folder.finish(state)  # before the writers are closed, which show the run's state
         self.checkpoint.remove()
         return state.history
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of the run."""
+        return count_steps(self.options.training_options, self.batches.training)
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs of the run, unless it stops early."""
+        return math.ceil(self.num_steps / len(self.batches.training))
 
     def _train_epoch(self) -> dict[str, float]:
         """Trains the rest of the current epoch and returns its scores."""

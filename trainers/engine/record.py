@@ -65,7 +65,12 @@ def changed_settings(options: RunOptions) -> dict[str, Any]:
     training = TrainingOptions.from_dict(
         {**options.training_defaults, **options.default_hparams.get("training", {})}
     )
+    fields: tuple[dict[str, Any], ...] = tuple(
+        {name: getattr(source, name) for name in ("objective", "train_fraction")}
+        for source in (RunOptions, options)
+    )
     pairs = [
+        fields,
         ({name: options.default_hparams[name] for name in MODEL_SECTIONS},
          {name: options.hparams[name] for name in MODEL_SECTIONS}),
         ({"training": vars(training)}, {"training": vars(options.training_options)}),

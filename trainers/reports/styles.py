@@ -4,9 +4,9 @@ REPORT_STYLE = """\
 main > * + * { margin-top: 2.75rem; }
 section > h2 { margin-bottom: 1rem; }
 .hint { margin: -.6rem 0 1rem; color: var(--quiet); font-size: .875rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 1px;
-  overflow: hidden; background: var(--line); border: 1px solid var(--line); border-radius: 12px; }
-.tiles > .tile { margin: 0; padding: 1rem 1.1rem; border: 0; background: var(--card); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 1px;
+  overflow: hidden; background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
+.tiles > .tile { margin: 0; padding: 1rem 1.1rem; border: 0; box-shadow: 0 0 0 1px var(--line); }
 .tile dd { font-size: 1.6rem; line-height: 1.3; letter-spacing: -.02em;
   font-variant-numeric: tabular-nums; }
 .tile small { display: block; min-height: 1.5em; color: var(--quiet); font-size: .75rem;
@@ -50,6 +50,8 @@ td small { color: var(--quiet); white-space: nowrap; }
 .changed th::before { content: "● "; color: var(--series-1); font-size: .6rem;
   vertical-align: .15rem; }
 .notes { padding-left: 1.1rem; color: var(--warn); }
+.wide th, .wide td { min-width: 6.5rem; }
+.scores th, .scores td { min-width: 0; white-space: nowrap; }
 .wide .key { color: var(--text); }
 .changed small { font-weight: 400; }
 .wide { padding: .6rem 1.1rem; overflow-x: auto; background: var(--card);

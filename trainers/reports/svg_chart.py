@@ -138,7 +138,8 @@ CHART_STYLE = f"""\
 @media (prefers-color-scheme: dark) {{ :root {{ {_series_variables(1)} }} }}
 .charts {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr));
   gap: 1rem; }}
-.chart {{ padding: 1rem 1rem .6rem; break-inside: avoid; background: var(--card);
+.chart {{ display: flex; flex-direction: column; justify-content: space-between;
+  padding: 1rem 1rem .6rem; break-inside: avoid; background: var(--card);
   border: 1px solid var(--line); border-radius: 12px; }}
 .chart figcaption {{ display: flex; flex-wrap: wrap; gap: .1rem 1rem; margin-bottom: .5rem;
   font-size: .8125rem; color: var(--quiet); }}
