@@ -49,7 +49,7 @@ def test_the_report_shows_the_run_and_loads_nothing(tmp_path):
     page.check_self_contained()
     assert page.texts["h1"] == ["my run"]
     assert page.texts["p"][0] == "lite0-small · cross-entropy · finished after 3 epochs"
-    headings = ["Curves", "Captions of validation photos by epoch", "Configuration", "Data"]
+    headings = ["Curves", "Captions by epoch", "Configuration", "Data"]
     assert page.texts["h2"] == [*headings, "Environment"]
     titles = [text for text in page.texts["strong"] if text]
     assert titles == ["Loss", "Cross-entropy", "CIDEr", "Learning rate"]

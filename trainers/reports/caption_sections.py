@@ -47,7 +47,10 @@ def caption_history(run: RunHistory) -> str:
         captions = [(number, texts[i]) for number, texts in epochs if i < len(texts)]
         if captions:
             articles.append(_article(run, photo, captions))
-    return f'<div class="histories">{"".join(articles)}</div>'
+    hint = f"Of the first examples in the {run.notes.get('split', '')} data, the newest first."
+    return (
+        f'<p class="hint">{html.escape(hint)}</p><div class="histories">{"".join(articles)}</div>'
+    )
 
 
 def _article(run: RunHistory, photo: Mapping[str, Any], captions: Sequence[tuple[int, str]]) -> str:

@@ -51,7 +51,7 @@ def write_run_report(run_folder: str | PathLike[str]) -> Path:
     sections = [
         _tiles(run),
         _section("Curves", _curves(run)),
-        _section(f"Captions of {run.notes.get('split', '')} photos by epoch", caption_history(run)),
+        _section("Captions by epoch", caption_history(run)),
         _section("Worst captions", worst_captions(run)),
         _section("Configuration", command(run) + settings_tables(run)),
         _section("Data", data_table(run)),

@@ -136,7 +136,7 @@ def _series_variables(scheme: int) -> str:
 CHART_STYLE = f"""\
 :root {{ {_series_variables(0)} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {_series_variables(1)} }} }}
-.charts {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr));
+.charts {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr));
   gap: 1rem; }}
 .chart {{ display: flex; flex-direction: column; justify-content: space-between;
   padding: 1rem 1rem .6rem; break-inside: avoid; background: var(--card);
