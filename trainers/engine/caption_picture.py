@@ -70,7 +70,9 @@ def placeholder_picture(reason: str) -> Image.Image:
     """Returns the picture shown in place of a photo that cannot be read, with the reason."""
     picture = Image.new("RGB", (WIDTH, HEIGHT), MAT)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(FONT_SIZE)
+    font = load_font("")
+    if font is None:  # Pillow without FreeType
+        return picture
     reason = reason.encode("ascii", "replace").decode()  # the font has no other characters
     lines = ["Not readable", *wrap(reason, font, WIDTH - 4 * MARGIN)[: NUM_LINES + 2]]
     top = (HEIGHT - LINE_HEIGHT * len(lines)) // 2

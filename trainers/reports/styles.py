@@ -15,8 +15,8 @@ section > h2 { margin-bottom: 1rem; }
   grid-template-columns: repeat(auto-fill, minmax(min(34rem, 100%), 1fr)); }
 .history { display: flex; overflow: hidden; break-inside: avoid; background: var(--card);
   border: 1px solid var(--line); border-radius: 12px; }
-.history > img, .history > .unreadable { flex: none; width: 13rem; height: auto; min-height: 9rem;
-  align-self: stretch; aspect-ratio: auto; border: 0; }
+.history > img, .history > .unreadable { flex: none; width: 13rem; align-self: flex-start;
+  aspect-ratio: 6 / 5; border: 0; }
 .words { flex: 1; min-width: 0; padding: .9rem 1.1rem; }
 .words ol, .words ul { padding: 0; list-style: none; }
 .words ol > li { display: flex; gap: .75rem; padding: .3rem 0; }
@@ -45,6 +45,7 @@ th, td { padding: .28rem .9rem .28rem 0; vertical-align: top; overflow-wrap: any
 tr + tr > *, thead + tbody > tr:first-child > * { border-top: 1px solid var(--line); }
 td:last-child { padding-right: 0; }
 td small { color: var(--quiet); white-space: nowrap; }
+.settings th { white-space: nowrap; }
 .settings td { text-align: right; }
 .changed th, .changed td { color: var(--text); font-weight: 600; }
 .changed th::before { content: "● "; color: var(--series-1); font-size: .6rem;

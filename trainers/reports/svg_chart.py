@@ -141,11 +141,11 @@ CHART_STYLE = f"""\
 .chart {{ display: flex; flex-direction: column; justify-content: space-between;
   padding: 1rem 1rem .6rem; break-inside: avoid; background: var(--card);
   border: 1px solid var(--line); border-radius: 12px; }}
-.chart figcaption {{ display: flex; flex-wrap: wrap; gap: .1rem 1rem; margin-bottom: .5rem;
+.chart figcaption {{ display: flex; flex-wrap: wrap; gap: .1rem .75rem; margin-bottom: .5rem;
   font-size: .8125rem; color: var(--quiet); }}
 .chart strong {{ margin-right: auto; color: var(--text); font-size: .9375rem; font-weight: 600; }}
 .key {{ display: inline-flex; align-items: center; gap: .4rem; overflow-wrap: anywhere; }}
-.swatch {{ flex: none; width: 22px; height: 8px; }}
+.swatch {{ flex: none; width: 18px; height: 8px; }}
 .plot {{ display: block; width: 100%; height: auto; }}
 .plot text {{ fill: var(--quiet); font-size: 11.5px; font-variant-numeric: tabular-nums; }}
 .grid, .axis, .mark, .curve {{ fill: none; }}
