@@ -266,7 +266,7 @@ class CaptionBatches(PackedBatches):
                 self._photo(row),
                 self.prefix_texts[row],
                 self.names[row],
-                [self.tokenizer.decode_caption(tokens) for tokens in self.captions[row]],
+                [self.tokenizer.decode_caption(tokens).strip() for tokens in self.captions[row]],
             )
             for row in range(count)
         ]

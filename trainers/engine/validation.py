@@ -116,7 +116,12 @@ class CiderValidator:
         return Validation(
             {"val_cider": float(cider.mean()), "val_distinct": distinct_fraction(words)},
             [
-                ScoredCaption(sources[i], captions[i], references[i], float(cider[i]))
+                ScoredCaption(
+                    sources[i],
+                    captions[i].strip(),  # of the space after a prefix
+                    [text.strip() for text in references[i]],
+                    float(cider[i]),
+                )
                 for i in worst.tolist()
             ],
             len(captions),

@@ -61,6 +61,7 @@ td small { color: var(--quiet); white-space: nowrap; }
   .history { flex-direction: column; }
   .history > img, .history > .unreadable { width: 100%; aspect-ratio: 3 / 2; }
 }
-@media print { main > * + * { margin-top: 1.5rem; } .columns { columns: 3; }
+@media print { html { font-size: 75%; } body { font-size: 1rem; }
+  main > * + * { margin-top: 1.5rem; } .columns { columns: 3; }
   .histories { grid-template-columns: 1fr; } }
 """
