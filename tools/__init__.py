@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from effcap.tools.features.feature_arrays import convert_clipcap, write_feature_arrays
     from effcap.tools.features.photos import write_features
     from effcap.tools.features.playlists import FeatureSources, write_playlist_features
+    from effcap.tools.reports.comparison import compare_runs
     from effcap.tools.reports.page import write_page
     from effcap.tools.reports.settings import list_settings
     from effcap.tools.shards import index_shards, write_shards
@@ -42,6 +43,7 @@ _MODULES = {
     "caption_playlists": ".captioning.playlists",
     "caption_regions": ".captioning.regions",
     "caption_shards": ".captioning.shards",
+    "compare_runs": ".reports.comparison",
     "convert_clipcap": ".features.feature_arrays",
     "download_gpt2": "effcap.weights.download",
     "evaluate": ".evaluation.evaluate",

@@ -17,6 +17,7 @@ NAMES = {
     "caption_playlists",
     "caption_regions",
     "caption_shards",
+    "compare_runs",
     "convert_clipcap",
     "download_gpt2",
     "evaluate",
