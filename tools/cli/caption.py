@@ -35,6 +35,7 @@ from effcap.tools.cli.caption_sidecars import (
 from effcap.tools.cli.outputs import (
     check_file,
     check_table_file,
+    print_missing,
     print_skipped,
     print_uncertain,
     refuse_prefix_words,
@@ -172,6 +173,7 @@ def run_photos(arguments: argparse.Namespace) -> None:
     write(arguments, entries, earlier)
     if sidecars is not None:
         print_sidecars(sidecars, results)
+    print_missing(results.captions + results.uncertain)
     print_uncertain(results, len(paths), minimum)
     print_skipped(results.skipped, len(paths), "cannot be read")
     write_report(arguments.report, results)
