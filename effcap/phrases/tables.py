@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from effcap.tokenizers import Tokenizer
 
 UNREACHABLE = 10_000  # a number of tokens that no caption has
+MIN_SIZE = 64  # states and classes of tables; enough for a few words
 END = b"\0"  # ends a word
 SENTENCE_ENDS = (b".", b"!", b"?", "\u3002".encode())
 
@@ -159,7 +160,7 @@ def build_tables(
     """
     automaton = _follow_tokens(groups, excluded, pieces, eos, spellings)
     next_states, hits = automaton.next, automaton.hits
-    size = tuple(1 << max(4, (n - 1).bit_length()) for n in next_states.shape)
+    size = tuple(max(MIN_SIZE, 1 << (n - 1).bit_length()) for n in next_states.shape)
     tables = {"word_classes": automaton.classes, "word_next": _pad(next_states, size)}
     if groups:
         distances, advances = _distances(automaton, len(groups), eos, spellings)
