@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from effcap.phrases.tables import Spelling, build_tables
+from effcap.phrases.token_tables import Spelling, build_tables
 from effcap.samplers import Beam, Greedy, Nucleus
 from effcap.samplers.registry import from_config, to_config
 from helpers.samplers_reference import (
