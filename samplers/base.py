@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from effcap.samplers.words import MAX_GROUPS
+from effcap.samplers.word_rules import MAX_GROUPS
 
 # step(tokens, position, state) -> (logits, state); see Sampler.__call__ for the shapes.
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]

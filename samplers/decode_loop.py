@@ -12,7 +12,7 @@ from keras import ops
 
 from effcap.samplers.base import Hypotheses, Sampler, Step
 from effcap.samplers.constraints import FORBIDDEN, NextToken, constrain, log_probability
-from effcap.samplers.words import WordRules
+from effcap.samplers.word_rules import WordRules
 
 LIKELY = 0.01  # relative to the most probable token, enough for a token of a word to include
 

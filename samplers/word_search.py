@@ -15,7 +15,7 @@ from effcap.samplers.constraints import FORBIDDEN
 from effcap.samplers.decode_loop import DecodeLoop
 from effcap.samplers.ops import gather, top_k
 from effcap.samplers.ranking import UNMET_PENALTY
-from effcap.samplers.words import WordRules
+from effcap.samplers.word_rules import WordRules
 
 LATE = 2**22  # rank of hypotheses that cannot contain all words in time; floats are exact up to 4x
 MAX_TOKENS_LEFT = 255

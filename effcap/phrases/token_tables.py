@@ -57,7 +57,7 @@ def phrase_tables(
         vocabulary_size: number V of tokens that the decoder has, at least the tokenizer's.
 
     Returns:
-        Arrays by name, as `effcap.samplers.words.WordRules` takes them; none without phrases.
+        Arrays by name, as `effcap.samplers.word_rules.WordRules` takes them; none without phrases.
 
     Raises:
         ValueError: the vocabulary has no tokens for a phrase, or what is included is excluded.
