@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from effcap.trainers.engine import caption_picture
 from effcap.trainers.engine.caption_picture import (
     HEIGHT,
     MARGIN,
     WIDTH,
     draw_caption,
-    find_font,
-    load_font,
     placeholder_picture,
-    wrap,
 )
+from effcap.utils import fonts
+from effcap.utils.fonts import find_font, load_font, wrap
 
 ARABIC, HEBREW, FRENCH = "كلب يجري", "ילד רץ", "Un café déjà froid"
 
@@ -50,12 +48,12 @@ def test_a_long_caption_is_wrapped_between_its_margins_and_never_cut():
     assert columns[0] >= MARGIN and columns[-1] < WIDTH - MARGIN
     assert pixels.shape[0] > draw((64, 64), "")[:].shape[0]
     assert (pixels[-3:] == 255).all()
-    assert " ".join(wrap(text, find_font(text), WIDTH)) == text.strip()
+    assert " ".join(wrap(text, find_font(text, 16), WIDTH)) == text.strip()
 
 
 @pytest.mark.parametrize("text", ("x" * 300, "http://a.example/" + "y" * 200))
 def test_words_wider_than_a_line_are_broken(text):
-    font = load_font("")
+    font = load_font("", 16)
     lines = wrap(f"see {text}", font, 200)
     assert "".join(lines[1:]) == text
     assert all(font.getlength(line) <= 200 for line in lines)
@@ -63,14 +61,14 @@ def test_words_wider_than_a_line_are_broken(text):
 
 @pytest.mark.parametrize("text", (ARABIC, HEBREW))
 def test_scripts_from_right_to_left_start_at_the_right(text):
-    if find_font(text) is None:
+    if find_font(text, 16) is None:
         pytest.skip("no font of this machine has the script")
     columns = ink_columns(draw((64, 64), text))
     assert columns[0] > WIDTH / 2 and columns[-1] > WIDTH - MARGIN - 6
 
 
 def test_letters_outside_of_ascii_are_drawn_with_a_font_that_has_them():
-    font = find_font(FRENCH)
+    font = find_font(FRENCH, 16)
     if font is None:
         pytest.skip("no font of this machine has the script")
     assert font.getmask("é").getbbox() and bytes(font.getmask("é")) != bytes(font.getmask("\uffff"))
@@ -78,11 +76,11 @@ def test_letters_outside_of_ascii_are_drawn_with_a_font_that_has_them():
 
 def test_right_to_left_without_a_layout_engine_is_not_drawn(monkeypatch):
     monkeypatch.setattr(features, "check", lambda name: False)
-    assert find_font(ARABIC) is None and find_font("A dog.") is not None
+    assert find_font(ARABIC, 16) is None and find_font("A dog.", 16) is not None
 
 
 def test_without_fonts_of_the_system_other_scripts_are_not_drawn(monkeypatch):
-    monkeypatch.setattr(caption_picture, "SYSTEM_FONTS", ())
+    monkeypatch.setattr(fonts, "SYSTEM_FONTS", ())
     assert draw_caption(Image.new("RGB", (9, 9)), "犬が走る。") is None
 
 
