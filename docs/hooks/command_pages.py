@@ -25,6 +25,14 @@ def command_pages() -> dict[str, str]:
     return {f"{PREFIX}{name}.md": page(name, child) for name, child in children(parser()).items()}
 
 
+def command_table() -> str:
+    """Returns a table of all commands with links from a page beside theirs."""
+    names = children(top := parser())
+    helps = {action.dest: action.help for action in choices(top)}
+    rows = [f"| [`effcap {name}`](effcap-{name}.md) | {prose(helps[name])} |" for name in names]
+    return "\n".join(["| command | |", "|---|---|", *rows])
+
+
 def children(top: argparse.ArgumentParser) -> dict[str, Parser]:
     """Returns the parsers of a parser's commands by name, with their arguments."""
     actions = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]

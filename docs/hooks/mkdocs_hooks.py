@@ -12,11 +12,12 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from command_pages import command_pages  # noqa: E402
+from command_pages import command_pages, command_table  # noqa: E402
 from public_names import expand_names  # noqa: E402
 
 from start import link_packages  # noqa: E402
 
+TABLE = "<!-- table of commands -->"  # replaced by a table with links to their pages
 ROOT_PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
 
@@ -56,10 +57,10 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Points links out of docs/ at the pages and pictures that `on_files` added."""
+    """Points links out of docs/ at what `on_files` added, and fills in what is generated."""
     if page.file.src_uri in ROOT_PAGES.values():
         markdown = markdown.replace("](docs/", "](")
     markdown = markdown.replace("../res/", "res/")
     for source, target in ROOT_PAGES.items():
         markdown = markdown.replace(f"../{source}", target)
-    return expand_names(markdown)
+    return expand_names(markdown.replace(TABLE, command_table()))

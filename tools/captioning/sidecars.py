@@ -29,9 +29,9 @@ class Sidecars:
         existing: what happens to photos whose file exists: "skip" leaves them alone (so that a
             repeated call continues an interrupted one), "overwrite" replaces the file, and
             "append" and "prepend" add lines after or before its text. Default "skip".
-        before, after: text in front of and behind each caption, without spaces between. `{name}`
-            stands for the photo's name without suffix, `{folder}` for that of its folder.
-            Default "".
+        before: text in front of each caption, without a space between. `{name}` stands for the
+            photo's name without suffix, `{folder}` for that of its folder. Default "".
+        after: text behind each caption, as `before`. Default "".
 
     Raises:
         ValueError: the suffix is not one, or is that of a photo; or there is no such `existing`.
