@@ -22,14 +22,14 @@ def reference(package: str) -> str:
 
 
 def documented_names(package: str) -> list[str]:
-    """Returns the public names of a package that its page documents, in alphabetical order.
+    """Returns the public names of a package that its page documents, the captioner first.
 
     Samplers are documented once, as names of `effcap.samplers`.
     """
     names = set(public_names(package)) - {"__version__"}
     if package == "effcap":
         names -= set(public_names("effcap.samplers"))
-    return sorted(names, key=str.lower)
+    return sorted(names, key=lambda name: (name != "Captioner", name.lower()))
 
 
 def public_names(package: str) -> list[str]:
