@@ -13,7 +13,10 @@ from effcap.tools.cli.parsing import Parser
 PREFIX = "commands/effcap-"  # path of the pages in docs/, before the name of the command
 # Code in help texts: quoted values, JSON, options, suffixes, and words with signs such as `_`.
 CODE = re.compile(
-    r"`([^`]+)`|(?<!\w)'([^']+)'(?!\w)|(\{\".*\}\]?\}?)|((?<![\w-])--[a-z][\w-]*|(?<![\w.])\.[a-z]\w+"
+    r"`([^`]+)`|(?<!\w)'([^']+)'(?!\w)"
+    r"|(\{\".*\}\]?\}?)"
+    r"|((?<![\w-])--[a-z][\w-]*(?: [\w.]+=\w+)?"
+    r"|(?<![\w.])\.[a-z]\w+"
     r"|(?<!\w)(?!\d+\.\d)[\w./{}<>*:|-]*(?:[_*<>{}=]|\w\.\w|://)[\w./{}<>*=:|-]*[\w}>*])"
 )
 DEFAULT = re.compile(r" \(default: (.*)\)$")
