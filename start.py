@@ -102,7 +102,8 @@ def lint(python: Path) -> None:
 
 def docs(python: Path) -> None:
     """Builds the documentation site; a broken link or an undocumented argument is an error."""
-    run(python, "-m", "mkdocs", "build", "--strict", "--quiet", NO_MKDOCS_2_WARNING="1")
+    # --quiet would hide warnings from --strict
+    run(python, "-m", "mkdocs", "build", "--strict", NO_MKDOCS_2_WARNING="1")
     print(f"Open {ROOT / SITE / 'index.html'}")
 
 

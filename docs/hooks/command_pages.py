@@ -33,7 +33,7 @@ def command_table() -> str:
     names = children(top := parser())
     helps = {action.dest: action.help for action in choices(top)}
     rows = [f"| [`effcap {name}`](effcap-{name}.md) | {prose(helps[name])} |" for name in names]
-    return "\n".join(["| command | |", "|---|---|", *rows])
+    return "\n".join(["| command | what it does |", "|---|---|", *rows])
 
 
 def children(top: argparse.ArgumentParser) -> dict[str, Parser]:
