@@ -1,4 +1,4 @@
-"""Sections of docstrings, in the names that griffe reads."""
+"""Docstrings in the form that griffe reads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ CLASS_NAMES = {"Example": "Examples", "Returns": "Call result"}
 NAMES = {"Example": "Examples"}
 
 
+# Entry of several arguments, such as "before, after: text in front of and behind each caption".
+ENTRY = re.compile(r"^( +)(\w+(?:, \w+)+): (.*(?:\n\1 +\S.*)*)", re.M)
+
+
 class DocstringSections(griffe.Extension):
-    """Renames sections of docstrings before griffe parses them."""
+    """Renames sections of docstrings, and gives each argument an entry of its own."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Renames the sections of an object's docstring."""
+        """Changes the docstring of an object before griffe parses it."""
         if obj.docstring:
             names = CLASS_NAMES if obj.is_class else NAMES
-            obj.docstring.value = re.sub(
+            text = re.sub(
                 r"^(\w+):$",
                 lambda match: f"{names.get(match[1], match[1])}:",
                 obj.docstring.value,
                 flags=re.M,
             )
+            obj.docstring.value = ENTRY.sub(separate, text)
+
+
+def separate(entry: re.Match[str]) -> str:
+    """Returns an entry of several arguments as one for each."""
+    return "\n".join(f"{entry[1]}{name}: {entry[3]}" for name in entry[2].split(", "))
