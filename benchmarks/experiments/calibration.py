@@ -1,7 +1,7 @@
 """Compares a captioner's confidence with the CIDEr of its captions.
 
     python benchmarks/experiments/calibration.py --csv flickr8k/dev.csv --images flickr8k/images \
-        --plot res/calibration.png
+        --plot docs/assets/calibration.png
 
 Prints a table of ten equal groups of photos by confidence, the rank correlation of the two, and the
 CIDEr of the photos that --min-confidence would keep; with --plot and matplotlib, plots them.
