@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from effcap.tools.features.playlists import FeatureSources, write_playlist_features
     from effcap.tools.reports.page import write_page
     from effcap.tools.reports.settings import list_settings
+    from effcap.tools.serving.serve_options import ServeOptions
+    from effcap.tools.serving.server import serve
     from effcap.tools.shards import index_shards, write_shards
     from effcap.weights.download import download_gpt2
     from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "FeatureSources": ".features.playlists",
     "PlaylistReferences": ".evaluation.playlists",
+    "ServeOptions": ".serving.serve_options",
     "Sidecars": ".captioning.sidecars",
     "caption_folder": ".captioning.photos",
     "caption_playlists": ".captioning.playlists",
@@ -48,6 +51,7 @@ _MODULES = {
     "load_gpt2": "effcap.weights.gpt2",
     "published_captioner": "effcap.conversion.published_captioner",
     "read_references": ".evaluation.references",
+    "serve": ".serving.server",
     "write_feature_arrays": ".features.feature_arrays",
     "write_features": ".features.photos",
     "write_page": ".reports.page",

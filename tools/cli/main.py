@@ -19,6 +19,7 @@ COMMANDS = {
     "caption": ("caption", "caption photos, shards, region features or playlists"),
     "train": ("train", "train a captioner"),
     "evaluate": ("evaluate", "score a captioner, or captions from a file"),
+    "serve": ("serve", "serve captioners: a page to drop photos on, and an endpoint"),
     "features": ("features", "write features of photos or playlists to train on"),
     "shards": ("shards", "pack photos with captions into webdataset shards"),
     "index": ("index", "check webdataset shards and index them"),
