@@ -19,7 +19,7 @@ from effcap.version import __version__
 
 if TYPE_CHECKING:
     from effcap.backbones.backbone import Backbone
-    from effcap.caption import Caption
+    from effcap.caption import Caption, TokenDetail
     from effcap.captioner import Captioner
     from effcap.config import list_variants
     from effcap.decoders.bert import BERT
@@ -42,6 +42,7 @@ _MODULES = {
     "Backbone": ".backbones.backbone",
     "ModalityEncoder": ".encoders.modalities",
     "Caption": ".caption",
+    "TokenDetail": ".caption",
     "Captioner": ".captioner",
     "ImageEncoder": ".encoders.image",
     "BERT": ".decoders.bert",

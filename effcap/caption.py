@@ -1,8 +1,31 @@
-"""A generated caption."""
+"""A generated caption, and its tokens with their probabilities."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenDetail:
+    """A generated token with its score.
+
+    Attributes:
+        token: id of the token.
+        text: what the token adds to the text of the caption, with the space before a word. "" for
+            a token after which a character is not complete; the token that completes it has it.
+            That of a special token is its name, such as "<|endoftext|>".
+        score: log-probability of the token after those before it, in nats.
+    """
+
+    token: int
+    text: str
+    score: float
+
+    @property
+    def probability(self) -> float:
+        """Probability of the token after those before it, in 0..1."""
+        return math.exp(self.score)
 
 
 @dataclass(frozen=True)
@@ -17,6 +40,9 @@ class Caption:
         prefix: the text that was given, as its tokens are decoded; "" for none.
         is_finished: whether the model ended the caption; False if the sampler's maximum length cut
             it.
+        details: the generated tokens in order, and the end token if the caption is finished. Their
+            scores sum to `score`. () if there is no caption: a beam search was asked for more
+            captions than there are, and `score` is -inf.
     """
 
     text: str
@@ -24,8 +50,23 @@ class Caption:
     tokens: tuple[int, ...]
     prefix: str = ""
     is_finished: bool = True
+    details: tuple[TokenDetail, ...] = ()
 
     @property
     def continuation(self) -> str:
         """The generated text, after the prefix."""
         return self.text.removeprefix(self.prefix).strip()
+
+    @property
+    def mean_score(self) -> float:
+        """Mean log-probability per generated token, the end token included.
+
+        It is comparable between captions of different lengths. An empty caption has only the score
+        of its end token; `score` itself is returned where there are no `details`.
+        """
+        return self.score / max(len(self.details), 1)
+
+    @property
+    def confidence(self) -> float:
+        """Geometric mean of the probabilities of the generated tokens, in 0..1."""
+        return math.exp(self.mean_score)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from effcap.caption import Caption
+from effcap.caption import Caption, TokenDetail
 from effcap.decoders.prefix_words import MASKED, nearest_tokens
 from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
@@ -310,14 +310,20 @@ def _captions(
 ) -> list[Caption]:
     """Decodes the hypotheses of one row of a batch, which continue the tokens of a prefix."""
     captions, start = [], tokenizer.decode_caption(prefix).strip()
-    for tokens, score, length in zip(
-        hypotheses.tokens[row], hypotheses.scores[row], hypotheses.lengths[row], strict=True
+    end_text = tokenizer.decode([tokenizer.eos_id], skip_special_tokens=False)
+    for tokens, score, length, token_scores in zip(
+        *(np.asarray(field)[row] for field in hypotheses), strict=True
     ):
         ids = (*prefix, *(int(token) for token in tokens[:length]))
         is_finished = bool(length < len(tokens))
         end = tokenizer.eos_text if is_finished else ""
         text = (tokenizer.decode_caption(ids) + end).strip()
-        captions.append(Caption(text, float(score), ids, start, is_finished))
+        pieces = tokenizer.caption_pieces(ids, len(prefix)) + [end_text] * is_finished
+        generated = tokens[: len(pieces)].tolist()
+        details = tuple(map(TokenDetail, generated, pieces, token_scores.tolist()))
+        if not np.isfinite(score):  # there is no such caption
+            details = ()
+        captions.append(Caption(text, float(score), ids, start, is_finished, details))
     return captions
 
 

@@ -41,7 +41,7 @@ class GenerationModel(keras.Model):
             start token and the tokens of a prefix; and "sampler", as from `Sampler.inputs`.
 
     Returns:
-        `{"tokens", "scores", "lengths"}`, as in `Hypotheses`.
+        `{"tokens", "scores", "lengths", "token_scores"}`, as in `Hypotheses`.
 
     Raises:
         ValueError: the decoder is too short for the sampler, or has no such tokens.

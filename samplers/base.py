@@ -26,11 +26,14 @@ class Hypotheses(NamedTuple):
             -inf where a beam search has no K-th caption, whose length is then 0.
         lengths: (B, K) int32, number of generated tokens without `eos`. A length below
             `max_new_tokens` means a finished caption, `max_new_tokens` a truncated one.
+        token_scores: (B, K, T) float32, the log-probability of each token including the `eos` that
+            ends the caption, 0 after it. They sum to `scores`, but are 0 where that is -inf.
     """
 
     tokens: Any
     scores: Any
     lengths: Any
+    token_scores: Any
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,11 @@ class _Group(NamedTuple):
     parents: Any  # (B, W) row within the group that each hypothesis continues
     token: Any  # (B, W) last token
     tokens: Any  # (B, W, T)
+    token_scores: Any  # (B, W, T) their log-probabilities
     sums: Any  # (B, W) sum of log-probabilities, -inf where there is no hypothesis
     empty_sums: Any  # (B, 1) log-probability of the empty caption, -inf if it is not generated
     finished_tokens: Any  # (B, F, T)
+    finished_token_scores: Any  # (B, F, T)
     finished_sums: Any  # (B, F) sum of log-probabilities
     finished_scores: Any  # (B, F) by which they are ranked, -inf where there is none
 
@@ -128,9 +130,11 @@ class Beam(Sampler):
             active: Any,
             token: Any,
             tokens: Any,
+            token_scores: Any,
             sums: Any,
             empty_sums: Any,
             finished_tokens: Any,
+            finished_token_scores: Any,
             finished_sums: Any,
             finished_scores: Any,
             state: Any,
@@ -145,9 +149,11 @@ class Beam(Sampler):
                     parents=None,
                     token=None,
                     tokens=tokens[:, beam_slice],
+                    token_scores=token_scores[:, beam_slice],
                     sums=sums[:, beam_slice],
                     empty_sums=empty_sums[:, index : index + 1],
                     finished_tokens=finished_tokens[:, kept_slice],
+                    finished_token_scores=finished_token_scores[:, kept_slice],
                     finished_sums=finished_sums[:, kept_slice],
                     finished_scores=finished_scores[:, kept_slice],
                 )
@@ -167,7 +173,7 @@ class Beam(Sampler):
         # Each group starts from one hypothesis; the others would be duplicates of it.
         first_only = ops.where(ops.arange(beams) % width == 0, 0.0, FORBIDDEN)  # (K,)
         slots = self.num_beam_groups * kept
-        _, _, _, tokens, sums, empty_sums, *finished, _ = ops.while_loop(
+        _, _, _, tokens, token_scores, sums, empty_sums, *finished, _ = ops.while_loop(
             unfinished,
             body,
             (
@@ -175,24 +181,28 @@ class Beam(Sampler):
                 ops.convert_to_tensor(True, "bool"),
                 loop.token,
                 ops.full((batch_size, beams, steps), eos, "int32"),
+                ops.zeros((batch_size, beams, steps), "float32"),
                 ops.broadcast_to(ops.cast(first_only, "float32"), (batch_size, beams)),
                 ops.full((batch_size, self.num_beam_groups), FORBIDDEN, "float32"),
                 ops.full((batch_size, slots, steps), eos, "int32"),
+                ops.zeros((batch_size, slots, steps), "float32"),
                 ops.full((batch_size, slots), FORBIDDEN, "float32"),
                 ops.full((batch_size, slots), FORBIDDEN, "float32"),
                 loop.state,
             ),
         )
         empty_tokens = ops.full((batch_size, self.num_beam_groups, steps), eos, "int32")
-        tokens, sums = best_captions(
+        empty_token_scores = ops.zeros(empty_tokens.shape, "float32")  # (B, G, T)
+        empty_token_scores = loop.write_token(empty_token_scores, 0, empty_sums)
+        best = best_captions(
             Candidates(*finished),
-            Candidates(tokens, sums, _score(sums, steps, loop)),
-            Candidates(empty_tokens, empty_sums, empty_sums),
+            Candidates(tokens, token_scores, sums, _score(sums, steps, loop)),
+            Candidates(empty_tokens, empty_token_scores, empty_sums, empty_sums),
             num_groups=self.num_beam_groups,
             num_captions=self.num_captions,
             eos=eos,
         )
-        return loop.hypotheses(tokens, sums)
+        return loop.hypotheses(best.tokens, best.sums, best.token_scores)
 
     def _extend(
         self,
@@ -204,8 +214,12 @@ class Beam(Sampler):
     ) -> _Group:
         """Extends the hypotheses of a group by one token, after those of the `earlier` groups."""
         width, kept = group.sums.shape[1], group.finished_scores.shape[1]
-        parents, token, sums, ranks = self._candidates(next_token, group.sums, earlier, loop)
+        parents, token, log_probs, sums, ranks = self._candidates(
+            next_token, group.sums, earlier, loop
+        )
         tokens = loop.write_token(gather(group.tokens, parents), length, token)  # (B, C, T)
+        token_scores = gather(group.token_scores, parents)  # (B, C, T)
+        token_scores = loop.write_token(token_scores, length, log_probs)
         ended = token == loop.eos  # (B, C)
 
         # Kept hypotheses come first, so that a new one with an equal score does not replace them.
@@ -216,6 +230,9 @@ class Beam(Sampler):
         finished_scores = ops.concatenate([group.finished_scores, scores], axis=1)  # (B, F + C)
         finished_sums = ops.concatenate([group.finished_sums, sums], axis=1)  # (B, F + C)
         finished_tokens = ops.concatenate([group.finished_tokens, tokens], axis=1)  # (B, F + C, T)
+        finished_token_scores = ops.concatenate(
+            [group.finished_token_scores, token_scores], axis=1
+        )  # (B, F + C, T)
         finished_scores, best_finished = top_k(finished_scores, kept)  # (B, F)
 
         _, best = top_k(ops.where(ended, FORBIDDEN, ranks), width)  # (B, W)
@@ -223,20 +240,23 @@ class Beam(Sampler):
             parents=gather(parents, best),
             token=gather(token, best),
             tokens=gather(tokens, best),
+            token_scores=gather(token_scores, best),
             sums=gather(ops.where(ended, FORBIDDEN, sums), best),
             empty_sums=ops.maximum(group.empty_sums, empty_sums),
             finished_tokens=gather(finished_tokens, best_finished),  # (B, F, T)
+            finished_token_scores=gather(finished_token_scores, best_finished),  # (B, F, T)
             finished_sums=gather(finished_sums, best_finished),  # (B, F)
             finished_scores=finished_scores,
         )
 
     def _candidates(
         self, next_token: NextToken, sums: Any, earlier: list[_Group], loop: DecodeLoop
-    ) -> tuple[Any, Any, Any, Any]:
+    ) -> tuple[Any, Any, Any, Any, Any]:
         """Returns the C best continuations of W hypotheses.
 
         Returns:
-            parents, tokens, sums and ranks (sums reduced by the diversity penalty), all (B, C).
+            parents, tokens, their log-probabilities, sums and ranks (sums reduced by the diversity
+            penalty), all (B, C).
         """
         batch_size, width = sums.shape
         vocabulary_size = next_token.logits.shape[-1]
@@ -251,17 +271,18 @@ class Beam(Sampler):
         ids = ops.where(stuck, loop.eos, ids)  # (B * W, most)
         eos_log_prob = next_token.eos_log_prob[:, None]  # (B * W, 1)
 
-        def extended_sums(logits: Any) -> Any:
+        def extended_sums(logits: Any) -> tuple[Any, Any]:
             log_probs = log_probability(logits, next_token.normalizer)  # (B * W, most)
             log_probs = ops.where(stuck, eos_log_prob, log_probs)
             log_probs = ops.reshape(log_probs, (batch_size, width, most))  # -> (B, W, most)
-            return ops.reshape(sums[:, :, None] + log_probs, (batch_size, -1))  # (B, W * most)
+            new_sums = ops.reshape(sums[:, :, None] + log_probs, (batch_size, -1))  # (B, W * most)
+            return new_sums, ops.reshape(log_probs, (batch_size, -1))  # (B, W * most)
 
-        new_sums = extended_sums(logits)
-        ranks = extended_sums(ranked) if earlier else new_sums
+        new_sums, log_probs = extended_sums(logits)
+        ranks = extended_sums(ranked)[0] if earlier else new_sums
         ranks, best = top_k(ranks, min(2 * width, width * most))  # (B, C)
         token = gather(ops.reshape(ids, (batch_size, -1)), best)  # (B, C)
-        return best // most, token, gather(new_sums, best), ranks
+        return best // most, token, gather(log_probs, best), gather(new_sums, best), ranks
 
     def _penalize_earlier(
         self, logits: Any, width: int, earlier: list[_Group], loop: DecodeLoop

@@ -77,14 +77,20 @@ class DecodeLoop:
         return next_token, state
 
     def write_token(self, tokens: Any, length: Any, token: Any) -> Any:
-        """Writes `token` (...) at index `length` of `tokens` (..., T)."""
+        """Writes `token` (...), or its score, at index `length` of `tokens` (..., T)."""
         at_end = ops.arange(self.sampler.max_new_tokens) == length  # (T,)
         return ops.where(at_end, ops.expand_dims(token, -1), tokens)
 
-    def hypotheses(self, tokens: Any, scores: Any) -> Hypotheses:
-        """Returns `Hypotheses` of tokens (B, K, T) and scores (B, K), with their lengths."""
+    def hypotheses(self, tokens: Any, scores: Any, token_scores: Any) -> Hypotheses:
+        """Returns `Hypotheses` with the lengths of the captions.
+
+        Args:
+            tokens: (B, K, T).
+            scores: (B, K), log-probabilities of captions.
+            token_scores: (B, K, T), log-probabilities of tokens.
+        """
         lengths = ops.sum(ops.cast(tokens != self.eos, "int32"), axis=-1)  # (B, K, T) -> (B, K)
-        return Hypotheses(tokens, scores, lengths)
+        return Hypotheses(tokens, scores, lengths, token_scores)
 
     def _run_step(self, token: Any, position: Any, state: tuple) -> tuple[Any, tuple]:
         nested = keras.tree.pack_sequence_as(self._structure, list(state))
@@ -153,11 +159,13 @@ def decode_rows(loop: DecodeLoop, choose: Callable[[NextToken, Any], Any]) -> Hy
     rows = loop.token.shape[0]
 
     def unfinished(
-        length: Any, token: Any, tokens: Any, scores: Any, finished: Any, state: Any
+        length: Any, token: Any, tokens: Any, token_scores: Any, finished: Any, state: Any
     ) -> Any:
         return ops.logical_and(length < steps, ops.logical_not(ops.all(finished)))
 
-    def body(length: Any, token: Any, tokens: Any, scores: Any, finished: Any, state: Any) -> tuple:
+    def body(
+        length: Any, token: Any, tokens: Any, token_scores: Any, finished: Any, state: Any
+    ) -> tuple:
         next_token, state = loop.next_token(token, tokens, length, state)
         token = ops.cast(choose(next_token, length), "int32")  # (R,)
         logit = ops.take_along_axis(next_token.logits, token[:, None], axis=1)  # (R, 1)
@@ -165,27 +173,28 @@ def decode_rows(loop: DecodeLoop, choose: Callable[[NextToken, Any], Any]) -> Hy
         forbidden = log_prob <= FORBIDDEN
         log_prob = ops.where(forbidden, next_token.eos_log_prob, log_prob)
         token = ops.where(ops.logical_or(forbidden, finished), eos, token)
-        scores = ops.where(finished, scores, scores + log_prob)
+        log_prob = ops.where(finished, 0.0, log_prob)
         tokens = loop.write_token(tokens, length, token)
-        return length + 1, token, tokens, scores, ops.logical_or(finished, token == eos), state
+        token_scores = loop.write_token(token_scores, length, log_prob)
+        finished = ops.logical_or(finished, token == eos)
+        return length + 1, token, tokens, token_scores, finished, state
 
-    _, _, tokens, scores, _, _ = ops.while_loop(
+    _, _, tokens, token_scores, _, _ = ops.while_loop(
         unfinished,
         body,
         (
             ops.convert_to_tensor(0, "int32"),
             loop.token,
             ops.full((rows, steps), eos, "int32"),
-            ops.zeros((rows,), "float32"),
+            ops.zeros((rows, steps), "float32"),
             ops.zeros((rows,), "bool"),
             loop.state,
         ),
     )
-    captions = loop.sampler.rows_per_image
-    return loop.hypotheses(
-        ops.reshape(tokens, (loop.batch_size, captions, steps)),  # (R, T) -> (B, K, T)
-        ops.reshape(scores, (loop.batch_size, captions)),  # (R,) -> (B, K)
-    )
+    shape = (loop.batch_size, loop.sampler.rows_per_image, steps)
+    tokens = ops.reshape(tokens, shape)  # (R, T) -> (B, K, T)
+    token_scores = ops.reshape(token_scores, shape)  # (R, T) -> (B, K, T)
+    return loop.hypotheses(tokens, ops.sum(token_scores, axis=-1), token_scores)
 
 
 def _check_eos(eos: Any) -> int:

@@ -17,17 +17,20 @@ class Candidates(NamedTuple):
 
     Attributes:
         tokens: (B, N, T).
+        token_scores: (B, N, T), log-probabilities of the tokens.
         sums: (B, N), log-probabilities.
         scores: (B, N), by which they are ranked, -inf where there is no caption.
     """
 
     tokens: Any
+    token_scores: Any
     sums: Any
     scores: Any
 
 
 class _Ranked(NamedTuple):
     tokens: Any  # (B, N, T)
+    token_scores: Any  # (B, N, T)
     sums: Any  # (B, N)
     scores: Any  # (B, N)
     kinds: Any  # (B, N), FINISHED to MISSING
@@ -41,7 +44,7 @@ def best_captions(
     num_groups: int,
     num_captions: int,
     eos: int,
-) -> tuple[Any, Any]:
+) -> Candidates:
     """Selects the best captions: finished ones before truncated ones, each ordered by score.
 
     Empty captions count as truncated.
@@ -59,7 +62,8 @@ def best_captions(
         eos: id that fills the tokens of missing captions.
 
     Returns:
-        tokens (B, K, T) and log-probabilities (B, K), -inf where there is no caption.
+        K captions; where there is none, tokens are `eos`, their log-probabilities 0 and the sum
+        -inf.
     """
     batch_size = finished.tokens.shape[0]
     rows = batch_size * num_groups
@@ -70,21 +74,24 @@ def best_captions(
     ]
     captions = _Ranked(*(ops.concatenate(field, axis=1) for field in zip(*by_kind, strict=True)))
     kinds = ops.where(captions.scores > -float("inf"), captions.kinds, MISSING)
-    tokens = ops.where(kinds[:, :, None] == MISSING, eos, captions.tokens)
-    captions = _rank(captions._replace(tokens=tokens, kinds=kinds))
+    missing = kinds[:, :, None] == MISSING  # (B * G, N, 1)
+    tokens = ops.where(missing, eos, captions.tokens)
+    token_scores = ops.where(missing, 0.0, captions.token_scores)
+    captions = _rank(captions._replace(tokens=tokens, token_scores=token_scores, kinds=kinds))
     if num_groups > 1:
         most = min(num_captions, truncated.scores.shape[1] // num_groups)
         captions = _Ranked(*(field[:, :most] for field in captions))
         captions = _rank(_alternate_groups(captions, batch_size, num_captions))
-    return captions.tokens[:, :num_captions], captions.sums[:, :num_captions]
+    return Candidates(*(field[:, :num_captions] for field in captions[:-1]))
 
 
 def _by_group(captions: Candidates, kind: float, rows: int) -> _Ranked:
-    tokens, sums, scores = captions
-    tokens = ops.reshape(tokens, (rows, -1, tokens.shape[-1]))  # (B, G * N, T) -> (B * G, N, T)
-    sums = ops.reshape(sums, (rows, -1))  # (B, G * N) -> (B * G, N)
-    scores = ops.reshape(scores, (rows, -1))  # (B, G * N) -> (B * G, N)
-    return _Ranked(tokens, sums, scores, ops.full_like(scores, kind))
+    steps = captions.tokens.shape[-1]
+    tokens = ops.reshape(captions.tokens, (rows, -1, steps))  # (B, G * N, T) -> (B * G, N, T)
+    token_scores = ops.reshape(captions.token_scores, tokens.shape)  # -> (B * G, N, T)
+    sums = ops.reshape(captions.sums, (rows, -1))  # (B, G * N) -> (B * G, N)
+    scores = ops.reshape(captions.scores, (rows, -1))  # (B, G * N) -> (B * G, N)
+    return _Ranked(tokens, token_scores, sums, scores, ops.full_like(scores, kind))
 
 
 def _sort(captions: _Ranked, key: Any) -> _Ranked:
@@ -110,9 +117,10 @@ def _alternate_groups(captions: _Ranked, batch_size: int, most: int) -> _Ranked:
         field = ops.swapaxes(field, 1, 2)  # (B, G, N) -> (B, N, G)
         return ops.reshape(field, (batch_size * number, groups, *rest))  # (B, N, G) -> (B * N, G)
 
-    tokens, *numbers = _rank(_Ranked(*(by_rank(field) for field in captions)))
+    tokens, token_scores, *numbers = _rank(_Ranked(*(by_rank(field) for field in captions)))
     captions = _Ranked(
         ops.reshape(tokens, (batch_size, -1, steps)),  # (B * N, G, T) -> (B, N * G, T)
+        ops.reshape(token_scores, (batch_size, -1, steps)),  # (B * N, G, T) -> (B, N * G, T)
         *(ops.reshape(field, (batch_size, -1)) for field in numbers),  # (B * N, G) -> (B, N * G)
     )
     equal = captions.tokens[:, :, None] == captions.tokens[:, None]  # (B, N * G, N * G, T)

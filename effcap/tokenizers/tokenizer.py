@@ -6,6 +6,8 @@ import hashlib
 import json
 import operator
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +258,18 @@ class Tokenizer:
         cut.
         """
         return self.decode(ids).rstrip("\ufffd")
+
+    def caption_pieces(self, ids: Sequence[int], start: int = 0) -> list[str]:
+        """Returns what each token adds to the text of a caption; together they are the text.
+
+        Where a token is part of a character, the token that completes the character has it.
+
+        Args:
+            ids: tokens of a caption.
+            start: index of the first token whose text is returned.
+        """
+        texts = [self.decode_caption(ids[:end]) for end in range(start, len(ids) + 1)]
+        return [after[len(commonprefix([before, after])) :] for before, after in pairwise(texts)]
 
     def decode_batch(
         self, batch: Iterable[Iterable[int]], skip_special_tokens: bool = True

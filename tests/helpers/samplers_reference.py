@@ -175,6 +175,22 @@ def ranked(captions, length_penalty):
     return sorted(scored, key=lambda caption: (caption[0], -caption[1]))
 
 
+def assert_token_scores(toy, hypotheses, rules):
+    """Compares the log-probability of every token with that of the model after the rules."""
+    assert hypotheses.token_scores.shape == hypotheses.tokens.shape
+    for image, place in np.ndindex(hypotheses.scores.shape):
+        tokens, total = hypotheses.tokens[image, place].tolist(), hypotheses.scores[image, place]
+        length, expected = int(hypotheses.lengths[image, place]), np.zeros(len(tokens))
+        if total > -np.inf:
+            for i, token in enumerate(tokens[: length + 1]):
+                before = tokens[:i]
+                logp = log_probs(toy.logits(image, before), before, rules, toy.prefix(image))
+                expected[i] = logp[token]
+            np.testing.assert_allclose(expected.sum(), total, rtol=1e-4, atol=1e-5)
+        received = hypotheses.token_scores[image, place]
+        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
 def assert_captions(samples, image, expected):
     """Compares hypotheses with (log-probability, tokens including the final eos), best first."""
     for place, tokens in enumerate(samples.tokens[image].tolist()):

@@ -14,6 +14,7 @@ from helpers.samplers_reference import (
     all_captions,
     as_numpy,
     assert_captions,
+    assert_token_scores,
     beam_search,
     compiled,
     ranked,
@@ -44,6 +45,7 @@ def test_wide_beam_finds_the_best_captions_of_all(rules, length_penalty):
         num_beams=64, num_captions=3, max_new_tokens=4, length_penalty=length_penalty, **rules
     )
     hypotheses = toy.run(sampler)
+    assert_token_scores(toy, hypotheses, sampler)
     for image in range(10):
         complete, cut = all_captions(toy, image, sampler)
         best = ranked([*complete.items(), *cut.items()], length_penalty)[:3]
@@ -56,6 +58,7 @@ def test_wide_beam_finds_the_best_continuations_of_a_prompt(rules):
     toy = Toy(images=8, vocabulary=4, steps=4, seed=12, prompt_tokens=4)
     sampler = Beam(num_beams=64, num_captions=3, max_new_tokens=4, **rules)
     hypotheses = toy.run(sampler)
+    assert_token_scores(toy, hypotheses, sampler)
     for image in range(8):
         complete, cut = all_captions(toy, image, sampler)
         best = ranked([*complete.items(), *cut.items()], sampler.length_penalty)[:3]
@@ -78,6 +81,7 @@ def test_narrow_beam_equals_the_search_without_early_exit(beams, captions, lengt
         **rules,
     )
     hypotheses = toy.run(sampler)
+    assert_token_scores(toy, hypotheses, sampler)
     for image in range(24):
         assert_captions(hypotheses, image, beam_search(toy, image, sampler))
 
@@ -94,6 +98,7 @@ def test_diverse_beam_equals_the_reference_search(beams, groups, captions, diver
         max_new_tokens=6,
     )
     hypotheses = toy.run(sampler)
+    assert_token_scores(toy, hypotheses, sampler)
     for image in range(16):
         assert_captions(hypotheses, image, beam_search(toy, image, sampler))
 
@@ -278,6 +283,7 @@ def test_vocabulary_may_be_smaller_than_num_beams():
     toy = Toy(images=20, vocabulary=3, steps=3, seed=9)
     sampler = Beam(num_beams=8, num_captions=8, max_new_tokens=3)
     hypotheses = toy.run(sampler)
+    assert_token_scores(toy, hypotheses, sampler)
     for image in range(20):
         assert_captions(hypotheses, image, beam_search(toy, image, sampler))
 

@@ -12,7 +12,15 @@ from keras import ops
 
 from effcap.samplers import Beam, Greedy, Nucleus
 from effcap.samplers.constraints import constrain
-from helpers.samplers_reference import EOS, Toy, as_numpy, assert_captions, compiled, log_probs
+from helpers.samplers_reference import (
+    EOS,
+    Toy,
+    as_numpy,
+    assert_captions,
+    assert_token_scores,
+    compiled,
+    log_probs,
+)
 
 REFERENCE = Path(__file__).resolve().parents[1] / "data" / "prompt_reference.json"
 ALL = [Greedy, Beam, functools.partial(Nucleus, seed=0)]
@@ -54,6 +62,7 @@ def test_greedy_takes_the_most_probable_allowed_token(rules):
     toy = Toy(images=40, vocabulary=5, steps=8, seed=1, prompt_tokens=2)
     sampler = Greedy(max_new_tokens=8, **rules)
     hypotheses = toy.run(sampler)
+    assert_token_scores(toy, hypotheses, sampler)
     for image in range(40):
         assert_captions(hypotheses, image, greedy(toy, image, sampler))
 

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from effcap.samplers import Greedy, Nucleus
-from helpers.samplers_reference import EOS, Toy, as_numpy, compiled, log_probs
+from helpers.samplers_reference import EOS, Toy, as_numpy, assert_token_scores, compiled, log_probs
 
 # Upper 0.1 % points of the chi-square distribution by degrees of freedom.
 CRITICAL = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 6: 22.46, 7: 24.32}
@@ -131,6 +131,7 @@ def test_score_is_the_log_probability_under_the_model(p):
     }
     sampler = Nucleus(max_new_tokens=6, num_captions=5, top_p=p, temperature=1.7, seed=0, **rules)
     hypotheses = toy.run(sampler)
+    assert_token_scores(toy, hypotheses, sampler)
     for image in range(6):
         for tokens, length, total in zip(
             hypotheses.tokens[image],

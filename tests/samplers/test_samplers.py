@@ -30,7 +30,7 @@ def test_hypotheses_have_the_documented_shapes_and_dtypes(sampler):
     assert tuple(hypotheses.tokens.shape) == (3, captions, 5)
     assert tuple(hypotheses.scores.shape) == tuple(hypotheses.lengths.shape) == (3, captions)
     dtypes = [keras.backend.standardize_dtype(field.dtype) for field in hypotheses]
-    assert dtypes == ["int32", "float32", "int32"]
+    assert dtypes == ["int32", "float32", "int32", "float32"]
 
 
 @each

@@ -215,3 +215,37 @@ def test_several_captions_are_printed_and_scored(folder, captioner, capsys, tmp_
 )
 def test_options_that_do_not_fit_are_reported(options, message, capsys):
     assert message in fails(["caption", *options], capsys)
+
+
+def test_uncertain_captions_are_left_for_a_person(folder, captioner, tmp_path, capsys):
+    (folder / "broken.jpg").unlink()
+    photos = sorted(folder.iterdir())
+    batch = captioner.generate(photos, SAMPLER, details=True)
+    confidences = sorted(caption.confidence for (caption,) in batch)
+    minimum = (confidences[1] + confidences[2]) / 2
+    captioner.save_to_preset(tmp_path / "preset")
+    command = ["caption", str(folder), "--model", str(tmp_path / "preset"), "--sidecar"]
+    command += ["--sampler", "greedy", "--max-new-tokens", "6", "--out", str(tmp_path / "a.csv")]
+    command += ["--report", str(tmp_path / "b.json"), "--min-confidence"]
+    assert main([*command, str(minimum)]) == 0
+    error = capsys.readouterr().err
+    assert f"2 of 5 photos have a confidence below {minimum:g}" in error
+    assert "3 files .txt written" in error and len(texts(folder)) == 3
+    entries = read_table(tmp_path / "a.csv")
+    kept = [path for path, (x,) in zip(photos, batch, strict=True) if x.confidence >= minimum]
+    assert [entry["image"] for entry in entries] == [str(path) for path in kept]
+    assert len(read_captions(tmp_path / "a.csv")) == 3
+    rows = [row for row in read_table(tmp_path / "b.json") if row["outcome"] == "uncertain"]
+    for row in rows:
+        (expected,) = batch[photos.index(Path(row["image"]))]
+        assert (row["caption"], row["reason"]) == (expected.text, None)
+        assert row["confidence"] == pytest.approx(expected.confidence, rel=1e-4)
+    assert len(rows) == 2
+    assert main([*command, "1", "--existing", "overwrite"]) == 0  # none is as sure as that
+    assert read_table(tmp_path / "a.csv") == []
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_minimum_confidence_must_be_a_fraction(value, folder, captioner):
+    with pytest.raises(ValueError, match=f"min_confidence={value}"):
+        caption_folder(folder, captioner, SAMPLER, min_confidence=value)

@@ -16,6 +16,7 @@ from effcap.tools.captioning.results import (
     DEFAULT_PRESET,
     CaptionResults,
     check_batch_size,
+    check_min_confidence,
     load_captioner,
 )
 from effcap.tools.captioning.sidecars import Sidecars
@@ -37,6 +38,7 @@ def caption_folder(
     *,
     batch_size: int = 8,
     sidecars: Sidecars | None = None,
+    min_confidence: float = 0.0,
 ) -> CaptionResults[Path]:
     """Captions photos under a progress bar, skipping those that cannot be read.
 
@@ -46,15 +48,17 @@ def caption_folder(
         sampler: sampler, or its name (default: that of the captioner).
         batch_size: photos per batch.
         sidecars: writes the captions of each photo into a file beside it, after each batch.
+        min_confidence: photos whose best caption has a lower confidence are left for a person:
+            they get no file, and are `uncertain` in the results.
 
     Returns:
-        Paths with captions, paths of skipped photos with the reason, and with `sidecars` paths of
-        photos that have captions.
+        Paths with captions, paths of skipped photos with the reason, with `sidecars` paths of
+        photos that have captions, and with `min_confidence` uncertain ones.
 
     Raises:
         FileNotFoundError: a file, folder or preset does not exist, or there are no photos.
-        ValueError: no photo can be read, the captioner takes other inputs, or two photos share a
-            sidecar.
+        ValueError: no photo can be read, the captioner takes other inputs, two photos share a
+            sidecar, or `min_confidence` is not in 0..1.
         OSError: a sidecar cannot be written.
 
     Example:
@@ -63,8 +67,14 @@ def caption_folder(
         ...     print(path, captions[0].text)
     """
     check_batch_size(batch_size)
+    check_min_confidence(min_confidence)
     return caption_paths(
-        expand(photos), load_captioner(captioner), sampler, batch_size, sidecars=sidecars
+        expand(photos),
+        load_captioner(captioner),
+        sampler,
+        batch_size,
+        sidecars=sidecars,
+        min_confidence=min_confidence,
     )
 
 
@@ -81,6 +91,7 @@ def caption_paths(
     batch_size: int,
     prefixes: Sequence[str | None] | None = None,
     sidecars: Sidecars | None = None,
+    min_confidence: float = 0.0,
 ) -> CaptionResults[Path]:
     """Captions photo files; see `caption_folder`.
 
@@ -92,6 +103,7 @@ def caption_paths(
         prefixes: text that the captions of each photo continue. None, also for one photo, takes
             that of the captioner.
         sidecars: writes the captions of each photo into a file beside it, as they come.
+        min_confidence: as in `caption_folder`.
     """
     backbone = photo_encoder(captioner).backbone
     prefixes = prefixes or [None] * len(paths)
@@ -102,6 +114,7 @@ def caption_paths(
         if paths[index] not in existing
     ]
     captions: dict[int, list[Caption]] = {}
+    uncertain: dict[int, list[Caption]] = {}
     skipped: list[tuple[Path, str]] = []
     ordered = [paths[index] for index in order]
     with ProgressBar("captioning", len(order)) as bar:
@@ -112,6 +125,9 @@ def caption_paths(
                 inputs, sampler, batch_size, indices, prefix=[prefixes[index] for index in indices]
             )
             for index, photo_captions in zip(indices, batch, strict=True):
+                if photo_captions[0].confidence < min_confidence:
+                    uncertain[index] = photo_captions
+                    continue
                 error = sidecars and sidecars.write(paths[index], photo_captions)
                 if error:
                     skipped.append((paths[index], error))
@@ -123,6 +139,7 @@ def caption_paths(
         [(paths[index], captions[index]) for index in sorted(captions)],
         skipped,
         [path for path in paths if path in existing],
+        [(paths[index], uncertain[index]) for index in sorted(uncertain)],
     )
 
 

@@ -23,28 +23,32 @@ class CaptionResults(Generic[Name]):
         captions: names of inputs, such as the paths of photos, with their captions, best first.
         skipped: names of inputs that could not be used, with the reason.
         existing: names of inputs that were left alone, because they have captions.
+        uncertain: names of inputs that are left for a person, with their captions: the best one's
+            confidence is below the minimum.
     """
 
     captions: list[tuple[Name, list[Caption]]]
     skipped: list[tuple[Name, str]]
     existing: list[Name] = field(default_factory=list)
+    uncertain: list[tuple[Name, list[Caption]]] = field(default_factory=list)
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """Returns a row for each input: those with captions, those left alone, and those skipped.
+        """Returns a row for each input, whether it has captions or not.
 
         Returns:
-            Rows of image, outcome, caption, score and reason; what does not apply is None. The
-            outcome is "captioned", "cut" (a caption at the sampler's maximum length), "existing" or
-            "skipped".
+            Rows of image, outcome, caption, score, confidence and reason; what does not apply is
+            None. The outcome is "captioned", "cut" (a caption at the sampler's maximum length),
+            "uncertain", "existing" or "skipped".
         """
         rows: list[tuple[Any, ...]] = []
-        for name, captions in self.captions:
-            best = captions[0]
+        for name, (best, *_) in self.captions:
             outcome = "captioned" if best.is_finished else "cut"
-            rows.append((name, outcome, best.text, best.score, None))
-        rows += [(name, "existing", None, None, None) for name in self.existing]
-        rows += [(name, "skipped", None, None, reason) for name, reason in self.skipped]
-        names = ("image", "outcome", "caption", "score", "reason")
+            rows.append((name, outcome, best.text, best.score, best.confidence, None))
+        for name, (best, *_) in self.uncertain:
+            rows.append((name, "uncertain", best.text, best.score, best.confidence, None))
+        rows += [(name, "existing", None, None, None, None) for name in self.existing]
+        rows += [(name, "skipped", None, None, None, reason) for name, reason in self.skipped]
+        names = ("image", "outcome", "caption", "score", "confidence", "reason")
         return [dict(zip(names, (str(name), *rest), strict=True)) for name, *rest in rows]
 
 
@@ -74,6 +78,14 @@ def model_name(model: str | PathLike[str]) -> str:
     """Returns the name of a preset; of the best or last preset of a run, such as "run/best"."""
     path = Path(model)
     return "/".join(path.parts[-2:]) if path.name in ("best", "last") else path.name
+
+
+def check_min_confidence(min_confidence: float) -> None:
+    """Raises a `ValueError` for a minimum confidence that is not in 0..1."""
+    if not 0 <= min_confidence <= 1:
+        raise ValueError(
+            f"Expected min_confidence in 0..1. Received: min_confidence={min_confidence}"
+        )
 
 
 def check_batch_size(batch_size: int) -> None:

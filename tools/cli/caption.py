@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from effcap.tools.captioning.results import (
     DEFAULT_PRESET,
     CaptionResults,
+    check_min_confidence,
     load_captioner,
     model_name,
 )
@@ -35,6 +36,7 @@ from effcap.tools.cli.outputs import (
     check_file,
     check_table_file,
     print_skipped,
+    print_uncertain,
     refuse_prefix_words,
     write_captions,
 )
@@ -88,6 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also the words nearest to the photo's prefix, for captioners with a prefix",
     )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="X",
+        help="leave photos for a person whose best caption has a lower confidence, in 0..1: they "
+        "are listed and get no caption",
+    )
     add_sidecars(parser)
     add_config(parser)
     add_shards(parser)
@@ -127,6 +136,8 @@ def run_photos(arguments: argparse.Namespace) -> None:
     check_file(arguments.page, "--page")
     if arguments.beside and not arguments.page:
         raise ValueError("--beside requires --page")
+    minimum = arguments.min_confidence or 0.0
+    check_min_confidence(minimum)
     sampler_fields(arguments)  # reports errors before Keras is imported
     preset = preset_folder(arguments.model)
     paths = find_photos(arguments.photos)
@@ -145,7 +156,12 @@ def run_photos(arguments: argparse.Namespace) -> None:
     if arguments.prefix_words and not captioner.decoder.prefix_length:
         raise ValueError(f"--prefix-words requires a captioner with a prefix. Received: {preset}")
     results = caption_folder(
-        paths, captioner, make_sampler(arguments), batch_size=batch_size, sidecars=sidecars
+        paths,
+        captioner,
+        make_sampler(arguments),
+        batch_size=batch_size,
+        sidecars=sidecars,
+        min_confidence=minimum,
     )
     entries = [caption_entry(path, captions) for path, captions in results.captions]
     if arguments.prefix_words:
@@ -156,6 +172,7 @@ def run_photos(arguments: argparse.Namespace) -> None:
     write(arguments, entries, earlier)
     if sidecars is not None:
         print_sidecars(sidecars, results)
+    print_uncertain(results, len(paths), minimum)
     print_skipped(results.skipped, len(paths), "cannot be read")
     write_report(arguments.report, results)
 
@@ -173,9 +190,15 @@ def write_report(path: Path | None, results: CaptionResults[Path]) -> None:
 def caption_entry(path: Path, captions: Sequence[Caption]) -> dict[str, Any]:
     """Returns the entry of a photo in a file of captions."""
     if len(captions) == 1:
-        return {"image": str(path), "caption": captions[0].text, "score": captions[0].score}
-    texts, scores = [x.text for x in captions], [x.score for x in captions]
-    return {"image": str(path), "captions": texts, "scores": scores}
+        (best,) = captions
+        scores = {"score": best.score, "confidence": best.confidence}
+        return {"image": str(path), "caption": best.text, **scores}
+    return {
+        "image": str(path),
+        "captions": [x.text for x in captions],
+        "scores": [x.score for x in captions],
+        "confidences": [x.confidence for x in captions],
+    }
 
 
 def best_caption(entry: Mapping[str, Any]) -> tuple[str, float]:
@@ -220,7 +243,7 @@ def page_columns(
     if earlier is None:
         return {model_name(arguments.model): scored}
     before = [earlier.get(os.path.abspath(entry["image"])) for entry in entries]
-    if not any(before):
+    if entries and not any(before):
         raise ValueError(
             f"Expected captions of these photos in {arguments.beside}. Received: captions of "
             f"others, such as {next(iter(earlier), 'none')}"

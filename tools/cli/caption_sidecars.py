@@ -40,7 +40,7 @@ def add_sidecars(parser: argparse.ArgumentParser) -> None:
 def check_sidecar_options(arguments: argparse.Namespace) -> None:
     """Raises a `ValueError` for options that cannot be combined."""
     others = [name for name in ("shards", "features", "playlist") if getattr(arguments, name)]
-    for name in ("sidecar", "num_captions", "report"):
+    for name in ("sidecar", "num_captions", "report", "min_confidence"):
         if others and getattr(arguments, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} requires photos. Received: --{others[0]}")
@@ -67,7 +67,7 @@ def print_sidecars(sidecars: Sidecars, results: CaptionResults[Path]) -> None:
     from effcap.utils.progress import print_line
 
     if results.existing:
-        count = len(results.captions) + len(results.skipped) + len(results.existing)
+        count = len(results.outcomes())
         print_line(
             f"captions exist for {len(results.existing)} of {count} photos; --existing says what "
             "happens to them"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effcap.tools.captioning.results import CaptionResults
 
 
 def check_file(path: Path | None, option: str) -> None:
@@ -62,6 +65,18 @@ def write_captions(path: Path, results: Sequence[dict[str, Any]]) -> None:
 
     write_table(path, results)
     print_line(f"captions: {path}")
+
+
+def print_uncertain(results: CaptionResults[Any], num_photos: int, minimum: float) -> None:
+    """Prints photos whose captions are less confident than the minimum, and their number."""
+    from effcap.utils.progress import print_line
+
+    for photo, (best, *_) in results.uncertain:
+        print_line(f"uncertain: {photo}: {best.text} ({best.confidence:.2f})")
+    if results.uncertain:
+        print_line(
+            f"{len(results.uncertain)} of {num_photos} photos have a confidence below {minimum:g}"
+        )
 
 
 def print_skipped(skipped: Sequence[tuple[Any, str]], num_photos: int, reason: str) -> None:

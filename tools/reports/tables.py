@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     import pyarrow
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-PARSED = ("captions", "scores", "score")  # columns of CSV that are no text
+PARSED = (
+    "captions",
+    "scores",
+    "score",
+    "confidences",
+    "confidence",
+)  # columns of CSV that are no text
 Rows = Sequence[Mapping[str, Any]]
 
 
