@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -143,11 +144,12 @@ def caption_json(
 
 def one_caption(caption: Caption, details: bool) -> dict[str, Any]:
     """Returns the entry of a caption."""
-    entry = {
+    entry: dict[str, Any] = {
         "text": caption.text,
         "score": caption.score,
+        "confidence": caption.confidence,
         "is_finished": caption.is_finished,
     }
     if details:
-        entry["tokens"] = list(caption.tokens)
+        entry["tokens"] = [dataclasses.asdict(detail) for detail in caption.details]
     return entry

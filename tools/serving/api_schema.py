@@ -10,18 +10,29 @@ from effcap.tools.serving.sampler_settings import sampler_settings
 
 CAPTION = {
     "type": "object",
-    "required": ["text", "score", "is_finished"],
+    "required": ["text", "score", "confidence", "is_finished"],
     "properties": {
         "text": {"type": "string"},
         "score": {"type": "number", "description": "Log-probability in nats."},
+        "confidence": {
+            "type": "number",
+            "description": "Geometric mean of the probabilities of the tokens, in 0..1.",
+        },
         "is_finished": {
             "type": "boolean",
             "description": "False if max_new_tokens cut the caption.",
         },
         "tokens": {
             "type": "array",
-            "items": {"type": "integer"},
-            "description": "Token ids, with details.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "token": {"type": "integer"},
+                    "text": {"type": "string"},
+                    "score": {"type": "number"},
+                },
+            },
+            "description": "The generated tokens with their log-probabilities, with details.",
         },
     },
 }
@@ -147,7 +158,7 @@ def setting_schemas(service: CaptionService) -> dict[str, Any]:
         "details": {
             "type": "boolean",
             "default": False,
-            "description": "Whether captions have their tokens.",
+            "description": "Whether captions have their tokens and the log-probabilities of these.",
         },
         **{name: setting.schema() for name, setting in sampler_settings().items()},
     }

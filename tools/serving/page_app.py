@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from effcap.samplers.registry import to_config
 from effcap.tools.serving.caption_service import CaptionService, Upload
 from effcap.tools.serving.heatmaps import word_heatmaps
 from effcap.tools.serving.page_assets import CSS, HEAD
+from effcap.tools.serving.page_files import PageFiles
 from effcap.tools.serving.request_error import RequestError
 from effcap.tools.serving.result_cards import Column, error_card, photo_card
 from effcap.tools.serving.served_captioners import CaptionSettings
@@ -37,17 +39,22 @@ MAX_RUNS = 32  # pages that caption at once
 Outputs = tuple[str, str]  # status and results as HTML
 
 
-def mount_page(app: FastAPI, service: CaptionService) -> FastAPI:
+def mount_page(app: FastAPI, service: CaptionService, folder: Path) -> PageFiles:
     """Adds the page at / to an application.
 
     Args:
         app: application with the endpoints.
         service: captions the photos.
+        folder: folder for the uploads of the page.
     """
     options = service.options
-    return gradio.mount_gradio_app(
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    blocks = create_blocks(service)
+    # Gradio checks files of requests only if it believes that it started the server.
+    blocks.has_launched = True
+    mounted = gradio.mount_gradio_app(
         app,
-        create_blocks(service),
+        blocks,
         path="/",
         allowed_paths=[str(sample_folder())],
         max_file_size=options.photo_bytes,
@@ -57,10 +64,11 @@ def mount_page(app: FastAPI, service: CaptionService) -> FastAPI:
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        theme=gradio.themes.Default(font=FONTS, font_mono=MONO, primary_hue="orange"),
+        theme=theme(),
         css=CSS,
         head=HEAD,
     )
+    return PageFiles(mounted, folder)
 
 
 def create_blocks(service: CaptionService) -> gradio.Blocks:
@@ -86,7 +94,7 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
                 )
                 with gradio.Group(visible=False) as second_group:
                     second = add_controls(captioners, second=True)
-            with gradio.Column(scale=3, min_width=320):
+            with gradio.Column(scale=5, min_width=320):
                 status = gradio.HTML(status_html(""))
                 results = gradio.HTML(EMPTY, elem_id="results")
 
@@ -108,7 +116,7 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
         )
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         compare.change(
-            lambda both: gradio.update(visible=both), compare, second_group, queue=False, **quiet
+            lambda both: gradio.update(visible=both), compare, second_group, **quiet
         )
         photos.clear(
             lambda: (status_html(""), EMPTY), None, [status, results], cancels=[running], **quiet
@@ -124,6 +132,18 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
         )
     blocks.queue(max_size=2 * MAX_RUNS)
     return blocks
+
+
+def theme() -> gradio.themes.Base:
+    """Returns the theme, with fonts of the reader's system and text that is easy to read."""
+    base = gradio.themes.Default(font=FONTS, font_mono=MONO, primary_hue="orange")
+    gray = {"light": "*neutral_600", "dark": "*neutral_400"}
+    return base.set(
+        body_text_color_subdued=gray["light"],
+        body_text_color_subdued_dark=gray["dark"],
+        block_info_text_color=gray["light"],
+        block_info_text_color_dark=gray["dark"],
+    )
 
 
 async def caption_page(

@@ -5,6 +5,7 @@ from __future__ import annotations
 CSS = """
 .gradio-container { max-width: 1480px !important; margin: 0 auto; }
 footer { display: none !important; }
+#photos a { pointer-events: none; color: inherit; text-decoration: none; }
 .ec-head h1 { margin: .2rem 0 0; font-size: 1.75rem; letter-spacing: -.02em; }
 .ec-head p { margin: .15rem 0 .2rem; color: var(--body-text-color-subdued); }
 .ec-head a { color: inherit; }
@@ -21,6 +22,8 @@ footer { display: none !important; }
 .ec-card { display: grid; grid-template-columns: minmax(0, 19rem) minmax(0, 1fr); gap: 1.25rem;
   padding: 1rem; border-radius: 14px; background: var(--background-fill-primary);
   border: 1px solid var(--border-color-primary); }
+.ec-card:has(section + section) { grid-template-columns: minmax(0, 14rem) minmax(0, 1fr); }
+.ec-card:has(section + section) .ec-bar { display: none; }
 .ec-error { display: flex; flex-direction: column; gap: .2rem; border-left: 4px solid #d92d20; }
 .ec-error span { color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
 .ec-photo { margin: 0; min-width: 0; }
@@ -31,7 +34,7 @@ footer { display: none !important; }
 .ec-frame.ec-on .ec-heat { opacity: 1; }
 .ec-photo figcaption { margin-top: .45rem; font-size: .75rem; overflow-wrap: anywhere;
   color: var(--body-text-color-subdued); }
-.ec-columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr));
+.ec-columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(11.5rem, 100%), 1fr));
   gap: 1.25rem; align-content: start; min-width: 0; }
 .ec-columns h3 { margin: 0 0 .5rem; font-size: .75rem; font-weight: 600; overflow-wrap: anywhere;
   color: var(--body-text-color-subdued); }
@@ -53,7 +56,7 @@ footer { display: none !important; }
 .ec-csv { padding: .35rem .8rem; font-size: .85rem; }
 .ec-copy:hover, .ec-csv:hover { border-color: var(--color-accent); }
 @media (max-width: 760px) {
-  .ec-card { grid-template-columns: minmax(0, 1fr); }
+  .ec-card, .ec-card:has(section + section) { grid-template-columns: minmax(0, 1fr); }
   .ec-frame { max-width: 26rem; margin: 0 auto; }
 }
 """

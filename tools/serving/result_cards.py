@@ -55,7 +55,7 @@ def photo_card(name: str, data: bytes, columns: Sequence[Column]) -> str:
     address = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
     best = next((column.captions[0].text for column in columns if column.captions), name)
     rows = [
-        [name, column.preset, column.sampler, rank, caption.text, caption.score, getattr(caption, 'confidence', 0.5)]
+        [name, column.preset, column.sampler, rank, caption.text, caption.score, caption.confidence]
         for column in columns
         for rank, caption in enumerate(column.captions, 1)
     ]
@@ -108,7 +108,7 @@ def words_html(column: Column) -> str:
 def caption_html(caption: Caption, words: str, *, first: bool = False) -> str:
     """Returns a caption with its numbers and a button that copies it."""
     score = f"{caption.score:.2f}".replace("-", "\N{MINUS SIGN}")
-    percent = f"{100 * getattr(caption, 'confidence', 0.5):.0f}"
+    percent = f"{100 * caption.confidence:.0f}"
     cut = "" if caption.is_finished else " · cut at the maximum length"
     return (
         f'<div class="ec-caption{" ec-best" if first else ""}"><p dir="auto">{words}</p>'

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from effcap.tools.serving.guard import Guard
 from effcap.tools.serving.serve_options import ServeOptions
 from effcap.utils.progress import print_line
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from effcap.captioner import Captioner
     from effcap.tools.serving.caption_service import CaptionService
 
-Captioners = "Captioner | str | PathLike[str]"
 INSTALL = "The server requires further packages: pip install 'effcap[serve]'"
 MAX_CONNECTIONS = 500
 GRACE_SECONDS = 8  # for requests that run when the server is stopped
@@ -101,16 +101,17 @@ def named_captioners(captioners: Any) -> dict[str, Any]:
     return named
 
 
-def create_app(service: CaptionService) -> FastAPI:
-    """Returns the application with the page and the endpoints, for any ASGI server.
+def create_app(service: CaptionService, folder: Path) -> Guard:
+    """Returns the application with the page and the endpoints.
 
     Args:
         service: captions the photos.
+        folder: folder for the uploads of the page.
     """
     from effcap.tools.serving.api import create_api
     from effcap.tools.serving.page_app import mount_page
 
-    return mount_page(create_api(service), service)
+    return Guard(mount_page(create_api(service), service, folder), service.options)
 
 
 class Server:
@@ -125,14 +126,16 @@ class Server:
         self.options = options
         self._socket = listen(options.host, options.port)
         self.host, self.port = self._socket.getsockname()[:2]
+        self._uploads = tempfile.TemporaryDirectory(prefix="effcap-uploads-")
         try:
             from effcap.tools.serving.caption_service import CaptionService
 
             self.service = CaptionService(load_captioners(captioners), options)
             self.service.compile()
-            self._app = create_app(self.service)
+            self._app = create_app(self.service, Path(self._uploads.name))
         except BaseException:
             self._socket.close()
+            self._uploads.cleanup()
             raise
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -178,6 +181,7 @@ class Server:
             self._thread.join()
         self.service.close(GRACE_SECONDS)
         self._socket.close()
+        self._uploads.cleanup()
         if self._failure is not None:
             raise RuntimeError(f"The server failed: {self._failure}") from self._failure
 
@@ -199,11 +203,9 @@ class Server:
         import uvicorn
 
         from effcap.tools.serving.connection import TimedProtocol
-        from effcap.tools.serving.guard import Guard
 
-        guard = Guard(self._app, self.options)
         config = uvicorn.Config(
-            guard,
+            self._app,
             http=TimedProtocol,
             ws="none",
             lifespan="on",
@@ -218,7 +220,7 @@ class Server:
         stopping = asyncio.create_task(asyncio.to_thread(self._stop.wait))
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         self._stop.set()
-        guard.closing.set()
+        self._app.closing.set()
         server.should_exit = True
         await serving
 

@@ -87,7 +87,6 @@ def add_controls(captioners: ServedCaptioners, *, second: bool = False) -> Setti
         lambda chosen: [gradio.update(visible=shown(settings[name], chosen)) for name in controls],
         sampler,
         list(controls.values()),
-        queue=False,
         show_progress="hidden",
         api_visibility="private",
     )
@@ -110,7 +109,7 @@ def field_control(setting: Setting, initial: dict[str, Any]) -> Any:
     default = setting.defaults.get(kind, next(iter(setting.defaults.values())))
     value = initial.get(setting.name, default)
     common = {
-        "label": setting.name.replace("_", " ").capitalize(),
+        "label": setting.name.replace("num_", "number_of_").replace("_", " ").capitalize(),
         "info": setting.help,
         "visible": shown(setting, kind),
         "min_width": 150,
