@@ -18,8 +18,9 @@ from effcap.utils.registration import register_lazily
 from effcap.version import __version__
 
 if TYPE_CHECKING:
+    from effcap.attention.photo_attention import PhotoAttention, save_attention
     from effcap.backbones.backbone import Backbone
-    from effcap.caption import Caption, TokenDetail
+    from effcap.caption import Caption, CaptionedPhotos, PhotoCaptions, TokenDetail
     from effcap.captioner import Captioner
     from effcap.config import list_variants
     from effcap.decoders.bert import BERT
@@ -40,9 +41,13 @@ if not (_here / "samplers").is_dir():
 
 _MODULES = {
     "Backbone": ".backbones.backbone",
+    "PhotoAttention": ".attention.photo_attention",
+    "save_attention": ".attention.photo_attention",
     "ModalityEncoder": ".encoders.modalities",
     "Caption": ".caption",
     "TokenDetail": ".caption",
+    "CaptionedPhotos": ".caption",
+    "PhotoCaptions": ".caption",
     "Captioner": ".captioner",
     "ImageEncoder": ".encoders.image",
     "BERT": ".decoders.bert",

@@ -1,9 +1,15 @@
-"""A generated caption, and its tokens with their probabilities."""
+"""Generated captions, and their tokens with their probabilities."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from effcap.display import caption_html, list_html, photo_html
 
 
 @dataclass(frozen=True)
@@ -70,3 +76,42 @@ class Caption:
     def confidence(self) -> float:
         """Geometric mean of the probabilities of the generated tokens, in 0..1."""
         return math.exp(self.mean_score)
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: words underlined where improbable, and the scores."""
+        pieces = [(detail.text, detail.probability) for detail in self.details]
+        if self.is_finished:
+            pieces = pieces[:-1]
+        if self.prefix and pieces:
+            pieces.insert(0, (self.prefix, 1.0))
+        numbers = {"confidence": self.confidence} if self.details else {}
+        return caption_html(self.text, pieces, {**numbers, "score": self.score})
+
+
+class PhotoCaptions(list[Caption]):
+    """The captions of one photo, best first: a list that a notebook shows with the photo.
+
+    Args:
+        captions: the captions.
+        photo: the photo as `generate` was given it; None if it is not kept.
+    """
+
+    def __init__(self, captions: Iterable[Caption] = (), photo: Any = None) -> None:
+        super().__init__(captions)
+        self.photo = photo
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the photo with its captions."""
+        name = Path(self.photo).name if isinstance(self.photo, str | PathLike) else ""
+        return photo_html(self.photo, (caption._repr_html_() for caption in self), name)
+
+
+class CaptionedPhotos(list[PhotoCaptions]):
+    """The captions of several photos: a list that a notebook shows with the photos."""
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the first photos with their captions."""
+        return list_html(self._blocks(), len(self))
+
+    def _blocks(self) -> Iterator[str]:
+        return (captions._repr_html_() for captions in self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ from effcap import presets
 from effcap.adapters.adaptable import AdaptableModel
 from effcap.config import create, load_hparams, merge_hparams, model_hparams
 from effcap.decoders.registry import DECODERS
+from effcap.display import table_html
 from effcap.encoders.registry import ENCODERS
 from effcap.export import export_signature
 from effcap.generation import GenerationCache
@@ -171,6 +173,28 @@ class Captioner(AdaptableModel):
         hparams = merge_hparams(hparams, {key: value for key, value in overrides.items() if value})
         encoder_and_decoder = create_encoder_and_decoder(hparams, tokenizer)
         return cls(*encoder_and_decoder, tokenizer, hparams.get("sampler"))
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the parts of the captioner and their sizes."""
+        hparams, backbone = self.hparams(), getattr(self.encoder, "backbone", None)
+        encoder, decoder = hparams["encoder"], hparams["decoder"]
+        takes = " or ".join(self.encoder.input_keys)
+        if backbone is not None:
+            height, width = self.encoder.image_size
+            takes = f"{backbone.net.name}, photos of {height} x {width} pixels ({backbone.fit})"
+        millions = self.count_params() / 1e6
+        trainable = sum(math.prod(x.shape) for x in self.trainable_variables) / 1e6
+        rows = {
+            "encoder": f"{encoder['kind']}: {takes}",
+            "decoder": f"{decoder['kind']}: {decoder['num_layers']} layers of width "
+            f"{decoder['hidden_dim']}, {self.decoder.vocabulary_size} tokens",
+            "fusion": (decoder.get("fusion") or {}).get("kind", "cross"),
+            "parameters": f"{millions:.1f} million, of which {trainable:.1f} are trainable",
+            "sampler": self.sampler or "beam, with its defaults",
+            "prefix": self.prefix,
+            "adapters": ", ".join(self.adapter_config()),
+        }
+        return table_html("Captioner", {name: value for name, value in rows.items() if value})
 
     def get_config(self) -> dict:
         tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()

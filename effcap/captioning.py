@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import count, islice, repeat
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import numpy as np
 
-from effcap.caption import Caption, TokenDetail
+from effcap.attention.photo_attention import PhotoAttention, photo_attention
+from effcap.attention.selection import Choice
+from effcap.attention.weights import attention_weights
+from effcap.caption import Caption, CaptionedPhotos, PhotoCaptions, TokenDetail
 from effcap.decoders.prefix_words import MASKED, nearest_tokens
 from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
@@ -52,7 +56,7 @@ class CaptioningModel(TokenMeanModel):
         prefix: str | Iterable[str | None] | None = None,
         details: bool = False,
         batch_size: int = 8,
-    ) -> str | list[str] | list[Caption] | list[list[Caption]]:
+    ) -> str | list[str] | PhotoCaptions | CaptionedPhotos:
         """Generates captions for photos.
 
         Args:
@@ -69,7 +73,8 @@ class CaptioningModel(TokenMeanModel):
 
         Returns:
             One `str` per photo, or with `details=True` one list of `Caption` per photo, best
-            first. For a single photo the `str` or the list itself.
+            first. For a single photo the `str` or the list itself. Notebooks show these lists with
+            the photos, which they keep unless they come from an iterator.
 
         Raises:
             UnreadablePhoto: a photo is missing or cannot be decoded.
@@ -86,16 +91,20 @@ class CaptioningModel(TokenMeanModel):
             order = self.order_by_prefix(prefixes, len(all_photos))
             all_photos = [all_photos[i] for i in order]
             rows = zip(order, [prefixes[i] for i in order], strict=True)
-        by_index: dict[int, list[Caption]] = {}
-        for images in self._load_batches(all_photos, batch_size):
+        keeps_all = not isinstance(photos, Iterator)  # their photos may not fit in memory
+        by_index: dict[int, PhotoCaptions] = {}
+        for batch, images in self._load_batches(all_photos, batch_size):
             indices, batch_prefixes = zip(*islice(rows, len(images)), strict=True)
-            batch = self.generate_batch(
+            captions = self.generate_batch(
                 {"images": images}, sampler, batch_size, indices, prefix=batch_prefixes
             )
-            by_index.update(zip(indices, batch, strict=True))
-        captions = [by_index[i] for i in range(len(by_index))]
-        results = captions if details else [options[0].text for options in captions]
-        return results[0] if is_single else results
+            for i, photo, options in zip(indices, batch, captions, strict=True):
+                is_kept = keeps_all or isinstance(photo, str | PathLike)
+                by_index[i] = PhotoCaptions(options, photo if is_kept else None)
+        results = CaptionedPhotos(by_index[i] for i in range(len(by_index)))
+        if is_single:
+            return results[0] if details else results[0][0].text
+        return results if details else [options[0].text for options in results]
 
     def prefix_words(
         self, photos: Photo | Iterable[Photo], *, batch_size: int = 8
@@ -128,7 +137,7 @@ class CaptioningModel(TokenMeanModel):
         table = decoder.embed_tokens(np.arange(size, dtype="int32"))  # (V,D)
         all_photos, is_single = as_photos(photos)
         words: list[list[str | None]] = []
-        for images in self._load_batches(all_photos, batch_size):
+        for _, images in self._load_batches(all_photos, batch_size):
             memory = self.encoder({"images": images}, training=False)
             rows = nearest_tokens(decoder.map_prefix(memory, training=False), table)  # (B,P)
             words += [
@@ -149,12 +158,15 @@ class CaptioningModel(TokenMeanModel):
                 "photos: call generate_batch with these."
             )
 
-    def _load_batches(self, photos: Iterable[Photo], batch_size: int) -> Iterator[np.ndarray]:
-        """Yields photos (B, h, w, 3) as the encoder takes them."""
+    def _load_batches(
+        self, photos: Iterable[Photo], batch_size: int
+    ) -> Iterator[tuple[list[Photo], np.ndarray]]:
+        """Yields batches of photos, and their pixels (B, h, w, 3) as the encoder takes them."""
         stream = iter(photos)
         while batch := list(islice(stream, batch_size)):
             encoder = self.encoder
-            yield load_photos(batch, encoder.image_size, encoder.fit, resample=encoder.resample)
+            pixels = load_photos(batch, encoder.image_size, encoder.fit, resample=encoder.resample)
+            yield batch, pixels  # (B,h,w,3)
 
     def generate_batch(
         self,
@@ -253,6 +265,51 @@ class CaptioningModel(TokenMeanModel):
         return sampler
 
     def attention(
+        self,
+        photo: Photo,
+        caption: str | Caption | None = None,
+        sampler: str | Sampler | type[Sampler] | None = None,
+        *,
+        layers: Choice = None,
+        heads: Choice = None,
+        prefix: str | None = None,
+    ) -> PhotoAttention:
+        """Computes where the captioner looked for each word of a caption.
+
+        For captioners with cross-attention these are attention weights, at the step that chose the
+        word. Captioners with a prefix do not attend to the photo; for them it is Grad-CAM
+        (Selvaraju et al. 2017) on the last feature map of the backbone.
+
+        Args:
+            photo: a photo as in `generate`.
+            caption: the caption, as text or from `generate`. Default the best one of `sampler`.
+            sampler: as in `generate`.
+            layers: number of a layer of the decoder, from 0 or, negative, from the last; or several
+                numbers, whose weights are averaged. Default all.
+            heads: number or numbers of heads, likewise. Default all.
+            prefix: as in `generate`; its words have no map.
+
+        Returns:
+            A `PhotoAttention`, which notebooks show as a picture: `plot()` returns it, and
+            `save("attention.png")` or `save("attention.html")` writes it.
+
+        Raises:
+            UnreadablePhoto: the photo is missing or cannot be decoded.
+            ValueError: the captioner does not take photos, the caption is empty or too long, there
+                is no such layer or head, or the backbone's positions form no grid.
+
+        Example:
+            >>> captioner.attention("dog.jpg").save("attention.html")
+        """
+        self._check_photos(1)
+        tokenizer = self._require_tokenizer()
+        if caption is None:
+            options = self.generate(photo, sampler, prefix=prefix, details=True)
+            caption = cast("PhotoCaptions", options)[0]
+        model = (self.encoder, self.decoder, tokenizer)
+        return photo_attention(model, photo, caption, layers, heads)
+
+    def attention_weights(
         self, inputs: dict, captions: Sequence[str | Sequence[int]]
     ) -> tuple[np.ndarray, list[list[np.ndarray]]]:
         """Computes the attention weights on memory for given captions.
@@ -269,23 +326,7 @@ class CaptioningModel(TokenMeanModel):
             ValueError: the captioner has no tokenizer, or the number of captions is not B.
         """
         tokenizer = self._require_tokenizer()
-        rows = len(next(iter(inputs.values())))
-        if len(captions) != rows:
-            raise ValueError(
-                f"Expected a caption for each of {rows} rows. Received: {len(captions)}"
-            )
-        ids = [
-            tokenizer.encode_captions([caption])[0] if isinstance(caption, str) else list(caption)
-            for caption in captions
-        ]
-        targets = np.full((rows, 1 + max(map(len, ids))), tokenizer.eos_id, np.int32)  # (B,T)
-        for row, row_ids in enumerate(ids):
-            targets[row, : len(row_ids)] = row_ids
-        start = np.full((rows, 1), tokenizer.bos_id, np.int32)  # (B,1)
-        tokens = np.concatenate([start, targets[:, :-1]], axis=1)  # (B,T)
-        memory = self.encoder(inputs, training=False)
-        _, weights = self.decoder.call_with_attention(tokens, memory, training=False)
-        return targets, [[keras.ops.convert_to_numpy(w) for w in layer] for layer in weights]
+        return attention_weights(self.encoder, self.decoder, tokenizer, inputs, captions)
 
     def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

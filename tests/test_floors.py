@@ -18,11 +18,11 @@ MAPPED_FOLDERS = (*FLOORS, "hparams", "res")
 # Levels inside effcap, lowest first.
 LEVELS = (
     ("utils", "version"),
-    ("tokenizers", "images", "metrics", "losses", "optimizers", "layers", "caption"),
+    ("tokenizers", "images", "metrics", "losses", "optimizers", "layers", "display", "caption"),
     ("npair",),
     ("backbones",),
     ("encoders", "decoders"),
-    ("generation", "token_mean", "presets", "config", "export"),
+    ("generation", "token_mean", "presets", "config", "export", "attention"),
     ("captioning",),
     ("weights",),
     ("adapters",),
@@ -197,8 +197,9 @@ def test_modules_with_computed_names_are_imported_in_two_places_only():
 
 
 def test_model_and_samplers_import_no_backend():
-    # A loss must be added up over the devices of TensorFlow in a notebook, too.
-    exempt = ("effcap.weights", "effcap.utils.replicas")
+    # A loss must be added up over the devices of TensorFlow in a notebook, too; Keras has no
+    # gradients of its own.
+    exempt = ("effcap.weights", "effcap.utils.replicas", "effcap.utils.gradients")
     offenders = [
         f"{module} imports {name}"
         for module in modules()

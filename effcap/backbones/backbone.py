@@ -120,6 +120,16 @@ class Backbone(keras.layers.Layer):
         """Layers of each of the network's blocks, first to last."""
         return find_blocks(self.net)
 
+    @property
+    def grid(self) -> tuple[tuple[int, int], int]:
+        """Height and width of the grid of positions, and the number of positions before it.
+
+        Raises:
+            ValueError: the positions form no grid over the photo.
+        """
+        shape = self.net.compute_output_shape((None, *self.image_size, 3))
+        return find_grid(shape[1:-1], self.image_size)
+
     def _freeze(self) -> None:
         """Freezes all layers before the last `trainable_blocks` blocks.
 
@@ -231,6 +241,35 @@ def model_image_size(model: keras.Model, image_size: Sequence[int] | None) -> tu
             f"Received: image_size={size}"
         )
     return size
+
+
+def find_grid(shape: Sequence[int], image_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """Returns the grid of a network's positions over its images.
+
+    Args:
+        shape: (h, w) of a feature map, or (S,) of a sequence, which goes row by row through the
+            grid and may start with the position of a class token or a mean.
+        image_size: height and width of the images in pixels.
+
+    Returns:
+        Height and width of the grid, and the number of positions before it, 0 or 1.
+
+    Raises:
+        ValueError: the positions of a sequence form no grid of the image's proportions.
+    """
+    if len(shape) == 2:
+        return (shape[0], shape[1]), 0
+    for leading in (0, 1):
+        size = shape[0] - leading
+        height = round((size * image_size[0] / image_size[1]) ** 0.5)
+        if size > 1 and height and height * (size // height) == size:
+            width = size // height
+            if abs(height / image_size[0] - width / image_size[1]) * max(image_size) < 1:
+                return (height, width), leading
+    raise ValueError(
+        f"The {shape[0]} positions of the backbone form no grid over images of "
+        f"{image_size[0]}x{image_size[1]} pixels, so there is no map of them"
+    )
 
 
 def feature_shape(model: keras.Model, image_size: tuple[int, int]) -> tuple[int, int]:

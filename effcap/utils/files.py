@@ -10,8 +10,13 @@ from pathlib import Path
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Writes a UTF-8 text file; an existing file is replaced only once the new one is on disk."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Writes a file; an existing file is replaced only once the new one is on disk."""
     new = path.with_name(f".new-{path.name}")
-    new.write_text(text, encoding="utf-8")
+    new.write_bytes(content)
     replace_file(new, path)
 
 

@@ -290,6 +290,18 @@ def test_attention_weights_on_memory_sum_to_one_and_skip_padding(captioner):
 
 
 @traced_only
+def test_each_word_has_a_map_over_the_photo(captioner):
+    if "images" not in captioner.encoder.input_keys:
+        pytest.skip("takes no photos")
+    side = captioner.encoder.image_size[0]
+    photo = np.random.default_rng(0).integers(0, 256, (side, 2 * side, 3), dtype=np.uint8)
+    attention = captioner.attention(photo, "a dog runs")
+    assert attention.words == ("a", "dog", "runs")
+    assert attention.maps.shape == (3, *captioner.encoder.backbone.grid[0])
+    assert np.isfinite(attention.maps).all() and attention.maps.min() >= 0
+    assert attention.maps.max() > 0
+
+
 def test_memory_is_encoded_once_per_image_and_not_per_beam(captioner, monkeypatch):
     """Also a prefix: its keys and values keep one row per image."""
     rows = []

@@ -145,7 +145,8 @@ def test_a_prefix_leaves_fewer_positions_for_the_caption(small):
 def test_attention_takes_the_tokens_of_a_caption_with_its_prefix(small):
     captioner, inputs = small
     captions = captioner.generate_batch(inputs, Greedy(max_new_tokens=4), prefix=PREFIXES)
-    tokens, weights = captioner.attention(inputs, [options[0].tokens for options in captions])
+    texts = [options[0].tokens for options in captions]
+    tokens, weights = captioner.attention_weights(inputs, texts)
     for row, (caption,) in enumerate(captions):
         assert tokens[row, : len(caption.tokens)].tolist() == list(caption.tokens)
     assert weights[0][0].shape[2] == tokens.shape[1]

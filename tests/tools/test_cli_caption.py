@@ -80,7 +80,7 @@ def test_captions_are_written_as_json_and_skipped_photos_are_printed(
     assert captured.out == ""
     assert "broken.jpg" in captured.err and "1 of 6 photos cannot be read" in captured.err
     entries = json.loads(out.read_text())
-    assert [set(entry) for entry in entries] == [{"image", "caption", "score"}] * 5
+    assert [set(entry) for entry in entries] == [{"image", "caption", "score", "confidence"}] * 5
     paths = [folder / "photos" / f"{i}.jpg" for i in range(5)]
     assert [entry["image"] for entry in entries] == list(map(str, paths))
     expected = captioner.generate(paths, Beam(num_beams=2, max_new_tokens=6), details=True)
@@ -106,7 +106,10 @@ def test_the_page_names_its_columns_after_the_files(folder, tmp_path, capsys):
     photo = folder / "photos" / "1.jpg"
     before.write_text(json.dumps([{"image": str(photo), "caption": "Old one.", "score": -2.5}]))
     command = words(folder, "--sampler", "greedy", "--out", after, "--page", page)
-    assert main([*command, "--beside", str(before)]) == 0
+    attention = tmp_path / "attention.html"
+    shown = ["--attention", str(attention), "--attention-layers", "-1"]
+    assert main([*command, *shown, "--beside", str(before)]) == 0
+    assert attention.read_text().count("<figure") == 5 and "the only layer" in attention.read_text()
     text = page.read_text()
     assert text.index("<dt>before</dt>") < text.index("<dt>after</dt>")
     assert text.count('<dd dir="auto">Old one.') == 1 and text.count("<figure>") == 5
@@ -130,6 +133,8 @@ def test_the_page_names_its_columns_after_the_files(folder, tmp_path, capsys):
         (["--batch-size", "0"], "--batch-size of at least 1. Received: 0"),
         (["--beside", "x.json"], "--beside requires --page"),
         (["--out", "."], "--out must be a file. Received: ., a folder"),
+        (["--attention", "a.gif"], "suffix .png or .html. Received: a.gif"),
+        (["--attention-heads", "1"], "--attention-heads requires --attention"),
         (["--max-regions", "3"], "--max-regions requires --features"),
         (["--features", "f.hdf5"], "Give only one of PHOTO, --shards and --features"),
     ),

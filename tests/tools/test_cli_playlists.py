@@ -7,6 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from effcap.captioner import Captioner
 from effcap.tokenizers import Tokenizer
@@ -82,7 +83,8 @@ def test_a_playlist_is_captioned_from_its_tags_and_artists(folder, preset, capsy
 
 def test_captions_scores_and_attention_are_written(folder, preset, capsys):
     out = folder / "written" / "captions.json"
-    options = ("--embeddings", folder / "embeddings", "--attention", "--out", out)
+    picture = folder / "written" / "attention.png"
+    options = ("--embeddings", folder / "embeddings", "--attention", picture, "--out", out)
     options += ("--format", "description")  # not the recorded format
     assert main(caption(folder, preset, *options)) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -92,6 +94,8 @@ def test_captions_scores_and_attention_are_written(folder, preset, capsys):
     assert len(entry["attention"]["audio"]) == len(MADE[0].tracks)
     assert set(entry["attention"]["audio"][0]) == {"row", "weight", "word"}
     assert "-" in entry["attention"]["audio"][0]["row"]
+    with Image.open(picture) as drawn:
+        assert drawn.width > 800
 
 
 def test_existing_audio_files_are_read_and_others_reported(
@@ -113,13 +117,14 @@ def test_existing_audio_files_are_read_and_others_reported(
     path = write_json(tmp_path / "list.json", [{"id": "x", "tracks": tracks}])
     for name in ("a.wav", "b.wav"):
         (tmp_path / name).touch()
-    assert main(caption(folder, preset, "--attention", playlist=path)) == 0
+    assert main(caption(folder, preset, "--attention", tmp_path / "a.html", playlist=path)) == 0
     output = capsys.readouterr()
     assert read == ["a.wav", "b.wav"]
     assert "without audio features: 2 tracks" in output.err
     assert "b.wav (Queen): too short" in output.err
     assert "c.wav (Queen): there is no file" in output.err
     assert output.out.count("a.wav (Queen)") == 2
+    assert (tmp_path / "a.html").read_text().count("a.wav (Queen)") == 2
 
 
 def test_a_playlist_with_damaged_features_is_skipped(folder, preset, capsys, tmp_path):

@@ -31,8 +31,8 @@ def mean_attention(
     """Averages attention weights over layers and heads.
 
     Args:
-        attention: for each layer and each memory, weights (B, H, T, S), as `Captioner.attention`
-            returns them.
+        attention: for each layer and each memory, weights (B, H, T, S), as
+            `Captioner.attention_weights` returns them.
         index: index of a playlist in the batch.
         num_tokens: number of tokens before the padding.
 

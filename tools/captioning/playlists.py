@@ -17,6 +17,7 @@ from effcap.tools.features.playlists import (
     FeaturizedPlaylists,
     compute_playlist_features,
 )
+from effcap.tools.reports.attention_bars import draw_bars, save_bars
 from effcap.trainers.data.playlists.artists import unmask_artists
 from effcap.trainers.data.playlists.caption_formats import (
     CAPTION_FORMATS,
@@ -34,6 +35,8 @@ from effcap.trainers.data.playlists.playlist_features import (
 from effcap.utils.progress import track
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from effcap.caption import Caption
     from effcap.captioner import Captioner
     from effcap.samplers import Sampler
@@ -67,6 +70,16 @@ class PlaylistCaption:
         """Description in the caption; empty if it has none."""
         return split_caption(self.text)[1]
 
+    def plot(self) -> Image.Image:
+        """Returns a picture of the attention to each track, tag and artist.
+
+        Raises:
+            ValueError: the caption was generated without attention.
+        """
+        if not self.attention:
+            raise ValueError("There is no attention: call caption_playlists(..., attention=True)")
+        return draw_bars(self.text, self.attention)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the caption as a JSON object, without empty fields."""
         optional = {
@@ -93,6 +106,18 @@ class CaptionedPlaylists:
     captions: list[PlaylistCaption]
     skipped: list[tuple[str, str]]
     notes: list[str]
+
+    def save_attention(self, path: str | PathLike[str]) -> None:
+        """Writes the attention of all captions as bars, `.png` or `.html`.
+
+        Raises:
+            ValueError: the suffix is another, or the captions were generated without attention.
+            OSError: the file cannot be written.
+        """
+        shown = {f"{x.id}: {x.text}": x.attention for x in self.captions if x.attention}
+        if self.captions and not shown:
+            raise ValueError("There is no attention: call caption_playlists(..., attention=True)")
+        save_bars(path, shown)
 
 
 def caption_playlists(
@@ -173,7 +198,7 @@ def _rank_rows(
     captions: Sequence[Caption],
 ) -> list[Ranking]:
     """Ranks the rows of each playlist of a batch by attention."""
-    tokens, layers = captioner.attention(inputs, [caption.tokens for caption in captions])
+    tokens, layers = captioner.attention_weights(inputs, [caption.tokens for caption in captions])
     tokenizer = captioner.tokenizer
     assert tokenizer is not None  # `attention` requires it
     rankings = []

@@ -32,6 +32,23 @@ class CaptionResults(Generic[Name]):
     existing: list[Name] = field(default_factory=list)
     uncertain: list[tuple[Name, list[Caption]]] = field(default_factory=list)
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the first photos with their captions, and the others."""
+        from effcap.caption import PhotoCaptions
+        from effcap.display import list_html
+
+        blocks = (
+            PhotoCaptions(captions, name if isinstance(name, Path) else None)._repr_html_()
+            for name, captions in self.captions
+        )
+        counts = {
+            "skipped": len(self.skipped),
+            "existing": len(self.existing),
+            "uncertain": len(self.uncertain),
+        }
+        others = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        return list_html(blocks, len(self.captions), f"<div>{others}</div>" if others else "")
+
     def outcomes(self) -> list[dict[str, Any]]:
         """Returns a row for each input, whether it has captions or not.
 

@@ -15,6 +15,11 @@ from effcap.tools.captioning.results import (
     load_captioner,
     model_name,
 )
+from effcap.tools.cli.caption_attention import (
+    add_attention,
+    check_attention_options,
+    write_attention,
+)
 from effcap.tools.cli.caption_playlists import (
     add_playlists,
     check_playlist_options,
@@ -97,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave photos for a person whose best caption has a lower confidence, in 0..1: they "
         "are listed and get no caption",
     )
+    add_attention(parser)
     add_sidecars(parser)
     add_config(parser)
     add_shards(parser)
@@ -111,6 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_region_options(arguments)
     check_playlist_options(arguments)
     refuse_prefix_words(arguments)
+    check_attention_options(arguments)
     check_sidecar_options(arguments)
     if arguments.shards:
         run_shards(arguments)
@@ -170,6 +177,7 @@ def run_photos(arguments: argparse.Namespace) -> None:
         for entry, photo_words in zip(entries, words, strict=True):
             entry["prefix_words"] = photo_words
     write(arguments, entries, earlier)
+    write_attention(arguments, captioner, results)
     if sidecars is not None:
         print_sidecars(sidecars, results)
     print_uncertain(results, len(paths), minimum)

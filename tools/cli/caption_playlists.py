@@ -35,15 +35,12 @@ def add_playlists(parser: argparse.ArgumentParser) -> None:
     )
     add_sources(group, SOURCES)
     add_caption_format(group)
-    group.add_argument(
-        "--attention", action="store_true", help="print the attention to tracks, tags and artists"
-    )
 
 
 def check_playlist_options(arguments: argparse.Namespace) -> None:
     """Raises a `ValueError` for options that cannot be combined."""
     if not arguments.playlist:
-        for name in (*SOURCES.values(), "format", "attention"):
+        for name in (*SOURCES.values(), "format"):
             if getattr(arguments, name):
                 raise ValueError(f"{option_flag(name)} requires --playlist")
         return
@@ -73,15 +70,16 @@ def run_playlists(arguments: argparse.Namespace) -> None:
         sources=given_sources(arguments),
         caption_format=arguments.format or trained_caption_format(arguments.model),
         batch_size=arguments.batch_size,
-        attention=arguments.attention,
+        attention=arguments.attention is not None,
     )
     print_notes(captioned.notes, captioned.skipped, len(playlists))
     write(arguments, captioned)
 
 
 def write(arguments: argparse.Namespace, captioned: CaptionedPlaylists) -> None:
-    """Writes captions to --out or prints them, and prints the attention."""
+    """Writes captions to --out or prints them, and prints and draws the attention."""
     from effcap.tools.captioning.playlist_attention import attention_lines
+    from effcap.utils.progress import print_line
 
     for caption in captioned.captions:
         if not arguments.out or caption.attention:
@@ -90,3 +88,6 @@ def write(arguments: argparse.Namespace, captioned: CaptionedPlaylists) -> None:
             print(f"  {line}")
     if arguments.out:
         write_captions(arguments.out, [caption.to_json() for caption in captioned.captions])
+    if arguments.attention and captioned.captions:
+        captioned.save_attention(arguments.attention)
+        print_line(f"attention: {arguments.attention}")

@@ -89,6 +89,7 @@ def smoke(options: RunOptions, folder: Path) -> None:
     dataset_class = PhotoDataset if takes_photos else RandomFeatureDataset
     run(dataset_class(examples, []), dataset_class(examples[:BATCH_SIZE], []), tiny_options)
     captioner = Captioner.from_preset(tiny_options.folder / LAST)
+    captions: Any
     if takes_photos:
         captions = captioner.generate([example.path for example in examples])
     else:

@@ -1,0 +1,204 @@
+"""Draws maps over photos, and grids of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from effcap.images import Region
+from effcap.utils.fonts import Font, find_font
+
+TILE = 230  # pixels, side of the square that each photo is fitted to
+GAP = 14
+LABEL = 44  # pixels below each photo
+TEXT, QUIET = "#1e1d1a", "#6b675f"
+NOTE = (
+    "A map is not an explanation: it shows where a word drew on features of the photo, not why it "
+    "was chosen."
+)
+# Dark violet to yellow, of even steps in brightness: readable in gray and when color-blind.
+COLORS = (
+    (13, 8, 60),
+    (84, 15, 109),
+    (165, 44, 96),
+    (225, 93, 55),
+    (250, 160, 20),
+    (252, 240, 140),
+)
+MOST_OPAQUE = 0.78
+PICTURE_SUFFIXES = (".png", ".html")
+
+
+class Tile(NamedTuple):
+    """The map of a word, drawn over the photo."""
+
+    word: str
+    note: str
+    image: Image.Image
+
+
+class Sheet(NamedTuple):
+    """What a picture of a photo's maps shows."""
+
+    photo: Image.Image
+    caption: str
+    tiles: Sequence[Tile]
+    description: str
+
+
+def overlay(photo: Image.Image, heat: np.ndarray, region: Region) -> Image.Image:
+    """Draws a map over a photo: darker and gray where it is low, in warm colors where it is high.
+
+    Args:
+        photo: RGB image.
+        heat: (h, w), not negative; colors are relative to its highest value.
+        region: the part of the photo that the map covers; see `PhotoAttention.region`.
+    """
+    strength = _enlarge(heat, photo.size, region)[..., None]  # (H,W,1)
+    pixels = np.asarray(photo, np.float32)  # (H,W,3)
+    gray = pixels.mean(axis=2, keepdims=True)  # (H,W,1)
+    dim = 0.75 * (0.6 * gray + 0.4 * pixels)  # (H,W,3)
+    alpha = MOST_OPAQUE * strength  # (H,W,1)
+    mixed = (1 - alpha) * dim + alpha * heat_colors(strength[..., 0])  # (H,W,3)
+    return Image.fromarray(np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
+
+
+def heat_colors(strength: np.ndarray) -> np.ndarray:
+    """Returns the colors (..., 3) in 0..255 of strengths (...) in 0..1."""
+    steps = np.linspace(0, 1, len(COLORS))
+    channels = [np.interp(strength, steps, channel) for channel in zip(*COLORS, strict=True)]
+    return np.stack(channels, axis=-1)  # (...,3)
+
+
+def _enlarge(heat: np.ndarray, size: tuple[int, int], region: Region) -> np.ndarray:
+    """Enlarges a map to a photo of size (width, height): strengths (H, W) in 0..1."""
+    width, height = size
+    highest = float(heat.max())
+    if not highest > 0:
+        return np.zeros((height, width), np.float32)
+    left, top, right, bottom = (
+        round(side * length) for side, length in zip(region, 2 * size, strict=True)
+    )
+    image = Image.fromarray((heat / highest).astype(np.float32))
+    image = image.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BICUBIC)
+    canvas = Image.new("F", size)
+    canvas.paste(image, (left, top))
+    return np.clip(np.asarray(canvas), 0, 1)
+
+
+def peak_text(heat: np.ndarray) -> str:
+    """Describes how far a map's highest value is above that of an even map."""
+    mean = float(heat.mean())
+    return f"highest: {heat.max() / mean:.1f} times the mean" if mean > 0 else "nowhere"
+
+
+def draw_sheet(sheet: Sheet, columns: int = 5) -> Image.Image:
+    """Draws the photo and the map of each word; see `PhotoAttention.plot`."""
+    tiles = [Tile("", "", sheet.photo), *sheet.tiles]
+    columns = max(1, min(columns, len(tiles)))
+    width = columns * (TILE + GAP) + GAP
+    title = wrapped_text(sheet.caption, 20, width - 2 * GAP)
+    notes = [
+        line
+        for text in (sheet.description + ".", NOTE)
+        for line in wrapped_text(text, 13, width - 2 * GAP)
+    ]
+    head = GAP + 28 * len(title) + 6
+    rows = -(-len(tiles) // columns)
+    photo = sheet.photo.copy()
+    photo.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+    tile_height = photo.height + LABEL + GAP
+    bar_top = head + rows * tile_height
+    height = bar_top + 26 + 19 * len(notes) + GAP
+    picture = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, line in enumerate(title):
+        draw.text((GAP, GAP + 28 * i), line, TEXT, find_font(sheet.caption, 20))
+    for i, (word, note, image) in enumerate(tiles):
+        left = GAP + i % columns * (TILE + GAP)
+        top = head + i // columns * tile_height
+        shown = image.resize(photo.size, Image.Resampling.LANCZOS)
+        picture.paste(shown, (left + (TILE - shown.width) // 2, top))
+        middle, top = left + TILE / 2, top + shown.height
+        label = shortened_text(word, find_font(word, 17), TILE)
+        draw.text((middle, top + 5), label, TEXT, find_font(word, 17), "ma")
+        draw.text((middle, top + 27), note, QUIET, find_font(note, 12), "ma")
+    _draw_scale(picture, draw, bar_top)
+    for i, line in enumerate(notes):
+        draw.text((GAP, bar_top + 26 + 19 * i), line, QUIET, find_font(line, 13))
+    return picture
+
+
+def _draw_scale(picture: Image.Image, draw: ImageDraw.ImageDraw, top: int) -> None:
+    """Draws the scale of colors with its ends."""
+    strength = np.linspace(0, 1, 160, dtype=np.float32)[None].repeat(12, axis=0)  # (12,160)
+    colors = heat_colors(strength)  # (12,160,3)
+    font = find_font("0", 12)
+    draw.text((GAP, top), "0", QUIET, font)
+    picture.paste(Image.fromarray(colors.astype(np.uint8)), (GAP + 12, top + 1))
+    draw.text((GAP + 178, top), "highest of the word", QUIET, font)
+
+
+def wrapped_text(text: str, size: int, width: int) -> list[str]:
+    """Splits a text into lines of at most `width` pixels, at spaces or, in longer words, within."""
+    font = find_font(text, size)
+    lines, line = [], ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if font.getlength(longer) <= width:
+            line = longer
+            continue
+        lines += [line] if line else []
+        while font.getlength(word) > width:
+            cut = max(1, len(shortened_text(word, font, width)) - 1)
+            lines.append(word[:cut])
+            word = word[cut:]
+        line = word
+    return [*lines, line]
+
+
+def shortened_text(text: str, font: Font, width: int) -> str:
+    """Returns a text cut to `width` pixels, with an ellipsis if it is cut."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def stack_pictures(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Puts pictures below each other."""
+    width, height = max(x.width for x in pictures), sum(x.height for x in pictures)
+    page = Image.new("RGB", (width, height), "white")
+    top = 0
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        top += picture.height
+    return page
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Returns a picture as a PNG file."""
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def check_picture_file(path: str | PathLike) -> Path:
+    """Returns the path of a picture to write.
+
+    Raises:
+        ValueError: the suffix is neither `.png` nor `.html`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ValueError(
+            f"Expected a file with the suffix {' or '.join(PICTURE_SUFFIXES)}. Received: {path}"
+        )
+    return path

@@ -1,0 +1,156 @@
+"""Draws the attention of a playlist captioner to tracks, tags and artists as bars."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from string import Template
+
+from PIL import Image, ImageDraw
+
+from effcap.attention.drawing import (
+    QUIET,
+    TEXT,
+    check_picture_file,
+    png_bytes,
+    shortened_text,
+    stack_pictures,
+    wrapped_text,
+)
+from effcap.tools.captioning.playlist_attention import MAX_ROWS, RowAttention
+from effcap.utils.files import write_bytes_atomically
+from effcap.utils.fonts import find_font
+
+Ranking = Mapping[str, Sequence[RowAttention]]
+
+WIDTH, MARGIN, ROW, LABEL = 860, 24, 27, 330  # pixels
+BAR = "#c8552b"
+NOTE = (
+    "Cross-attention, mean of all layers, heads and tokens; with each row, the token at which it "
+    "is highest. Not an explanation: it shows what the text read, not why it was said."
+)
+
+
+def draw_bars(caption: str, attention: Ranking, max_rows: int = MAX_ROWS) -> Image.Image:
+    """Draws the attention to each row of each modality as a bar.
+
+    Args:
+        caption: caption of the playlist.
+        attention: rows by modality, highest first, as `rank_rows` returns them.
+        max_rows: maximum number of rows of a modality; the others share one bar. Default 10.
+    """
+    title = wrapped_text(caption, 20, WIDTH - 2 * MARGIN)
+    note = wrapped_text(NOTE, 13, WIDTH - 2 * MARGIN)
+    bars = {modality: _bars(rows, max_rows) for modality, rows in attention.items()}
+    num_rows = sum(max(1, len(rows)) for rows in bars.values())
+    height = 2 * MARGIN + 28 * len(title) + ROW * num_rows + 48 * len(bars) + 19 * len(note) + 16
+    picture = Image.new("RGB", (WIDTH, height), "white")
+    draw = ImageDraw.Draw(picture)
+    top = MARGIN
+    for line in title:
+        draw.text((MARGIN, top), line, TEXT, find_font(caption, 20))
+        top += 28
+    longest = max((weight for rows in bars.values() for _, weight, _ in rows), default=1.0)
+    room = WIDTH - 2 * MARGIN - LABEL - 190
+    for modality, rows in bars.items():
+        draw.text((MARGIN, top + 16), modality, TEXT, find_font(modality, 17))
+        top += 46
+        if not rows:
+            draw.text((MARGIN, top), "no features", QUIET, find_font("", 14))
+            top += ROW
+        for label, weight, word in rows:
+            font = find_font(label, 14)
+            draw.text((MARGIN, top), shortened_text(label, font, LABEL - 12), TEXT, font)
+            left, length = MARGIN + LABEL, round(room * weight / longest)
+            draw.rectangle((left, top + 2, left + max(length, 1), top + 17), BAR)
+            number = f"{weight:.1%}" + (f"  {word}" if word else "")
+            draw.text((left + length + 10, top), number, QUIET, find_font(number, 14))
+            top += ROW
+        top += 2
+    for i, line in enumerate(note):
+        draw.text((MARGIN, top + 16 + 19 * i), line, QUIET, find_font(line, 13))
+    return picture
+
+
+def save_bars(path: str | PathLike, playlists: Mapping[str, Ranking]) -> None:
+    """Writes the attention to several playlists as a picture, `.png`, or a page, `.html`.
+
+    Args:
+        path: file to write; missing folders are created.
+        playlists: attention by heading.
+
+    Raises:
+        ValueError: the suffix is another, or there is no playlist.
+        OSError: the file cannot be written.
+    """
+    path = check_picture_file(path)
+    if not playlists:
+        raise ValueError(f"There is no playlist to draw in {path}")
+    if path.suffix.lower() == ".html":
+        content = _page(playlists).encode("utf-8", errors="replace")
+    else:
+        pictures = [draw_bars(heading, attention) for heading, attention in playlists.items()]
+        content = png_bytes(stack_pictures(pictures))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomically(path, content)
+
+
+def _bars(rows: Sequence[RowAttention], max_rows: int) -> list[tuple[str, float, str]]:
+    """Returns the label, the weight and the word of each bar, with one bar for further rows."""
+    bars = [(row.row, row.weight, row.word) for row in rows[:max_rows]]
+    rest = rows[max_rows:]
+    return bars + [(f"{len(rest)} others", sum(row.weight for row in rest), "")] * bool(rest)
+
+
+def _page(playlists: Mapping[str, Ranking]) -> str:
+    """Returns a page with the bars of each playlist, without scripts."""
+    sections = []
+    for heading, attention in playlists.items():
+        body = [f"<h2>{html.escape(heading)}</h2>"]
+        longest = max((row.weight for rows in attention.values() for row in rows), default=1.0)
+        for modality, rows in attention.items():
+            body.append(f"<h3>{html.escape(modality)}</h3>")
+            body += [
+                f'<div class="row"><span>{html.escape(label)}</span>'
+                f'<i style="width: {100 * min(weight / (longest or 1), 1):.1f}%"></i>'
+                f"<small>{weight:.1%} {html.escape(word)}</small></div>"
+                for label, weight, word in _bars(rows, MAX_ROWS)
+            ] or ["<p>no features</p>"]
+        sections.append(f"<section>{''.join(body)}</section>")
+    return PAGE.substitute(sections="\n".join(sections), note=html.escape(NOTE))
+
+
+PAGE = Template("""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Attention to tracks, tags and artists</title>
+<style>
+:root { --page: #f6f5f2; --card: #fff; --line: #e2dfd8; --text: #1e1d1a; --quiet: #6b675f; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #161614; --card: #1f1f1c; --line: #33322d; --text: #ebe9e3; --quiet: #a09b90; }
+}
+* { box-sizing: border-box; margin: 0; }
+body { max-width: 900px; margin: 0 auto; padding: clamp(1rem, 4vw, 3rem);
+  background: var(--page); color: var(--text);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+section { margin: 1.5rem 0; padding: 1.2rem 1.4rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: 12px; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.1rem; } h3 { margin-top: .8rem; font-size: .9rem; }
+p, small { color: var(--quiet); font-size: .8125rem; }
+.row { display: grid; grid-template-columns: 14rem 1fr 9rem; gap: .7rem; align-items: center; }
+.row span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: .875rem; }
+.row i { height: .9rem; min-width: 1px; background: #c8552b; border-radius: 2px; }
+</style>
+</head>
+<body>
+<h1>Attention to tracks, tags and artists</h1>
+<p>$note</p>
+$sections
+</body>
+</html>
+""")
