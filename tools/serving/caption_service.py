@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from effcap.images import UnreadablePhoto
 from effcap.tools.serving.batcher import Batcher, QueueClosed, QueueFull
+from effcap.tools.serving.heatmaps import word_heatmaps
 from effcap.tools.serving.request_error import RequestError
 from effcap.tools.serving.serve_options import ServeOptions
 from effcap.tools.serving.served_captioners import CaptionSettings, ServedCaptioners
@@ -36,6 +37,19 @@ class Upload:
     data: bytes
 
 
+@dataclass(frozen=True, eq=False)
+class MapJob:
+    """Where a captioner looked for each word of a caption; never shares a batch.
+
+    Attributes:
+        preset: name of the captioner.
+        caption: the caption.
+    """
+
+    preset: str
+    caption: Caption
+
+
 class CaptionService:
     """Captions photos of concurrent requests; the page and the endpoint share it.
 
@@ -50,8 +64,12 @@ class CaptionService:
         self.batcher = Batcher(self._run_batch, options.batch_size, options.queue_size)
         self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decoder")
 
-    def _run_batch(self, settings: CaptionSettings, rows: list) -> list[list[Caption]]:
-        return self.captioners.caption_batch(settings, rows, self.options.batch_size)
+    def _run_batch(self, key: CaptionSettings | MapJob, items: list) -> list:
+        """Runs a batch in the worker thread, the only one that uses the captioners."""
+        if isinstance(key, CaptionSettings):
+            return self.captioners.caption_batch(key, items, self.options.batch_size)
+        captioner = self.captioners.by_name[key.preset]
+        return [word_heatmaps(captioner, data, key.caption) for data in items]
 
     def compile(self, title: str | None = "compiling") -> None:
         """Compiles the default sampler of each captioner for one photo and for a full batch.
@@ -87,15 +105,12 @@ class CaptionService:
                 raise result
         return list(results)
 
-    def submit(
-        self, settings: CaptionSettings, pixels: Sequence, first: int = 0
-    ) -> list[asyncio.Future]:
+    def submit(self, settings: CaptionSettings, pixels: Sequence) -> list[asyncio.Future]:
         """Queues decoded photos.
 
         Args:
             settings: settings of all photos.
             pixels: photos (h, w, 3).
-            first: index of the first photo in the request.
 
         Returns:
             A future for the captions of each photo. Cancel it to drop the photo.
@@ -103,8 +118,24 @@ class CaptionService:
         Raises:
             RequestError: the queue is full, or the server is shutting down.
         """
+        return self._queue(settings, list(enumerate(pixels)))
+
+    def submit_maps(self, preset: str, data: bytes, caption: Caption) -> asyncio.Future:
+        """Queues the computation of `word_heatmaps`.
+
+        Args:
+            preset: name of the captioner.
+            data: contents of the photo's file.
+            caption: one of its captions.
+
+        Raises:
+            RequestError: as `submit`.
+        """
+        return self._queue(MapJob(preset, caption), [data])[0]
+
+    def _queue(self, key: CaptionSettings | MapJob, items: list) -> list[asyncio.Future]:
         try:
-            futures = self.batcher.submit(settings, list(enumerate(pixels, first)))
+            futures = self.batcher.submit(key, items)
         except QueueFull:
             raise RequestError(
                 503, "The queue is full. Try again in some seconds", retry_after=RETRY_AFTER

@@ -15,17 +15,19 @@ import gradio
 from effcap.images import UnreadablePhoto
 from effcap.samplers.registry import to_config
 from effcap.tools.serving.caption_service import CaptionService, Upload
-from effcap.tools.serving.heatmaps import word_heatmaps
+from effcap.tools.serving.heatmaps import caption_words
 from effcap.tools.serving.page_assets import CSS, HEAD
 from effcap.tools.serving.page_files import PageFiles
 from effcap.tools.serving.request_error import RequestError
-from effcap.tools.serving.result_cards import Column, error_card, photo_card
+from effcap.tools.serving.result_cards import Column, error_card, maps_html, photo_card
 from effcap.tools.serving.served_captioners import CaptionSettings
 from effcap.tools.serving.setting_controls import SettingControls, add_controls
 from effcap.utils.paths import resource_folder
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from effcap.caption import Caption
 
 HEADER = """<div class="ec-head"><h1>EffCap</h1><p>Drop photos, read their captions, and hover over
 a word to see where the captioner looked. For programs: <a href="docs">POST /caption</a></p></div>
@@ -36,7 +38,7 @@ CSV_BUTTON = '<button type="button" class="ec-csv">Download CSV</button>'
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 MAX_RUNS = 32  # pages that caption at once
-Outputs = tuple[str, str]  # status and results as HTML
+Outputs = tuple[str, str, str]  # status, results and maps as HTML
 
 
 def mount_page(app: FastAPI, service: CaptionService, folder: Path) -> PageFiles:
@@ -97,6 +99,7 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
             with gradio.Column(scale=5, min_width=320):
                 status = gradio.HTML(status_html(""))
                 results = gradio.HTML(EMPTY, elem_id="results")
+                maps = gradio.HTML("", elem_id="maps")
 
         async def caption(paths: list[str] | None, both: bool, *values: Any) -> AsyncIterator:
             controls = [first, second] if both else [first]
@@ -108,7 +111,7 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
             [run.click, photos.upload, first.prefix.submit, second.prefix.submit],
             caption,
             [photos, compare, *first.inputs, *second.inputs],
-            [status, results],
+            [status, results, maps],
             show_progress="hidden",
             concurrency_limit=MAX_RUNS,
             trigger_mode="always_last",
@@ -119,13 +122,13 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
             lambda both: gradio.update(visible=both), compare, second_group, **quiet
         )
         photos.clear(
-            lambda: (status_html(""), EMPTY), None, [status, results], cancels=[running], **quiet
+            lambda: (status_html(""), EMPTY, ""), None, [status, results, maps], cancels=[running], **quiet
         )
         stop.click(lambda: status_html("Stopped"), None, status, cancels=[running], **quiet)
         samples.click(sample_photos, None, photos, **quiet).then(
             caption,
             [photos, compare, *first.inputs, *second.inputs],
-            [status, results],
+            [status, results, maps],
             show_progress="hidden",
             concurrency_limit=MAX_RUNS,
             api_visibility="private",
@@ -161,12 +164,12 @@ async def caption_page(
         values: values of the controls, one column after the other.
     """
     if not uploads:
-        yield status_html("Drop photos first"), EMPTY
+        yield status_html("Drop photos first"), EMPTY, ""
         return
     limit = service.options.max_photos
     if len(uploads) > limit:
         message = f"At most {limit} photos at once. Received: {len(uploads)}"
-        yield status_html(message, failed=True), EMPTY
+        yield status_html(message, failed=True), EMPTY, ""
         return
     try:
         settings = []
@@ -175,7 +178,7 @@ async def caption_page(
             settings.append(one.read(service.captioners, values[:count]))
             values = values[count:]
     except RequestError as error:
-        yield status_html(error.reason, failed=True), EMPTY
+        yield status_html(error.reason, failed=True), EMPTY, ""
         return
     page = ResultPage(service, uploads, settings)
     try:
@@ -202,25 +205,37 @@ class ResultPage:
     ) -> None:
         self._service, self._uploads, self._settings = service, uploads, settings
         self._futures: list[list[asyncio.Future | UnreadablePhoto]] = []
+        self._mapped: list[tuple[str, str, bytes, Caption]] = []  # captions with words to map
 
     async def run(self) -> AsyncIterator[Outputs]:
         """Yields the state of the page after each photo."""
         total, cards, started = len(self._uploads), "", time.monotonic()
-        yield status_html(f"Captioning {photos_text(total)} …"), ""
+        yield status_html(f"Captioning {photos_text(total)} …"), "", ""
         try:
             self._futures = [await self._submit(settings) for settings in self._settings]
         except RequestError as error:
-            yield status_html(error.reason, failed=True), EMPTY
+            yield status_html(error.reason, failed=True), EMPTY, ""
             return
         for number, upload in enumerate(self._uploads):
             left = self._service.options.timeout - (time.monotonic() - started)
             cards += await self._card(number, upload, max(left, 0.0))
-            done = number + 1
-            seconds = time.monotonic() - started
-            message = f"{done} of {photos_text(total)} …"
-            if done == total:
-                message = f"{photos_text(total)} in {seconds:.1f} seconds"
-            yield status_html(message, download=True), f'<div class="ec-results">{cards}'
+            message = f"{number + 1} of {photos_text(total)} …"
+            if number + 1 == total:
+                message = f"{photos_text(total)} in {time.monotonic() - started:.1f} seconds"
+            yield status_html(message, download=True), results_html(cards), ""
+        done, maps = status_html(message, download=True), ""
+        for key, preset, data, caption in self._mapped:
+            maps += await self._maps(key, preset, data, caption)
+            yield done, results_html(cards), maps
+
+    async def _maps(self, key: str, preset: str, data: bytes, caption: Caption) -> str:
+        """Returns the pictures of a caption's words; "" where there are none."""
+        try:
+            future = self._service.submit_maps(preset, data, caption)
+            self._futures.append([future])
+            return maps_html(key, await future)
+        except (RequestError, ValueError):  # busy, or a backbone without a grid: captions stay
+            return ""
 
     def cancel(self) -> None:
         """Drops the photos that wait."""
@@ -237,8 +252,8 @@ class ResultPage:
 
     async def _card(self, number: int, upload: Upload, timeout: float) -> str:
         columns, deadline = [], time.monotonic() + timeout
-        for settings, futures in zip(self._settings, self._futures, strict=True):
-            future = futures[number]
+        for place, settings in enumerate(self._settings):
+            future = self._futures[place][number]
             if isinstance(future, UnreadablePhoto):
                 return error_card(upload.name, future.reason)
             sampler = to_config(settings.sampler)["kind"]
@@ -249,9 +264,11 @@ class ResultPage:
                 error = f"The captions took longer than {seconds:g} seconds"
                 columns.append(Column(settings.preset, sampler, error=error))
                 continue
-            captioner = self._service.captioners.by_name[settings.preset]
-            heatmaps = await asyncio.to_thread(word_heatmaps, captioner, upload.data, captions[0])
-            columns.append(Column(settings.preset, sampler, captions, heatmaps))
+            captioner, key = self._service.captioners.by_name[settings.preset], f"{number}-{place}"
+            words = caption_words(captioner, captions[0])
+            if words:
+                self._mapped.append((key, settings.preset, upload.data, captions[0]))
+            columns.append(Column(settings.preset, sampler, captions, words, key))
         return await asyncio.to_thread(photo_card, upload.name, upload.data, columns)
 
 
@@ -277,6 +294,11 @@ def sample_folder() -> Path:
 def sample_photos() -> list[str]:
     """Returns the paths of some sample photos."""
     return [str(path) for path in sorted(sample_folder().glob("*.jpg"))[:6]]
+
+
+def results_html(cards: str) -> str:
+    """Returns the cards that there are; it only grows, so that Gradio sends what is new."""
+    return f'<div class="ec-results">{cards}'
 
 
 def photos_text(count: int) -> str:

@@ -32,6 +32,8 @@ footer { display: none !important; }
 .ec-frame .ec-heat { position: absolute; inset: 0; width: 100%; height: 100%; opacity: 0;
   transition: opacity .15s; pointer-events: none; }
 .ec-frame.ec-on .ec-heat { opacity: 1; }
+.ec-frame img:first-child { transition: filter .15s; }
+.ec-frame.ec-on img:first-child { filter: grayscale(.6) brightness(.75); }
 .ec-photo figcaption { margin-top: .45rem; font-size: .75rem; overflow-wrap: anywhere;
   color: var(--body-text-color-subdued); }
 .ec-columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(11.5rem, 100%), 1fr));
@@ -70,10 +72,12 @@ HEAD = """
     document.querySelectorAll(".ec-hot").forEach((w) => w.classList.remove("ec-hot"));
     document.querySelectorAll(".ec-on").forEach((f) => f.classList.remove("ec-on"));
     if (!word) return;
-    const frame = word.closest(".ec-card").querySelector(".ec-frame");
-    frame.querySelector(".ec-heat").src = word.dataset.heat;
-    frame.classList.add("ec-on");
     word.classList.add("ec-hot");
+    const maps = document.querySelector(`[data-maps="${word.dataset.key}"]`);
+    if (!maps) return;  // not computed yet
+    const frame = word.closest(".ec-card").querySelector(".ec-frame");
+    frame.querySelector(".ec-heat").src = JSON.parse(maps.dataset.addresses)[word.dataset.number];
+    frame.classList.add("ec-on");
   };
   const wordAt = (event) => event.target.closest?.(".ec-word") ?? null;
   document.addEventListener("mouseover", (event) => show(wordAt(event)));

@@ -6,7 +6,7 @@ import base64
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -27,14 +27,16 @@ class Column:
         preset: name of the captioner.
         sampler: name of the sampler.
         captions: captions, best first; empty if there is an error.
-        heatmaps: words of the best caption with the data URLs of pictures that cover the photo.
+        words: words of the best caption.
+        key: key of the pictures of these words; see `maps_html`.
         error: why there are no captions.
     """
 
     preset: str
     sampler: str
     captions: Sequence[Caption] = ()
-    heatmaps: Sequence[tuple[str, str]] = field(default_factory=list)
+    words: Sequence[str] = ()
+    key: str = ""
     error: str = ""
 
 
@@ -97,12 +99,27 @@ def column_html(column: Column, headed: bool) -> str:
 
 def words_html(column: Column) -> str:
     """Returns the best caption with its words marked for the pictures of attention."""
-    if not column.heatmaps:
-        return html.escape(column.captions[0].text) or NO_TEXT
-    return " ".join(
-        f'<span class="ec-word" data-heat="{html.escape(address)}">{html.escape(word)}</span>'
-        for word, address in column.heatmaps
-    )
+    text, marked = column.captions[0].text, ""
+    for number, word in enumerate(column.words):
+        before, found, after = text.partition(word)
+        if found:
+            marked += (
+                f'{html.escape(before)}<span class="ec-word" data-key="{column.key}" '
+                f'data-number="{number}">{html.escape(word)}</span>'
+            )
+            text = after
+    return marked + html.escape(text) or NO_TEXT
+
+
+def maps_html(key: str, maps: Sequence[tuple[str, str]]) -> str:
+    """Returns the pictures of a caption's words, for the script of the page.
+
+    Args:
+        key: key of the column.
+        maps: each word with the data URL of a picture that covers the photo.
+    """
+    addresses = html.escape(json.dumps([address for _, address in maps]))
+    return f'<i hidden data-maps="{key}" data-addresses="{addresses}"></i>'
 
 
 def caption_html(caption: Caption, words: str, *, first: bool = False) -> str:
