@@ -264,7 +264,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         reason = (error.strerror or str(error)).lower()
         raise OSError(
-            f"Cannot listen at {host}, port {port}: {reason}. Choose another --port, or 0 for a "
-            "free one"
+            f"Cannot listen at {host}, port {port}: {reason}. Choose another --host or --port; 0 is "
+            "a free port"
         ) from None
     return listener
