@@ -57,7 +57,9 @@ def main() -> None:
             rate = len(results) / seconds
             print(f"{clients:8} {len(results):9} {shown} {rate:9.1f}")
             if wrong or lost:
-                raise SystemExit(f"{lost} requests were lost, {len(wrong)} captions differ: {wrong}")
+                raise SystemExit(
+                    f"{lost} requests were lost, {len(wrong)} captions differ: {wrong}"
+                )
     finally:
         server.send_signal(signal.SIGINT)
         code = server.wait(30)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -27,6 +28,18 @@ def find_chromium() -> str:
     pytest.skip(f"no browser found: none of {', '.join(PROGRAMS)} is installed")
 
 
+# The browser reads commands from descriptor 3 and writes messages to 4.
+START = """
+import os, sys
+commands, messages = (os.dup(int(number)) for number in sys.argv[1:3])
+while min(commands, messages) < 5:
+    commands, messages = os.dup(commands), os.dup(messages)
+os.dup2(commands, 3)
+os.dup2(messages, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
 class Chromium:
     """A browser with one page.
 
@@ -45,9 +58,8 @@ class Chromium:
     ) -> None:
         to_browser, self._commands = os.pipe()
         self._messages, from_browser = os.pipe()
-        # The browser reads commands from descriptor 3 and writes messages to 4.
         command = [
-            *("sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', find_chromium()),
+            *(sys.executable, "-c", START, str(to_browser), str(from_browser), find_chromium()),
             *("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"),
             *("--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage"),
             *(f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"),

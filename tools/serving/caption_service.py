@@ -94,9 +94,7 @@ class CaptionService:
         loop = asyncio.get_running_loop()
         limit = self.options.max_megapixels
         tasks = [
-            loop.run_in_executor(
-                self._decoders, self.captioners.load, upload.data, preset, limit
-            )
+            loop.run_in_executor(self._decoders, self.captioners.load, upload.data, preset, limit)
             for upload in uploads
         ]
         results = await asyncio.gather(*tasks, return_exceptions=True)

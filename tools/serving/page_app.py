@@ -118,11 +118,13 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
             api_visibility="private",
         )
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        compare.change(
-            lambda both: gradio.update(visible=both), compare, second_group, **quiet
-        )
+        compare.change(lambda both: gradio.update(visible=both), compare, second_group, **quiet)
         photos.clear(
-            lambda: (status_html(""), EMPTY, ""), None, [status, results, maps], cancels=[running], **quiet
+            lambda: (status_html(""), EMPTY, ""),
+            None,
+            [status, results, maps],
+            cancels=[running],
+            **quiet,
         )
         stop.click(lambda: status_html("Stopped"), None, status, cancels=[running], **quiet)
         samples.click(sample_photos, None, photos, **quiet).then(

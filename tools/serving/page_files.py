@@ -63,7 +63,9 @@ class PageFiles:
             raise RequestError(400, "Expected JSON") from None
         for path in paths:
             if not self.is_upload(path):
-                raise RequestError(403, "Only files that were uploaded to the page can be captioned")
+                raise RequestError(
+                    403, "Only files that were uploaded to the page can be captioned"
+                )
 
     def is_upload(self, path: Any) -> bool:
         """Returns whether a path is that of an uploaded file."""

@@ -116,9 +116,7 @@ def sampler_settings() -> dict[str, Setting]:
                 continue
             kind, optional = field_kind(hints[field.name])
             help = first_sentence(docs[field.name]).replace("`", "")
-            found[field.name] = Setting(
-                field.name, kind, optional, {sampler: field.default}, help
-            )
+            found[field.name] = Setting(field.name, kind, optional, {sampler: field.default}, help)
     shared = [field.name for field in dataclasses.fields(Sampler)]
     return {name: found[name] for name in sorted(found, key=lambda name: name in shared)}
 

@@ -77,7 +77,10 @@ def load_captioners(captioners: Any) -> dict[str, Captioner]:
     """
     from effcap.tools.captioning.results import load_captioner
 
-    return {name: load_captioner(one) for name, one in named_captioners(captioners).items()}
+    return {
+        name: load_captioner(one) if isinstance(one, str | PathLike) else one
+        for name, one in named_captioners(captioners).items()
+    }
 
 
 def named_captioners(captioners: Any) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from typing import Any
 
 import gradio
 
+from effcap.samplers import get
 from effcap.samplers.registry import SAMPLERS, to_config
-from effcap.tools.serving.sampler_settings import Setting, sampler_settings
+from effcap.tools.serving.request_error import RequestError
+from effcap.tools.serving.sampler_settings import DEFAULT_SAMPLER, Setting, sampler_settings
 from effcap.tools.serving.served_captioners import CaptionSettings, ServedCaptioners
 
 MAIN = ("num_captions", "num_beams", "length_penalty", "top_p", "temperature", "seed")
@@ -42,11 +44,14 @@ class SettingControls:
         """
         preset, sampler, prefix, *others = values
         known = sampler_settings()
-        fields = {
-            name: value
-            for name, value in zip(self.fields, others, strict=True)
-            if sampler in known[name].defaults and value not in (None, "")
-        }
+        try:
+            fields = {
+                name: value
+                for name, value in zip(self.fields, others, strict=True)
+                if is_changed(known[name], sampler, value)
+            }
+        except ValueError as error:
+            raise RequestError(422, str(error)) from None
         return captioners.settings(preset, sampler, fields, prefix or "")
 
 
@@ -59,7 +64,7 @@ def add_controls(captioners: ServedCaptioners, *, second: bool = False) -> Setti
     """
     names = captioners.names
     preset = names[1] if second and len(names) > 1 else names[0]
-    initial = to_config(captioners.default_sampler(preset))
+    initial = to_config(captioners.by_name[preset].sampler or get(DEFAULT_SAMPLER))
     kinds = list(SAMPLERS)
     if second and len(names) == 1:
         initial = {"kind": next(kind for kind in kinds if kind != initial["kind"])}
@@ -91,6 +96,17 @@ def add_controls(captioners: ServedCaptioners, *, second: bool = False) -> Setti
         api_visibility="private",
     )
     return result
+
+
+def is_changed(setting: Setting, sampler: str, value: Any) -> bool:
+    """Returns whether the value of a control is another than the default of the sampler.
+
+    Defaults are left out, because `ServedCaptioners` reduces that of `max_new_tokens` to the
+    captioner's room for text.
+    """
+    if sampler not in setting.defaults or value in (None, ""):
+        return False
+    return setting.parse(value) != setting.defaults[sampler]
 
 
 def shown(setting: Setting, sampler: str) -> bool:
