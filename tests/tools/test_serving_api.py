@@ -68,7 +68,7 @@ def encoded(data: bytes) -> str:
 
 def test_forms_and_json_give_the_same_answer(app):
     photos = [photo_bytes(RED), photo_bytes(BLUE)]
-    parts = [("photos", name, data) for name, data in zip(("a b.png", "ü.png"), photos)]
+    parts = [("photos", "a b.png", photos[0]), ("photos", "ü.png", photos[1])]
     named = [{"name": name, "data": encoded(data)} for _, name, data in parts]
     fields = {"sampler": "beam", "num_captions": 2, "num_beams": 3, "prefix": "a"}
     texts = [(name, None, str(value).encode()) for name, value in fields.items()]

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from base64 import b64decode, b64encode
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ class TestPage:
         colors = [(0, 0, 240), (0, 240, 0), (240, 0, 0)]
         states = self.run(*map(photo_bytes, colors), columns=2)
         results = [state[1] for state in states]
-        assert all(later.startswith(earlier) for earlier, later in zip(results, results[1:]))
+        assert all(later.startswith(earlier) for earlier, later in pairwise(results))
         assert [text.count("<article") for text in results] == [0, 1, 2, 3, 3][: len(results)]
         for color in colors:
             assert results[-1].count(f"{' '.join(color_words(color))}</p>") == 2

@@ -267,7 +267,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         reason = (error.strerror or str(error)).lower()
         raise OSError(
-            f"Cannot listen at {host}, port {port}: {reason}. Choose another --host or --port; 0 is "
-            "a free port"
+            f"Cannot listen at {host}, port {port}: {reason}. Choose another --host or --port "
+            "(0 for a free one)"
         ) from None
     return listener
