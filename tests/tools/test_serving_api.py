@@ -337,6 +337,12 @@ def test_a_failure_of_the_captioner_is_no_traceback(app, fake):
     assert run(post(app, {"photos": [encoded(photo_bytes(RED))]})).json["captions"] == [RED_TEXT]
 
 
+def test_captions_leave_room_for_the_prefix(app, fake):
+    for values in ({}, {"sampler": "greedy"}):
+        answer = run(post(app, {"photos": [encoded(photo_bytes())], "prefix": "a b c", **values}))
+        assert answer.json["sampler"]["max_new_tokens"] == 13  # of 16 positions
+
+
 def test_health_reports_presets_and_queue(fake):
     service, app = serving(fake, other=FakeCaptioner())
     answer = run(call(app, "GET", "/health")).json

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
@@ -53,7 +53,7 @@ def value_text(schema: Mapping[str, Any]) -> str:
     return schema.get("type", "")
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Returns rows as the body of an HTML table, the first column as code."""
     lines = []
     for first, *others in rows:

@@ -111,7 +111,7 @@ class Guard:
             await send(message)
 
         task = asyncio.ensure_future(self.app(scope, body.receive, send_guarded))
-        tasks = [task]
+        tasks: list[asyncio.Future] = [task]
         if scope["path"].startswith(STREAMS):
             tasks.append(asyncio.ensure_future(self.closing.wait()))
         try:

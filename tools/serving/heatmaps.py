@@ -22,6 +22,8 @@ SIDE = 48  # pixels, largest side; the browser enlarges the pictures smoothly
 def caption_words(captioner: Captioner, caption: Caption) -> list[str]:
     """Returns the words of a caption after its prefix, as `word_heatmaps` does."""
     tokenizer = captioner.tokenizer
+    if tokenizer is None:
+        return []
     start = len(tokenizer.encode_prefix(caption.prefix))
     return [word.text for word in split_words(tokenizer, caption.tokens, start)]
 

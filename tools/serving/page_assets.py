@@ -37,7 +37,8 @@ footer { display: none !important; }
 .ec-photo figcaption { margin-top: .45rem; font-size: .75rem; overflow-wrap: anywhere;
   color: var(--body-text-color-subdued); }
 .ec-columns { display: grid;
-  grid-template-columns: repeat(auto-fit, minmax(min(11.5rem, 100%), 1fr)); gap: 1.25rem; align-content: start; min-width: 0; }
+  grid-template-columns: repeat(auto-fit, minmax(min(11.5rem, 100%), 1fr));
+  gap: 1.25rem; align-content: start; min-width: 0; }
 .ec-columns h3 { margin: 0 0 .5rem; font-size: .75rem; font-weight: 600; overflow-wrap: anywhere;
   color: var(--body-text-color-subdued); }
 .ec-caption p { margin: 0; overflow-wrap: anywhere; text-wrap: pretty; }

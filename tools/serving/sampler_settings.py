@@ -70,11 +70,12 @@ class Setting:
         number = parse_json_number(value) if isinstance(value, str) else value
         if kind == "integer" and isinstance(number, float) and number.is_integer():
             number = int(number)
-        is_number = isinstance(number, int if kind == "integer" else int | float)
-        if isinstance(number, bool) or not is_number:
+        if isinstance(number, int) and not isinstance(number, bool) and kind == "integer":
+            return number
+        if not isinstance(number, int | float) or isinstance(number, bool) or kind == "integer":
             self._refuse(value)
         try:
-            return number if kind == "integer" else float(number)
+            return float(number)
         except OverflowError:
             self._refuse(value)
 

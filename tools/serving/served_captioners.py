@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from effcap.generation import check_sampler, pad_rows
 from effcap.images import UnreadablePhoto, load_photo, upright_size
 from effcap.samplers import Sampler, get
-from effcap.samplers.registry import from_config, to_config
+from effcap.samplers.registry import from_config
 from effcap.tools.serving.request_error import RequestError
 from effcap.tools.serving.sampler_settings import DEFAULT_SAMPLER, parse_sampler
 
@@ -57,20 +57,23 @@ class ServedCaptioners:
             if captioner.tokenizer is None:
                 raise ValueError(f"{name} has no tokenizer, so it cannot write captions")
         self.by_name = dict(captioners)
+        self._tokenizers = {
+            name: captioner.tokenizer
+            for name, captioner in captioners.items()
+            if captioner.tokenizer is not None
+        }
 
     @property
     def names(self) -> list[str]:
         """Names of the captioners, the default first."""
         return list(self.by_name)
 
-    def default_sampler(self, preset: str) -> Sampler:
-        """Returns the sampler of a captioner if a request names none."""
+    def default_sampler(self, preset: str, prefix_length: int = 0) -> Sampler:
+        """Returns the sampler of a captioner, which fits after a prefix of some tokens."""
         captioner = self.by_name[preset]
         sampler = captioner.sampler or get(DEFAULT_SAMPLER)
-        longest = captioner.decoder.max_text_length
-        if sampler.max_new_tokens <= longest:
-            return sampler
-        return from_config({**to_config(sampler), "max_new_tokens": longest})
+        longest = max(1, captioner.decoder.max_text_length - prefix_length)
+        return replace(sampler, max_new_tokens=min(sampler.max_new_tokens, longest))
 
     def settings(
         self, preset: str | None, sampler: str | None, fields: Mapping[str, Any], prefix: str | None
@@ -92,18 +95,18 @@ class ServedCaptioners:
                 UNPROCESSABLE,
                 f"Expected preset as one of {', '.join(self.names)}. Received: {preset[:80]!r}",
             )
-        captioner = self.by_name[preset]
+        captioner, tokenizer = self.by_name[preset], self._tokenizers[preset]
         prefix = captioner.prefix if prefix is None else prefix
         try:
-            tokens = captioner.tokenizer.encode_prefix(prefix)
+            tokens = tokenizer.encode_prefix(prefix)
             config = parse_sampler(sampler, fields)
             if config is None:
-                chosen = self.default_sampler(preset)
+                chosen = self.default_sampler(preset, len(tokens))
             else:
                 longest = captioner.decoder.max_text_length - len(tokens)
                 shorter = max(1, min(Sampler().max_new_tokens, longest))
                 chosen = from_config({"max_new_tokens": shorter, **config})
-            check_sampler(chosen, captioner.decoder, captioner.tokenizer, len(tokens))
+            check_sampler(chosen, captioner.decoder, tokenizer, len(tokens))
         except (TypeError, ValueError) as error:
             raise RequestError(UNPROCESSABLE, " ".join(str(error).split())) from None
         return CaptionSettings(preset, chosen, prefix)
