@@ -79,9 +79,14 @@ def _picture(photo: Photo | None) -> str:
 
 def image_url(image: Any) -> str:
     """Returns a Pillow image as a data URL of a JPEG."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(image)).decode()}"
+
+
+def jpeg_bytes(image: Any) -> bytes:
+    """Returns a Pillow image as a JPEG file."""
     file = BytesIO()
     image.convert("RGB").save(file, "JPEG", quality=82, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return file.getvalue()
 
 
 def list_html(blocks: Iterable[str], total: int, others: str = "") -> str:

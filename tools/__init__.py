@@ -12,10 +12,11 @@ from effcap.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effcap.conversion.published_captioner import published_captioner
+    from effcap.tools.captioning.photo_metadata import EmbeddedCaptions, XmpSidecars
     from effcap.tools.captioning.photos import caption_folder
     from effcap.tools.captioning.playlists import caption_playlists
     from effcap.tools.captioning.regions import caption_regions
-    from effcap.tools.captioning.shards import caption_shards
+    from effcap.tools.captioning.shards import caption_into_shards, caption_shards
     from effcap.tools.captioning.sidecars import Sidecars
     from effcap.tools.evaluation.evaluate import evaluate
     from effcap.tools.evaluation.playlists import PlaylistReferences, evaluate_playlists
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from effcap.tools.features.feature_arrays import convert_clipcap, write_feature_arrays
     from effcap.tools.features.photos import write_features
     from effcap.tools.features.playlists import FeatureSources, write_playlist_features
+    from effcap.tools.reports.comparison import compare_runs
     from effcap.tools.reports.page import write_page
     from effcap.tools.reports.settings import list_settings
     from effcap.tools.serving.serve_options import ServeOptions
@@ -33,14 +35,18 @@ if TYPE_CHECKING:
     from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
 
 _MODULES = {
+    "EmbeddedCaptions": ".captioning.photo_metadata",
     "FeatureSources": ".features.playlists",
     "PlaylistReferences": ".evaluation.playlists",
     "ServeOptions": ".serving.serve_options",
     "Sidecars": ".captioning.sidecars",
+    "XmpSidecars": ".captioning.photo_metadata",
     "caption_folder": ".captioning.photos",
+    "caption_into_shards": ".captioning.shards",
     "caption_playlists": ".captioning.playlists",
     "caption_regions": ".captioning.regions",
     "caption_shards": ".captioning.shards",
+    "compare_runs": ".reports.comparison",
     "convert_clipcap": ".features.feature_arrays",
     "download_gpt2": "effcap.weights.download",
     "evaluate": ".evaluation.evaluate",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from effcap.trainers.options.run import RunOptions
     from effcap.trainers.options.scst import ScstOptions
     from effcap.trainers.options.training import TrainingOptions
+    from effcap.trainers.reports.run_report import write_run_report
 
 _MODULES = {
     "Augmentation": ".data.augmentation",
@@ -75,6 +76,7 @@ _MODULES = {
     "run": ".engine.run",
     "subset": ".data.example",
     "tidy": ".data.caption_cleaning",
+    "write_run_report": ".reports.run_report",
 }
 __all__ = list(_MODULES)
 __getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from effcap.images import Region
-from effcap.utils.fonts import Font, find_font
+from effcap.utils.fonts import find_font, load_font, reads_from_right, shorten, wrap
 
 TILE = 230  # pixels, side of the square that each photo is fitted to
 GAP = 14
@@ -103,11 +103,11 @@ def draw_sheet(sheet: Sheet, columns: int = 5) -> Image.Image:
     tiles = [Tile("", "", sheet.photo), *sheet.tiles]
     columns = max(1, min(columns, len(tiles)))
     width = columns * (TILE + GAP) + GAP
-    title = wrapped_text(sheet.caption, 20, width - 2 * GAP)
+    title = text_lines(sheet.caption, 20, width - 2 * GAP)
     notes = [
         line
         for text in (sheet.description + ".", NOTE)
-        for line in wrapped_text(text, 13, width - 2 * GAP)
+        for line in text_lines(text, 13, width - 2 * GAP)
     ]
     head = GAP + 28 * len(title) + 6
     rows = -(-len(tiles) // columns)
@@ -117,59 +117,75 @@ def draw_sheet(sheet: Sheet, columns: int = 5) -> Image.Image:
     bar_top = head + rows * tile_height
     height = bar_top + 26 + 19 * len(notes) + GAP
     picture = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(picture)
+    writer = Writer(picture)
     for i, line in enumerate(title):
-        draw.text((GAP, GAP + 28 * i), line, TEXT, find_font(sheet.caption, 20))
+        writer.write((GAP, GAP + 28 * i), line, 20)
     for i, (word, note, image) in enumerate(tiles):
         left = GAP + i % columns * (TILE + GAP)
         top = head + i // columns * tile_height
         shown = image.resize(photo.size, Image.Resampling.LANCZOS)
         picture.paste(shown, (left + (TILE - shown.width) // 2, top))
         middle, top = left + TILE / 2, top + shown.height
-        label = shortened_text(word, find_font(word, 17), TILE)
-        draw.text((middle, top + 5), label, TEXT, find_font(word, 17), "ma")
-        draw.text((middle, top + 27), note, QUIET, find_font(note, 12), "ma")
-    _draw_scale(picture, draw, bar_top)
+        writer.write((middle, top + 5), word, 17, anchor="ma", width=TILE)
+        writer.write((middle, top + 27), note, 12, QUIET, "ma")
+    _draw_scale(picture, writer, bar_top)
     for i, line in enumerate(notes):
-        draw.text((GAP, bar_top + 26 + 19 * i), line, QUIET, find_font(line, 13))
+        writer.write((GAP, bar_top + 26 + 19 * i), line, 13, QUIET)
     return picture
 
 
-def _draw_scale(picture: Image.Image, draw: ImageDraw.ImageDraw, top: int) -> None:
+def _draw_scale(picture: Image.Image, writer: Writer, top: int) -> None:
     """Draws the scale of colors with its ends."""
     strength = np.linspace(0, 1, 160, dtype=np.float32)[None].repeat(12, axis=0)  # (12,160)
     colors = heat_colors(strength)  # (12,160,3)
-    font = find_font("0", 12)
-    draw.text((GAP, top), "0", QUIET, font)
+    writer.write((GAP, top), "0", 12, QUIET)
     picture.paste(Image.fromarray(colors.astype(np.uint8)), (GAP + 12, top + 1))
-    draw.text((GAP + 178, top), "highest of the word", QUIET, font)
+    writer.write((GAP + 178, top), "highest of the word", 12, QUIET)
 
 
-def wrapped_text(text: str, size: int, width: int) -> list[str]:
-    """Splits a text into lines of at most `width` pixels, at spaces or, in longer words, within."""
-    font = find_font(text, size)
-    lines, line = [], ""
-    for word in text.split():
-        longer = f"{line} {word}".strip()
-        if font.getlength(longer) <= width:
-            line = longer
-            continue
-        lines += [line] if line else []
-        while font.getlength(word) > width:
-            cut = max(1, len(shortened_text(word, font, width)) - 1)
-            lines.append(word[:cut])
-            word = word[cut:]
-        line = word
-    return [*lines, line]
+class Writer:
+    """Writes text into a picture, with a font for its script or, without one, Pillow's own.
+
+    Args:
+        picture: picture to write into.
+    """
+
+    def __init__(self, picture: Image.Image) -> None:
+        self.draw = ImageDraw.Draw(picture)
+
+    def write(
+        self,
+        position: tuple[float, float],
+        text: str,
+        size: int,
+        color: str = TEXT,
+        anchor: str = "la",
+        width: float | None = None,
+    ) -> None:
+        """Writes a line of text, cut to `width` pixels if that is given."""
+        font = text_font(text, size)
+        shown = text if width is None else shorten(text, font, width)
+        direction = "rtl" if reads_from_right(text) else None
+        self.draw.text(position, shown, color, font, anchor, direction=direction)
 
 
-def shortened_text(text: str, font: Font, width: int) -> str:
-    """Returns a text cut to `width` pixels, with an ellipsis if it is cut."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+def text_font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """Returns a font for a text, in which some of its characters may be missing.
+
+    Raises:
+        ImportError: Pillow was built without fonts.
+    """
+    font = find_font(text, size) or load_font("", size)
+    if font is None:
+        raise ImportError(
+            "This Pillow has no FreeType, which draws text: pip install --upgrade pillow"
+        )
+    return font
+
+
+def text_lines(text: str, size: int, width: float) -> list[str]:
+    """Splits a text into lines of at most `width` pixels."""
+    return wrap(text, text_font(text, size), width)
 
 
 def stack_pictures(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -26,6 +26,7 @@ from effcap.attention.grad_cam import grad_cam
 from effcap.attention.selection import Choice, select_weights
 from effcap.attention.weights import attention_weights
 from effcap.caption import Caption
+from effcap.display import jpeg_bytes
 from effcap.images import Fit, Photo, Region, load_photos, load_thumbnail, visible_box
 from effcap.utils.files import write_bytes_atomically
 
@@ -94,9 +95,9 @@ class PhotoAttention:
         """
         save_attention(path, [self])
 
-    def _repr_png_(self) -> bytes:
+    def _repr_jpeg_(self) -> bytes:
         """Returns the picture that a notebook shows."""
-        return png_bytes(self.plot())
+        return jpeg_bytes(self.plot())
 
 
 def save_attention(path: str | PathLike, attentions: Sequence[PhotoAttention]) -> None:

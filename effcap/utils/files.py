@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -18,6 +21,31 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
     new = path.with_name(f".new-{path.name}")
     new.write_bytes(content)
     replace_file(new, path)
+
+
+def replace_contents(path: Path, pieces: Iterable[bytes]) -> None:
+    """Writes a file; an existing one is replaced only once the new one is on disk.
+
+    An existing file keeps its mode, extended attributes and, where permitted, its owner. A symbolic
+    link stays, and the file that it points to is replaced. Other hard links keep the old contents.
+
+    Raises:
+        OSError: the file cannot be written; the existing one is unchanged.
+    """
+    path = Path(os.path.realpath(path))
+    new = path.with_name(f".new-{uuid.uuid4().hex}")  # unique to this process
+    try:
+        with new.open("xb") as file:
+            file.writelines(pieces)
+        if path.exists():
+            owner = path.stat()
+            with contextlib.suppress(PermissionError):  # only root gives files away
+                os.chown(new, owner.st_uid, owner.st_gid)
+            shutil.copystat(path, new)
+            os.utime(new)  # backups look at the time of modification
+        replace_file(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def replace_file(new: Path, path: Path) -> None:

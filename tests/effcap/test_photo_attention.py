@@ -173,7 +173,7 @@ def test_pictures_are_written_by_suffix(captioner, photo, tmp_path):
     attention.save(tmp_path / "new" / "a.png")
     with Image.open(tmp_path / "new" / "a.png") as saved:
         assert saved.size == attention.plot().size
-    assert Image.open(io.BytesIO(attention._repr_png_())).size == saved.size
+    assert Image.open(io.BytesIO(attention._repr_jpeg_())).size == saved.size
     save_attention(tmp_path / "two.html", [attention, replace(attention, words=("<b>",) * 4)])
     page = (tmp_path / "two.html").read_text(encoding="utf-8")
     assert page.count('class="map') == 8 and "<b>" not in page and "<script" not in page

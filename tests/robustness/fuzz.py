@@ -2,6 +2,7 @@
 
     python tests/robustness/fuzz.py captions
     python tests/robustness/fuzz.py photos
+    python tests/robustness/fuzz.py metadata
     python tests/robustness/fuzz.py weights --cases 2000 --seed 0
 
 Prints how the cases ended. Exits with 1 after a crash, a hang, an unclear error or a wrong result.
@@ -18,7 +19,12 @@ from fuzz_report import Report
 
 from effcap.tools.cli.terminal import start_keras
 
-FUZZERS = {"captions": "fuzz_captions", "photos": "fuzz_photos", "weights": "fuzz_weights"}
+FUZZERS = {
+    "captions": "fuzz_captions",
+    "metadata": "fuzz_metadata",
+    "photos": "fuzz_photos",
+    "weights": "fuzz_weights",
+}
 
 
 def print_report(kind: str, report: Report, seconds: float) -> None:

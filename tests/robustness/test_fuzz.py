@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fuzz
 import fuzz_captions
+import fuzz_metadata
 import fuzz_photos
 import fuzz_weights
 import pytest
@@ -18,6 +19,13 @@ def test_damaged_data_is_read_correctly_or_refused_clearly(fuzzer, cases):
     report = fuzzer.fuzz(cases, seed=7)
     assert report.cases == cases and report.failures == []
     assert report.successes > cases / 10 and report.errors.total() > cases / 10
+
+
+@pytest.mark.slow
+def test_damaged_photos_get_descriptions_or_are_refused_untouched():
+    report = fuzz_metadata.fuzz(40, seed=1)
+    assert report.cases == 40 and report.failures == []
+    assert report.successes > 10 and report.errors.total() > 10
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from effcap.trainers.engine.smoke import SMALL_NETWORK, shrink
 from helpers.cli_errors import fails
 from helpers.cli_process import CHATTER, effcap, environment
 from helpers.event_files import read_events
+from helpers.page_parser import read_page
 
 
 def words(run, out, *options) -> list[str]:
@@ -45,9 +48,12 @@ def test_a_run_writes_presets_events_log_and_its_configuration(trained_run):
         "last",
         "log.csv",
         "log.txt",
+        "report.html",
+        "report.json",
         "run.json",
         "steps.csv",
         "tensorboard",
+        "thumbnails",
     }
     log = [line[21:] for line in (out / "log.txt").read_text().splitlines()]
     assert log[0].startswith("12 photos per epoch, ")
@@ -77,6 +83,37 @@ def test_event_files_contain_the_run(trained_run):
     assert [step for step, _ in events["epoch/val_cross_entropy"]] == [3, 6]
     pictures = [tag for tag in events if tag.startswith("captions/")]
     assert len(pictures) == 5 and len(events["captions/0"]) == 2
+
+
+def test_the_report_shows_the_scores_and_captions_of_the_run(trained_run):
+    page = read_page(trained_run.folder / "report.html")
+    page.check_self_contained()
+    assert "finished after 2 epochs" in page.texts["p"][0]
+    assert page.texts["pre"] == [f"effcap {shlex.join(trained_run.command)}"]
+    with (trained_run.folder / "log.csv").open(newline="") as file:
+        scores = list(csv.DictReader(file))
+    best = max(float(row["val_cider"]) for row in scores)
+    assert f"{best:.3f}" in page.texts["dd"]
+    notes = json.loads((trained_run.folder / "report.json").read_text())
+    names = [f"{i}.jpg" for i in range(12, 17)]
+    assert [photo["name"] for photo in notes["photos"]] == names
+    assert [photo["references"] for photo in notes["photos"]] == references(trained_run, names)
+    assert [len(epoch["captions"]) for epoch in notes["epochs"]] == [5, 5]
+    (worst,) = notes["worst"]["photos"]  # of five photos
+    assert worst["name"] in names and [worst["references"]] == references(
+        trained_run, [worst["name"]]
+    )
+    assert worst["cider"] <= best and len(page.images) == 5 + 1
+    record = json.loads((trained_run.folder / "run.json").read_text())
+    assert record["changed"] == {"decoder.vocabulary_size": None}
+    assert record["machine"]["device"].endswith("CPU")
+
+
+def references(run, names) -> list[list[str]]:
+    """Returns the captions of validation photos."""
+    with (run.data / "dev.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [[row["caption"] for row in rows if row["image"] == name] for name in names]
 
 
 @pytest.mark.slow

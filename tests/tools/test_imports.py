@@ -10,8 +10,19 @@ from itertools import pairwise
 
 from helpers.cli_process import environment
 from helpers.data_maker import write_csv
+from helpers.run_maker import make_run
 
-COMMANDS = ("caption", "train", "evaluate", "features", "shards", "index", "convert", "download")
+COMMANDS = (
+    "caption",
+    "train",
+    "compare",
+    "evaluate",
+    "features",
+    "shards",
+    "index",
+    "convert",
+    "download",
+)
 SOURCES = ("csv", "json", "dali", "regions", "playlists")
 
 # Runs each step, a statement or the arguments of a command, and stops after the first one that
@@ -72,6 +83,7 @@ def test_parsing_and_files_need_no_keras(tmp_path):
         *[[command, "--help"] for command in COMMANDS],
         *[["train", source, "--help"] for source in SOURCES],
         ["list"],
+        ["compare", str(make_run(tmp_path / "a")), str(make_run(tmp_path / "b"))],
         ["evaluate", "--captions", str(captions), "--csv", str(references)],
     ]
     run_steps(steps, BACKENDS)

@@ -75,6 +75,6 @@ def test_reports_that_cannot_be_written_raise_an_error_early(tmp_path, monkeypat
     (tmp_path / "a.csv").mkdir()
     with pytest.raises(IsADirectoryError):
         check_report(tmp_path / "a.csv")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match="effcap\\[parquet\\]"):
         check_report(tmp_path / "a.parquet")

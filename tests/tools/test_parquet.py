@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from effcap.tools.captioning.parquet import (
-    CaptionFolder,
+from effcap.tools.captioning.parquet import CaptionFolder
+from effcap.tools.captioning.shard_output import (
     Row,
     ShardCaptions,
     locate,

@@ -9,8 +9,9 @@ import pytest
 
 from effcap import tools
 from effcap.samplers import Greedy
-from effcap.tools.captioning.parquet import CaptionFolder, preset_id
+from effcap.tools.captioning.parquet import CaptionFolder
 from effcap.tools.captioning.shard_captions import caption_each
+from effcap.tools.captioning.shard_output import preset_id
 from effcap.tools.shards.shard_progress import shard_steps
 from helpers.data_maker import make_randomized_captioner, random_jpeg
 from helpers.tar_maker import add_special, write_tar

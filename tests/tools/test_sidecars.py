@@ -49,20 +49,20 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def test_each_photo_gets_a_file_with_its_caption(folder, captioner, captions):
-    results = caption_folder(folder, captioner, SAMPLER, batch_size=2, sidecars=Sidecars())
+    results = caption_folder(folder, captioner, SAMPLER, batch_size=2, writer=Sidecars())
     assert texts(folder) == {f"{i}.txt": f"{caption}\n" for i, caption in enumerate(captions)}
     assert [path.name for path, _ in results.skipped] == ["broken.jpg"] and not results.existing
 
 
 def test_text_around_captions_names_photo_and_folder(folder, captioner, captions):
     sidecars = Sidecars(".caption", before="{folder}/{name}: ", after=" {here}")
-    caption_folder(folder / "3.jpg", captioner, SAMPLER, sidecars=sidecars)
+    caption_folder(folder / "3.jpg", captioner, SAMPLER, writer=sidecars)
     assert (folder / "3.caption").read_text() == f"holiday/3: {captions[3]} {{here}}\n"
 
 
 def test_several_captions_are_lines(folder, captioner):
     sampler = Beam(num_beams=3, num_captions=3, max_new_tokens=6)
-    caption_folder(folder / "0.jpg", captioner, sampler, sidecars=Sidecars())
+    caption_folder(folder / "0.jpg", captioner, sampler, writer=Sidecars())
     expected = captioner.generate(folder / "0.jpg", sampler, details=True)
     assert (folder / "0.txt").read_text() == "".join(f"{x.text}\n" for x in expected)
 
@@ -83,7 +83,7 @@ def test_existing_files_are_treated_as_requested(existing, expected, folder, cap
         [folder / "0.jpg", folder / "1.jpg", folder / "2.jpg"],
         captioner,
         SAMPLER,
-        sidecars=Sidecars(existing=existing),
+        writer=Sidecars(existing=existing),
     )
     assert (folder / "0.txt").read_text() == expected.replace("NEW", captions[0])
     assert (folder / "2.txt").read_text() == f"{captions[2]}\n"
@@ -98,7 +98,7 @@ def test_existing_files_are_treated_as_requested(existing, expected, folder, cap
 def test_an_interrupted_call_is_continued_with_the_same_captions(folder, captioner, monkeypatch):
     sampler = Nucleus(seed=1, max_new_tokens=6)
     shutil.copytree(folder, folder.parent / "whole")
-    caption_folder(folder.parent / "whole", captioner, sampler, batch_size=2, sidecars=Sidecars())
+    caption_folder(folder.parent / "whole", captioner, sampler, batch_size=2, writer=Sidecars())
     write = Sidecars.write
 
     def write_two(self, photo, captions):
@@ -108,9 +108,9 @@ def test_an_interrupted_call_is_continued_with_the_same_captions(folder, caption
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Sidecars, "write", write_two)
-        caption_folder(folder, captioner, sampler, batch_size=2, sidecars=Sidecars())
+        caption_folder(folder, captioner, sampler, batch_size=2, writer=Sidecars())
     assert sorted(texts(folder)) == ["0.txt", "1.txt"]
-    results = caption_folder(folder, captioner, sampler, batch_size=2, sidecars=Sidecars())
+    results = caption_folder(folder, captioner, sampler, batch_size=2, writer=Sidecars())
     assert [path.name for path, _ in results.captions] == ["2.jpg", "3.jpg", "4.jpg"]
     assert texts(folder) == texts(folder.parent / "whole")
 
@@ -124,14 +124,14 @@ def test_an_interrupted_write_leaves_the_old_file(folder, captioner, monkeypatch
     monkeypatch.setattr("effcap.utils.files.replace_file", stop)
     with pytest.raises(KeyboardInterrupt):
         sidecars = Sidecars(existing="overwrite")
-        caption_folder(folder / "0.jpg", captioner, SAMPLER, sidecars=sidecars)
+        caption_folder(folder / "0.jpg", captioner, SAMPLER, writer=sidecars)
     assert (folder / "0.txt").read_text() == "old"
 
 
 def test_photos_that_share_a_file_are_refused(folder, captioner):
     shutil.copy(folder / "0.jpg", folder / "0.png")
     with pytest.raises(ValueError, match=r"0\.(jpg|png) and .*0\.(jpg|png), which share .*0\.txt"):
-        caption_folder(folder, captioner, SAMPLER, sidecars=Sidecars())
+        caption_folder(folder, captioner, SAMPLER, writer=Sidecars())
     assert not texts(folder)
 
 
@@ -207,8 +207,8 @@ def test_several_captions_are_printed_and_scored(folder, captioner, capsys, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     (
-        (["photos", "--existing", "append"], "--existing requires --sidecar"),
-        (["photos", "--before", "x"], "--before requires --sidecar"),
+        (["photos", "--existing", "append"], "--existing requires --sidecar or --write"),
+        (["photos", "--before", "x"], "--before requires --sidecar or --write"),
         (["--features", "f.hdf5", "--sidecar"], "--sidecar requires photos"),
         (["--shards", "x", "--out", "y", "--num-captions", "2"], "--num-captions requires photos"),
     ),

@@ -7,13 +7,17 @@ import pytest
 from effcap import tools
 
 NAMES = {
+    "EmbeddedCaptions",
     "FeatureSources",
     "PlaylistReferences",
     "Sidecars",
+    "XmpSidecars",
     "caption_folder",
+    "caption_into_shards",
     "caption_playlists",
     "caption_regions",
     "caption_shards",
+    "compare_runs",
     "convert_clipcap",
     "download_gpt2",
     "evaluate",

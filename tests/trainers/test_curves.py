@@ -53,7 +53,7 @@ def test_a_run_in_its_first_epoch_has_a_picture(tmp_path):
     for step in range(1, 40, 10):
         writer.write_scalars({"step/loss": 9 / step, "step/learning_rate": 0.1}, step)
     writer.write_scalars({"epoch/loss": 3.0}, 40)
-    assert (tmp_path / STEPS).read_text().splitlines()[-1] == "31,0.31,0.290323"
+    assert (tmp_path / STEPS).read_text().splitlines()[-1] == "31,0.31,0.290323,0.1"
     assert not (tmp_path / PICTURE).exists()
     writer.flush()
     assert Image.open(tmp_path / PICTURE).size == (WIDTH, PANEL_HEIGHT)
@@ -70,10 +70,17 @@ def test_long_epochs_draw_the_picture_every_minute(tmp_path, monkeypatch):
 def test_a_resumed_run_replaces_the_steps_after_its_checkpoint(tmp_path):
     rows = "step,epoch,loss\n1,0.1,5\n11,1.1,4\n21,2.1,3\n31,3"
     (tmp_path / STEPS).write_text(rows)
-    CurveWriter(tmp_path, 15, 10).write_scalars({"step/loss": 2.5}, 21)
-    assert (tmp_path / STEPS).read_text() == "step,epoch,loss\n1,0.1,5\n11,1.1,4\n21,2.1,2.5\n"
+    scalars = {"step/loss": 2.5, "step/learning_rate": 0.1}
+    CurveWriter(tmp_path, 15, 10).write_scalars(scalars, 21)
+    assert (tmp_path / STEPS).read_text().split("\n") == [
+        "step,epoch,loss,learning_rate",
+        "1,0.1,5,nan",  # recorded without learning rates
+        "11,1.1,4,nan",
+        "21,2.1,2.5,0.1",
+        "",
+    ]
     CurveWriter(tmp_path, 0, 10)  # resumed without a checkpoint
-    assert (tmp_path / STEPS).read_text() == "step,epoch,loss\n"
+    assert (tmp_path / STEPS).read_text() == "step,epoch,loss,learning_rate\n"
 
 
 @pytest.mark.parametrize(

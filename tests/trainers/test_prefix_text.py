@@ -151,14 +151,19 @@ def test_flips_depend_on_the_prefix_too():
 
 
 def test_validation_scores_the_text_after_the_prefix_of_each_photo(examples, captioner, batches):
-    received = CiderValidator(captioner, batches, 3).scores()
+    received, worst, num_photos = CiderValidator(captioner, batches, 3).validate()
     images = {"images": batches[0][0]["images"][:3]}
     longest = captioner.decoder.max_text_length - batches.max_prefix_length
     sampler = Greedy(max_new_tokens=min(30, longest))
     captions = captioner.generate_batch(images, sampler, prefix=PREFIXES)
     references = [[tokenize(text) for text in captions] for captions in CAPTIONS]
     texts = [tokenize(options[0].continuation) for options in captions]
-    assert received["val_cider"] == pytest.approx(CiderD(references).score(texts).mean(), abs=1e-5)
+    scores = CiderD(references).score(texts)
+    assert received["val_cider"] == pytest.approx(scores.mean(), abs=1e-5) and num_photos == 3
+    ((source, text, of_photo, cider),) = worst  # a third of the photos
+    index = int(np.argmin(scores))
+    assert source.name == examples[index].name and tuple(of_photo) == examples[index].captions
+    assert text == captions[index][0].continuation.strip() and cider == pytest.approx(scores[index])
 
 
 def test_validation_has_room_for_the_longest_captions(examples, captioner):

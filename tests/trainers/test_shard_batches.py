@@ -343,6 +343,22 @@ def test_previews_are_the_first_readable_photos(tmp_path, shards, captioner):
         previews = batches.previews(3)
         assert [preview.photo for preview in previews] == [make_jpeg(i) for i in (0, 2, 3)]
         assert {preview.inputs["images"].shape for preview in previews} == {(32, 32, 3)}
+        assert [preview.name.rpartition(": ")[2] for preview in previews] == ["000", "002", "003"]
+        assert previews[1].references == make_captions(2)
+
+
+def test_rows_name_their_photos_and_return_local_ones(tmp_path, shards, captioner):
+    pytest.importorskip("webdataset")
+    names = stream(shards, tmp_path / "indexes")
+    remote = make(names, captioner, index=tmp_path / "indexes")
+    for batches in (make(shards, captioner), remote):
+        for index in range(len(batches)):
+            _, _, weights = batches[index]
+            for row in np.flatnonzero(weights.any(axis=1)):
+                source = batches.source(index, row)
+                number = int(source.name.rpartition(": ")[2])
+                assert tuple(batches.texts(batches[index])[row]) == make_captions(number)
+                assert source.photo() == (None if batches is remote else make_jpeg(number))
 
 
 def test_a_failing_remote_shard_affects_only_its_own_photos(

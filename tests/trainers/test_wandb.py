@@ -96,7 +96,7 @@ def test_wandb_logs_what_tensorboard_logs_and_the_configuration(trained_run, tmp
 @pytest.mark.parametrize("log", (["tensorboard"], ["wandb"], ["wandb", "tensorboard"]))
 def test_a_run_logs_with_the_tools_that_its_options_name(trained_run, tmp_path, runs, log):
     folder = RunFolder(tmp_path)
-    folder.record = {"objective": "cross-entropy"}
+    folder.begin({"objective": "cross-entropy"}, TrainState())
     settings = options(trained_run, tmp_path, log=log)
     loop = Loop(None, None, RunBatches([None] * 3), folder, None, TrainState(), settings)
     with Logger(loop._make_writers(), TrainState(), None) as logger:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from effcap.images import UnreadablePhoto, load_photo
+from effcap.tools.captioning.caption_writer import CannotWrite, CaptionWriter, WritePlan
 from effcap.tools.captioning.results import (
     DEFAULT_PRESET,
     CaptionResults,
@@ -19,7 +20,6 @@ from effcap.tools.captioning.results import (
     check_min_confidence,
     load_captioner,
 )
-from effcap.tools.captioning.sidecars import Sidecars
 from effcap.trainers.data.dataset import photo_encoder
 from effcap.utils.find_files import find_photos
 from effcap.utils.progress import ProgressBar
@@ -37,7 +37,7 @@ def caption_folder(
     sampler: str | Sampler | None = None,
     *,
     batch_size: int = 8,
-    sidecars: Sidecars | None = None,
+    writer: CaptionWriter | None = None,
     min_confidence: float = 0.0,
 ) -> CaptionResults[Path]:
     """Captions photos under a progress bar, skipping those that cannot be read.
@@ -47,19 +47,20 @@ def caption_folder(
         captioner: captioner, or the name or folder of a preset.
         sampler: sampler, or its name (default: that of the captioner).
         batch_size: photos per batch.
-        sidecars: writes the captions of each photo into a file beside it, after each batch.
+        writer: writes the captions of each photo after its batch: `Sidecars` into text files,
+            `XmpSidecars` into XMP files beside the photos, `EmbeddedCaptions` into the photos.
         min_confidence: photos whose best caption has a lower confidence are left for a person:
-            they get no file, and are `uncertain` in the results.
+            no captions of theirs are written, and they are `uncertain` in the results.
 
     Returns:
-        Paths with captions, paths of skipped photos with the reason, with `sidecars` paths of
+        Paths with captions, paths of skipped photos with the reason, with `writer` paths of
         photos that have captions, and with `min_confidence` uncertain ones.
 
     Raises:
         FileNotFoundError: a file, folder or preset does not exist, or there are no photos.
-        ValueError: no photo can be read, the captioner takes other inputs, two photos share a
-            sidecar, or `min_confidence` is not in 0..1.
-        OSError: a sidecar cannot be written.
+        ValueError: no photo can be read or written to, the captioner takes other inputs, two
+            photos share a file of captions, or `min_confidence` is not in 0..1.
+        OSError: captions cannot be written.
 
     Example:
         >>> results = effcap.tools.caption_folder("photos", "flickr8k-lite0")
@@ -68,12 +69,16 @@ def caption_folder(
     """
     check_batch_size(batch_size)
     check_min_confidence(min_confidence)
+    paths = expand(photos)
+    plan = None if writer is None else writer.plan(paths)
+    if plan is not None and len(plan.left_out) == len(paths):  # without loading the captioner
+        return CaptionResults([], plan.refused, plan.existing)
     return caption_paths(
-        expand(photos),
+        paths,
         load_captioner(captioner),
         sampler,
         batch_size,
-        sidecars=sidecars,
+        plan=plan,
         min_confidence=min_confidence,
     )
 
@@ -90,7 +95,7 @@ def caption_paths(
     sampler: str | Sampler | None,
     batch_size: int,
     prefixes: Sequence[str | None] | None = None,
-    sidecars: Sidecars | None = None,
+    plan: WritePlan | None = None,
     min_confidence: float = 0.0,
 ) -> CaptionResults[Path]:
     """Captions photo files; see `caption_folder`.
@@ -102,16 +107,16 @@ def caption_paths(
         batch_size: photos per batch.
         prefixes: text that the captions of each photo continue. None, also for one photo, takes
             that of the captioner.
-        sidecars: writes the captions of each photo into a file beside it, as they come.
+        plan: which photos get captions and what writes these as they come, if anything does.
         min_confidence: as in `caption_folder`.
     """
     backbone = photo_encoder(captioner).backbone
     prefixes = prefixes or [None] * len(paths)
-    existing = set() if sidecars is None else set(sidecars.find_existing(paths))
+    left_out = set() if plan is None else plan.left_out
     order = [
         index
         for index in captioner.order_by_prefix(prefixes, len(paths))
-        if paths[index] not in existing
+        if paths[index] not in left_out
     ]
     captions: dict[int, list[Caption]] = {}
     uncertain: dict[int, list[Caption]] = {}
@@ -128,17 +133,19 @@ def caption_paths(
                 if photo_captions[0].confidence < min_confidence:
                     uncertain[index] = photo_captions
                     continue
-                error = sidecars and sidecars.write(paths[index], photo_captions)
-                if error:
-                    skipped.append((paths[index], error))
-                else:
+                try:
+                    if plan is not None:
+                        plan.writer.write(paths[index], photo_captions)
                     captions[index] = photo_captions
+                except CannotWrite as error:
+                    skipped.append((paths[index], str(error)))
             bar.advance(steps=len(batch))
-    check_some_readable(len(order), skipped)
+    if plan is None or not plan.existing:  # a repeated call may find only unreadable ones left
+        check_some_readable(len(order), skipped)
     return CaptionResults(
         [(paths[index], captions[index]) for index in sorted(captions)],
-        skipped,
-        [path for path in paths if path in existing],
+        skipped if plan is None else [*plan.refused, *skipped],
+        [] if plan is None else plan.existing,
         [(paths[index], uncertain[index]) for index in sorted(uncertain)],
     )
 

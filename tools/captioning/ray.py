@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from effcap.tools.captioning.parquet import CaptionFolder, ShardCaptions
 from effcap.tools.captioning.shard_captions import caption_each
+from effcap.tools.captioning.shard_output import ShardCaptions, ShardOutput
 
 if TYPE_CHECKING:
     from effcap.samplers import Sampler
@@ -56,7 +56,7 @@ class ShardCaptioner:
         batch_size: photos per batch.
     """
 
-    def __init__(self, preset: str, folder: CaptionFolder, sampler: Sampler, batch_size: int):
+    def __init__(self, preset: str, folder: ShardOutput, sampler: Sampler, batch_size: int):
         self.preset, self.folder = preset, folder
         self.sampler, self.batch_size = sampler, batch_size
         self.captioner: Any = None
@@ -85,7 +85,7 @@ class ShardCaptioner:
 
 def caption_on_ray(
     shards: Sequence[str],
-    folder: CaptionFolder,
+    folder: ShardOutput,
     preset: str | os.PathLike,
     sampler: Sampler,
     batch_size: int,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from effcap.tools.captioning.parquet import CaptionFolder, Row, ShardCaptions
 from effcap.tools.captioning.results import check_batch_size
+from effcap.tools.captioning.shard_output import Row, ShardCaptions, ShardOutput
 from effcap.tools.captioning.shard_photos import PhotoBatch, prefetch, read_batches
 from effcap.tools.shards.shard_progress import shard_steps
 from effcap.trainers.data.dataset import photo_encoder
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def caption_each(
     shards: Sequence[str],
-    folder: CaptionFolder,
+    folder: ShardOutput,
     captioner: Captioner,
     sampler: Sampler,
     batch_size: int,

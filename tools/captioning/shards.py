@@ -1,18 +1,21 @@
-"""Captions the photos of webdataset shards to a folder of Parquet files."""
+"""Captions the photos of webdataset shards to Parquet files or to copies of the shards."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effcap.presets import preset_folder, read_config
-from effcap.tools.captioning.parquet import CaptionFolder, ShardCaptions, locate, preset_id
+from effcap.tools.captioning.parquet import CaptionFolder
 from effcap.tools.captioning.ray import RayOptions, caption_on_ray
 from effcap.tools.captioning.results import DEFAULT_PRESET, check_batch_size, load_captioner
 from effcap.tools.captioning.shard_captions import caption_each
+from effcap.tools.captioning.shard_copies import ShardCopies
+from effcap.tools.captioning.shard_output import ShardCaptions, ShardOutput, locate, preset_id
 from effcap.tools.shards.shard_progress import ShardProgress
 from effcap.utils.progress import ProgressBar
 
@@ -60,12 +63,66 @@ def caption_shards(
         ValueError: the captioner takes other inputs, an option is out of range, or the folder holds
             captions of another model, sampler or shard with the same name.
         OSError: captions cannot be written, or the Ray cluster cannot be reached.
-        ImportError: pyarrow, or webdataset for remote shards, or Ray is not installed.
+        ImportError: pyarrow for Parquet, webdataset for remote shards, or Ray is not installed.
 
     Example:
         >>> shards = find_shards("cc12m/{00000..01242}.tar")
         >>> results = effcap.tools.caption_shards(shards, "captions.parquet", "flickr8k-lite0")
     """
+    make_folder = partial(CaptionFolder, Path(out).absolute())
+    return _caption(shards, make_folder, captioner, sampler, batch_size, model, ray)
+
+
+def caption_into_shards(
+    shards: Sequence[str],
+    out: str | PathLike,
+    captioner: Captioner | str | PathLike = DEFAULT_PRESET,
+    sampler: str | Sampler | None = None,
+    *,
+    batch_size: int = 8,
+    model: str | None = None,
+    ray: RayOptions | None = None,
+) -> list[ShardCaptions]:
+    """Writes copies of webdataset shards whose texts are captions, with a progress bar.
+
+    In the copy of NAME.tar in `out`, the caption of KEY.jpg is the member KEY.txt, in the place of
+    an existing one or at the end of the sample. All other members are the same bytes in the same
+    order. Samples whose photo cannot be read stay as they are; NAME.captions.json has the reasons.
+    The shards themselves are not changed. Copies are written atomically, and an interrupted call
+    can be repeated, as one of `caption_shards`.
+
+    Args:
+        shards, captioner, sampler, batch_size, model, ray: see `caption_shards`.
+        out: folder of the copies, created if missing.
+
+    Returns:
+        The result of each shard, in their order. A shard that cannot be read has an `error` and no
+        copy.
+
+    Raises:
+        FileNotFoundError: there is no such preset.
+        ValueError: as `caption_shards`, or the folder holds a shard with the same name that was not
+            written here.
+        OSError: copies cannot be written, or the Ray cluster cannot be reached.
+        ImportError: webdataset for remote shards, or Ray is not installed.
+
+    Example:
+        >>> results = effcap.tools.caption_into_shards(find_shards("cc12m"), "recaptioned")
+    """
+    make_folder = partial(ShardCopies, Path(out).absolute())
+    return _caption(shards, make_folder, captioner, sampler, batch_size, model, ray)
+
+
+def _caption(
+    shards: Sequence[str],
+    make_folder: Callable[[str, str], ShardOutput],
+    captioner: Captioner | str | PathLike,
+    sampler: str | Sampler | None,
+    batch_size: int,
+    model: str | None,
+    ray: RayOptions | None,
+) -> list[ShardCaptions]:
+    """Captions shards to the folder that `make_folder` returns for a model and a sampler."""
     check_batch_size(batch_size)
     preset = preset_folder(captioner) if isinstance(captioner, str | PathLike) else None
     if ray is not None and preset is None:
@@ -78,9 +135,9 @@ def caption_shards(
     prefix = "" if isinstance(captioner, str | PathLike) else captioner.prefix
     sampler = _find_sampler(sampler, captioner, preset)
     made_by = f"{sampler!r} after {prefix!r}" if prefix else repr(sampler)
-    folder = CaptionFolder(Path(out).absolute(), model, made_by)
-    folder.prepare()
+    folder = make_folder(model, made_by)
     locations = [locate(shard) for shard in shards]
+    folder.prepare(locations)
     results = folder.find(locations)
     pending = [shard for shard in locations if shard not in results]
     if pending and ray is not None and preset is not None:
@@ -113,7 +170,7 @@ def _find_sampler(
 
 def _caption_here(
     shards: Sequence[str],
-    folder: CaptionFolder,
+    folder: ShardOutput,
     captioner: Captioner,
     sampler: Sampler,
     batch_size: int,

@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from effcap.utils.files import write_text_atomically
+from effcap.tools.captioning.caption_writer import CannotWrite, CaptionWriter
+from effcap.utils.files import replace_contents
 from effcap.utils.find_files import IMAGE_SUFFIXES
-
-if TYPE_CHECKING:
-    from effcap.caption import Caption
-
-EXISTING = ("skip", "overwrite", "append", "prepend")
 
 
 @dataclass(frozen=True)
-class Sidecars:
+class Sidecars(CaptionWriter):
     """Text files with the captions of photos, one per line, as image generators are trained on.
 
-    The captions of holiday/dog.jpg are written to holiday/dog.txt. Files are UTF-8, and always
-    whole: an existing one is replaced once the new one is on disk.
+    The captions of holiday/dog.jpg are written to holiday/dog.txt, in UTF-8.
 
     Args:
         suffix: suffix that replaces that of the photo. Default ".txt".
-        existing: what happens to photos whose file exists: "skip" leaves them alone (so that a
-            repeated call continues an interrupted one), "overwrite" replaces the file, and
-            "append" and "prepend" add lines after or before its text. Default "skip".
-        before, after: text in front of and behind each caption, without spaces between. `{name}`
-            stands for the photo's name without suffix, `{folder}` for that of its folder.
-            Default "".
+        existing, before, after: see `CaptionWriter`.
 
     Raises:
         ValueError: the suffix is not one, or is that of a photo; or there is no such `existing`.
 
     Example:
-        >>> caption_folder("holiday", sidecars=Sidecars(before="a photo of {folder}, "))
+        >>> caption_folder("holiday", writer=Sidecars(before="a photo of {folder}, "))
     """
 
     suffix: str = ".txt"
-    existing: str = "skip"
-    before: str = ""
-    after: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = self.suffix
         if len(name) < 2 or name[0] != "." or name[-1] == "." or {"/", os.sep, "\0"} & set(name):
             raise ValueError(f"Expected a suffix such as '.txt'. Received: suffix={name!r}")
@@ -53,59 +39,41 @@ class Sidecars:
             raise ValueError(
                 f"Expected a suffix that photos do not have. Received: suffix={name!r}"
             )
-        if self.existing not in EXISTING:
-            raise ValueError(
-                f"Expected existing out of {', '.join(EXISTING)}. "
-                f"Received: existing={self.existing!r}"
-            )
 
     def path(self, photo: Path) -> Path:
         """Returns the path of a photo's file."""
         return photo.with_suffix(self.suffix)
 
-    def find_existing(self, photos: Sequence[Path]) -> list[Path]:
-        """Returns the photos that are left alone, because their files exist.
+    @property
+    def where(self) -> str:
+        """What is written where."""
+        return f"files {self.suffix} written beside the photos"
+
+    def exists(self, photo: Path) -> bool:
+        """Returns whether a photo has a file, which may be empty."""
+        return self.path(photo).exists()
+
+    def read(self, photo: Path) -> str:
+        """Returns the lines that exist for a photo, or "".
 
         Raises:
-            ValueError: two photos share a file, such as dog.jpg and dog.png.
+            CannotWrite: text cannot be added to the file.
+            OSError: the file cannot be read.
         """
-        owners: dict[str, Path] = {}
-        for photo in photos:
-            other = owners.setdefault(os.path.abspath(self.path(photo)), photo)
-            if other != photo:
-                raise ValueError(
-                    "Expected photos with different names, or in different folders. "
-                    f"Received: {other} and {photo}, which share {self.path(photo)}"
-                )
-        if self.existing != "skip":
-            return []
-        return [photo for photo in photos if self.path(photo).exists()]
+        path = self.path(photo)
+        if not path.exists():
+            return ""
+        try:
+            return path.read_text(encoding="utf-8-sig").rstrip("\n")
+        except UnicodeDecodeError as error:
+            raise CannotWrite(
+                f"text cannot be added to {path}, which is not UTF-8: {error}"
+            ) from error
 
-    def text(self, photo: Path, captions: Sequence[Caption]) -> str:
-        """Returns the lines of a photo."""
-        folder = photo.absolute().parent.name
-        before, after = (
-            text.replace("{name}", photo.stem).replace("{folder}", folder)
-            for text in (self.before, self.after)
-        )
-        return "".join(f"{before}{' '.join(x.text.split())}{after}\n" for x in captions)
-
-    def write(self, photo: Path, captions: Sequence[Caption]) -> str:
-        """Writes the captions of a photo.
-
-        Returns:
-            "", or why text cannot be added to the existing file, which is then left as it is.
+    def replace(self, photo: Path, text: str) -> None:
+        """Writes the lines of a photo.
 
         Raises:
             OSError: the file cannot be written.
         """
-        path, text = self.path(photo), self.text(photo, captions)
-        if self.existing in ("append", "prepend") and path.exists():
-            try:
-                old = path.read_text(encoding="utf-8-sig").rstrip("\n")
-            except UnicodeDecodeError as error:
-                return f"text cannot be added to {path}, which is not UTF-8: {error}"
-            parts = [old, text] if self.existing == "append" else [text, old]
-            text = "\n".join(part.rstrip("\n") for part in parts if part) + "\n"
-        write_text_atomically(path, text)
-        return ""
+        replace_contents(self.path(photo), [f"{text}\n".encode()])

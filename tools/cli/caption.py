@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effcap.tools.captioning.caption_writer import WritePlan
 from effcap.tools.captioning.results import (
     DEFAULT_PRESET,
     CaptionResults,
@@ -34,8 +35,8 @@ from effcap.tools.cli.caption_shards import add_shards, check_options, run_shard
 from effcap.tools.cli.caption_sidecars import (
     add_sidecars,
     check_sidecar_options,
-    make_sidecars,
-    print_sidecars,
+    make_writer,
+    print_written,
 )
 from effcap.tools.cli.outputs import (
     check_file,
@@ -149,25 +150,24 @@ def run_photos(arguments: argparse.Namespace) -> None:
     preset = preset_folder(arguments.model)
     paths = find_photos(arguments.photos)
     earlier = read_earlier_captions(arguments.beside) if arguments.beside else None
-    sidecars = make_sidecars(arguments)
-    if sidecars is not None and len(sidecars.find_existing(paths)) == len(paths):
-        results = CaptionResults([], [], paths)
-        print_sidecars(sidecars, results)
-        write_report(arguments.report, results)
+    writer = make_writer(arguments)
+    plan = None if writer is None else writer.plan(paths)
+    if plan is not None and len(plan.left_out) == len(paths):
+        finish(arguments, CaptionResults([], plan.refused, plan.existing), plan, len(paths))
         return
     start_keras()
-    from effcap.tools.captioning.photos import caption_folder
+    from effcap.tools.captioning.photos import caption_paths
 
     captioner = load_captioner(preset, arguments.prefix)
     batch_size = arguments.batch_size
     if arguments.prefix_words and not captioner.decoder.prefix_length:
         raise ValueError(f"--prefix-words requires a captioner with a prefix. Received: {preset}")
-    results = caption_folder(
+    results = caption_paths(
         paths,
         captioner,
         make_sampler(arguments),
-        batch_size=batch_size,
-        sidecars=sidecars,
+        batch_size,
+        plan=plan,
         min_confidence=minimum,
     )
     entries = [caption_entry(path, captions) for path, captions in results.captions]
@@ -178,10 +178,21 @@ def run_photos(arguments: argparse.Namespace) -> None:
             entry["prefix_words"] = photo_words
     write(arguments, entries, earlier)
     write_attention(arguments, captioner, results)
-    if sidecars is not None:
-        print_sidecars(sidecars, results)
-    print_uncertain(results, len(paths), minimum)
-    print_skipped(results.skipped, len(paths), "cannot be read")
+    finish(arguments, results, plan, len(paths))
+
+
+def finish(
+    arguments: argparse.Namespace,
+    results: CaptionResults[Path],
+    plan: WritePlan | None,
+    num_photos: int,
+) -> None:
+    """Prints what was written and what was not, and writes the table of --report."""
+    if plan is not None:
+        print_written(plan, results)
+    print_uncertain(results, num_photos, arguments.min_confidence or 0.0)
+    reason = "cannot be read" if plan is None else "were skipped"
+    print_skipped(results.skipped, num_photos, reason)
     write_report(arguments.report, results)
 
 
@@ -226,7 +237,7 @@ def write(
 
     if arguments.out:
         write_captions(arguments.out, entries)
-    elif not arguments.sidecar:
+    elif not arguments.sidecar and not arguments.write:
         for entry in entries:
             for caption in entry.get("captions") or [entry["caption"]]:
                 shown = [entry["image"], caption]

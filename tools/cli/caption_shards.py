@@ -14,7 +14,7 @@ from effcap.tools.cli.sampling import make_sampler, sampler_fields
 from effcap.tools.cli.terminal import quiet, start_keras
 
 if TYPE_CHECKING:
-    from effcap.tools.captioning.parquet import ShardCaptions
+    from effcap.tools.captioning.shard_output import ShardCaptions
 
 MAX_SHOWN = 10  # shards printed
 PARTITION = ("shard_index", "num_shards")
@@ -32,6 +32,13 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
         metavar="SHARD",
         help="webdataset shards in place of PHOTO: file, folder, pattern or number range in quotes "
         "('{00000..01242}.tar'), URL, or 'pipe:COMMAND'; NAME.tar becomes NAME.parquet in --out",
+    )
+    group.add_argument(
+        "--into-shards",
+        type=Path,
+        metavar="FOLDER",
+        help="in place of --out, folder of copies of the shards to write, with the caption of "
+        "KEY.jpg as KEY.txt and all other members as they are",
     )
     group.add_argument(
         "--shard-index",
@@ -56,7 +63,7 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
 def check_options(arguments: argparse.Namespace) -> None:
     """Raises a `ValueError` for options that cannot be combined."""
     if not arguments.shards:
-        for name in (*PARTITION, "ray", *RAY):
+        for name in ("into_shards", *PARTITION, "ray", *RAY):
             if getattr(arguments, name) is not None:
                 raise ValueError(f"{option_flag(name)} requires --shards")
         return
@@ -65,9 +72,12 @@ def check_options(arguments: argparse.Namespace) -> None:
     for name in ("page", "beside"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} cannot be used with --shards")
-    if arguments.out is None:
-        raise ValueError("--shards requires --out, a folder")
+    if arguments.out is not None and arguments.into_shards is not None:
+        raise ValueError("Give only one of --out and --into-shards")
+    if arguments.out is None and arguments.into_shards is None:
+        raise ValueError("--shards requires --out, a folder, or --into-shards")
     check_folder(arguments.out, "--out")
+    check_folder(arguments.into_shards, "--into-shards")
     for name in RAY:
         if getattr(arguments, name) is not None and arguments.ray is None:
             raise ValueError(f"{option_flag(name)} requires --ray")
@@ -88,10 +98,10 @@ def check_options(arguments: argparse.Namespace) -> None:
 def run_shards(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --shards`."""
     from effcap.presets import preset_folder
-    from effcap.tools.captioning.parquet import preset_id
     from effcap.tools.captioning.partition import partition
     from effcap.tools.captioning.results import load_captioner
-    from effcap.tools.captioning.shards import caption_shards
+    from effcap.tools.captioning.shard_output import preset_id
+    from effcap.tools.captioning.shards import caption_into_shards, caption_shards
     from effcap.trainers.data.shards import find_shards
 
     sampler_fields(arguments)  # reports errors before Keras is imported
@@ -112,19 +122,27 @@ def run_shards(arguments: argparse.Namespace) -> None:
             "captioner": load_captioner(preset, arguments.prefix),
             "model": preset_id(preset),
         }
-    results = caption_shards(
+    out = arguments.into_shards or arguments.out
+    caption = caption_shards if arguments.out else caption_into_shards
+    results = caption(
         shards,
-        arguments.out,
+        out,
         sampler=make_sampler(arguments),
         batch_size=arguments.batch_size,
         ray=ray,
         **named,
     )
-    print_results(results, arguments.out)
+    where = "column error" if caption is caption_shards else "files .captions.json"
+    print_results(results, out, where)
 
 
-def print_results(results: Sequence[ShardCaptions], out: Path) -> None:
+def print_results(results: Sequence[ShardCaptions], out: Path, where: str) -> None:
     """Prints a summary of the results.
+
+    Args:
+        results: result of each shard.
+        out: folder of the captions.
+        where: what in the folder states why a photo could not be read.
 
     Raises:
         ValueError: a shard could not be read completely.
@@ -139,7 +157,7 @@ def print_results(results: Sequence[ShardCaptions], out: Path) -> None:
     plural = "" if len(results) == 1 else "s"
     print_line(f"{num_captions:,} captions of {len(results)} shard{plural}: {out}")
     if num_unreadable:
-        print_line(f"{num_unreadable:,} photos could not be read; see the column error")
+        print_line(f"{num_unreadable:,} photos could not be read; see the {where}")
     incomplete = [result for result in results if result.is_incomplete]
     lines = [f"{result.shard}: {result.error or result.damage}" for result in incomplete]
     lines += [f"{result.shard}: no photos" for result in results if result.is_empty]

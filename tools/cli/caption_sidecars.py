@@ -1,20 +1,23 @@
-"""Options of `effcap caption` for text files beside the photos."""
+"""Options of `effcap caption` for captions beside and in the photos."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from effcap.tools.captioning.caption_writer import EXISTING, CaptionWriter, WritePlan
+from effcap.tools.captioning.photo_metadata import EmbeddedCaptions, XmpSidecars
 from effcap.tools.captioning.results import CaptionResults
-from effcap.tools.captioning.sidecars import EXISTING, Sidecars
+from effcap.tools.captioning.sidecars import Sidecars
 
+DESTINATIONS = ("xmp-sidecar", "xmp", "exif")
 FIELDS = ("existing", "before", "after")
 
 
 def add_sidecars(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of text files beside the photos to `effcap caption`."""
+    """Adds the options of captions beside and in the photos to `effcap caption`."""
     group = parser.add_argument_group(
-        "files beside the photos", "An interrupted run continues when it is repeated."
+        "beside and in the photos", "An interrupted run continues when it is repeated."
     )
     group.add_argument(
         "--sidecar",
@@ -25,9 +28,15 @@ def add_sidecars(parser: argparse.ArgumentParser) -> None:
         ".txt)",
     )
     group.add_argument(
+        "--write",
+        choices=DESTINATIONS,
+        help="write captions as the description in dog.jpg.xmp, or in the XMP or the EXIF of "
+        "dog.jpg itself, whose pixels stay as they are",
+    )
+    group.add_argument(
         "--existing",
         choices=EXISTING,
-        help="what happens to photos whose file exists (default: skip)",
+        help="what happens to photos that have a caption there (default: skip)",
     )
     for name, where in (("before", "in front of"), ("after", "behind")):
         group.add_argument(
@@ -40,30 +49,35 @@ def add_sidecars(parser: argparse.ArgumentParser) -> None:
 def check_sidecar_options(arguments: argparse.Namespace) -> None:
     """Raises a `ValueError` for options that cannot be combined."""
     others = [name for name in ("shards", "features", "playlist") if getattr(arguments, name)]
-    for name in ("sidecar", "num_captions", "report", "min_confidence"):
+    for name in ("sidecar", "write", "num_captions", "report", "min_confidence"):
         if others and getattr(arguments, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} requires photos. Received: --{others[0]}")
+    if arguments.sidecar is not None and arguments.write is not None:
+        raise ValueError("Give only one of --sidecar and --write")
     for name in FIELDS:
-        if getattr(arguments, name) is not None and arguments.sidecar is None:
-            raise ValueError(f"--{name} requires --sidecar")
+        given = getattr(arguments, name) is not None
+        if given and arguments.sidecar is None and arguments.write is None:
+            raise ValueError(f"--{name} requires --sidecar or --write")
 
 
-def make_sidecars(arguments: argparse.Namespace) -> Sidecars | None:
-    """Returns the files beside the photos, or None.
+def make_writer(arguments: argparse.Namespace) -> CaptionWriter | None:
+    """Returns what writes captions beside or into the photos, or None.
 
     Raises:
         ValueError: the suffix is not one, or is that of a photo.
     """
-    if arguments.sidecar is None:
-        return None
     fields = {name: getattr(arguments, name) for name in FIELDS}
     given = {name: value for name, value in fields.items() if value is not None}
-    return Sidecars(arguments.sidecar, **given)
+    if arguments.sidecar is not None:
+        return Sidecars(arguments.sidecar, **given)
+    if arguments.write == "xmp-sidecar":
+        return XmpSidecars(**given)
+    return None if arguments.write is None else EmbeddedCaptions(arguments.write, **given)
 
 
-def print_sidecars(sidecars: Sidecars, results: CaptionResults[Path]) -> None:
-    """Prints how many files were written, and how many photos were left alone."""
+def print_written(plan: WritePlan, results: CaptionResults[Path]) -> None:
+    """Prints how many captions were written, and how many photos were left alone."""
     from effcap.utils.progress import print_line
 
     if results.existing:
@@ -72,4 +86,4 @@ def print_sidecars(sidecars: Sidecars, results: CaptionResults[Path]) -> None:
             f"captions exist for {len(results.existing)} of {count} photos; --existing says what "
             "happens to them"
         )
-    print_line(f"{len(results.captions)} files {sidecars.suffix} written beside the photos")
+    print_line(f"{len(results.captions)} {plan.writer.where}")

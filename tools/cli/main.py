@@ -18,6 +18,7 @@ DONE, FAILED, INTERRUPTED = 0, 2, 130
 COMMANDS = {
     "caption": ("caption", "caption photos, shards, region features or playlists"),
     "train": ("train", "train a captioner"),
+    "compare": ("compare", "compare training runs"),
     "evaluate": ("evaluate", "score a captioner, or captions from a file"),
     "serve": ("serve", "serve captioners: a page to drop photos on, and an endpoint"),
     "features": ("features", "write features of photos or playlists to train on"),

@@ -7,20 +7,18 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from string import Template
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from effcap.attention.drawing import (
     QUIET,
-    TEXT,
+    Writer,
     check_picture_file,
     png_bytes,
-    shortened_text,
     stack_pictures,
-    wrapped_text,
+    text_lines,
 )
 from effcap.tools.captioning.playlist_attention import MAX_ROWS, RowAttention
 from effcap.utils.files import write_bytes_atomically
-from effcap.utils.fonts import find_font
 
 Ranking = Mapping[str, Sequence[RowAttention]]
 
@@ -40,36 +38,35 @@ def draw_bars(caption: str, attention: Ranking, max_rows: int = MAX_ROWS) -> Ima
         attention: rows by modality, highest first, as `rank_rows` returns them.
         max_rows: maximum number of rows of a modality; the others share one bar. Default 10.
     """
-    title = wrapped_text(caption, 20, WIDTH - 2 * MARGIN)
-    note = wrapped_text(NOTE, 13, WIDTH - 2 * MARGIN)
+    title = text_lines(caption, 20, WIDTH - 2 * MARGIN)
+    note = text_lines(NOTE, 13, WIDTH - 2 * MARGIN)
     bars = {modality: _bars(rows, max_rows) for modality, rows in attention.items()}
     num_rows = sum(max(1, len(rows)) for rows in bars.values())
     height = 2 * MARGIN + 28 * len(title) + ROW * num_rows + 48 * len(bars) + 19 * len(note) + 16
     picture = Image.new("RGB", (WIDTH, height), "white")
-    draw = ImageDraw.Draw(picture)
+    writer = Writer(picture)
     top = MARGIN
     for line in title:
-        draw.text((MARGIN, top), line, TEXT, find_font(caption, 20))
+        writer.write((MARGIN, top), line, 20)
         top += 28
     longest = max((weight for rows in bars.values() for _, weight, _ in rows), default=1.0)
     room = WIDTH - 2 * MARGIN - LABEL - 190
     for modality, rows in bars.items():
-        draw.text((MARGIN, top + 16), modality, TEXT, find_font(modality, 17))
+        writer.write((MARGIN, top + 16), modality, 17)
         top += 46
         if not rows:
-            draw.text((MARGIN, top), "no features", QUIET, find_font("", 14))
+            writer.write((MARGIN, top), "no features", 14, QUIET)
             top += ROW
         for label, weight, word in rows:
-            font = find_font(label, 14)
-            draw.text((MARGIN, top), shortened_text(label, font, LABEL - 12), TEXT, font)
+            writer.write((MARGIN, top), label, 14, width=LABEL - 12)
             left, length = MARGIN + LABEL, round(room * weight / longest)
-            draw.rectangle((left, top + 2, left + max(length, 1), top + 17), BAR)
+            writer.draw.rectangle((left, top + 2, left + max(length, 1), top + 17), BAR)
             number = f"{weight:.1%}" + (f"  {word}" if word else "")
-            draw.text((left + length + 10, top), number, QUIET, find_font(number, 14))
+            writer.write((left + length + 10, top), number, 14, QUIET)
             top += ROW
         top += 2
     for i, line in enumerate(note):
-        draw.text((MARGIN, top + 16 + 19 * i), line, QUIET, find_font(line, 13))
+        writer.write((MARGIN, top + 16 + 19 * i), line, 13, QUIET)
     return picture
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
+from effcap.tools.reports.tables import import_parquet
 from effcap.tools.shards.check_result import SHARD, CheckedShard
 from effcap.tools.shards.indexing import UNREADABLE, IndexSummary
 
@@ -27,13 +28,7 @@ def check_report(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"The report {path} is a folder, not a file")
     if path.suffix.lower() == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise ImportError(
-                f"The report {path} requires pyarrow: pip install 'effcap[parquet]'; a report "
-                "FILE.csv does not"
-            ) from None
+        import_parquet()
 
 
 def write_index_report(path: str | PathLike, summary: IndexSummary) -> None:

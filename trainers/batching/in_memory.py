@@ -17,6 +17,7 @@ from effcap.trainers.batching.packed import (
     Batch,
     PackedBatches,
     Preview,
+    Source,
     after_prefix,
     choose_captions,
     show_varying_lengths,
@@ -262,13 +263,24 @@ class CaptionBatches(PackedBatches):
         return [
             Preview(
                 {name: array[row] for name, array in inputs.items()},
-                path if path.is_file() else None,
-                prefix,
+                self._photo(row),
+                self.prefix_texts[row],
+                self.names[row],
+                [self.tokenizer.decode_caption(tokens).strip() for tokens in self.captions[row]],
             )
-            for row, (path, prefix) in enumerate(
-                zip(self.paths[:count], self.prefix_texts[:count], strict=True)
-            )
+            for row in range(count)
         ]
+
+    def source(self, index: int, row: int) -> Source:
+        """Returns where a row comes from; see `PackedBatches.source`."""
+        _, members = self._batches[index]
+        member = int(members[self.own_rows().start + row]) % len(self.names)
+        return Source(self.names[member], lambda: self._photo(member))
+
+    def _photo(self, member: int) -> Path | None:
+        """Returns the photo of an example; None if there is no file, as with features."""
+        path = self.paths[member]
+        return path if path.is_file() else None
 
     @property
     def fingerprint(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
@@ -30,11 +30,27 @@ class Preview(NamedTuple):
         inputs: encoder inputs of one row, without the batch axis.
         photo: photo to show; None if there is none.
         prefix: text that the captions continue; "" for none.
+        name: name of the example in the data; "" if it is unknown.
+        references: captions of the example, without the prefix.
     """
 
     inputs: dict[str, np.ndarray]
     photo: Photo | None = None
     prefix: str = ""
+    name: str = ""
+    references: Sequence[str] = ()
+
+
+class Source(NamedTuple):
+    """Where a row of a batch comes from.
+
+    Attributes:
+        name: name of the example in the data.
+        photo: function that returns the photo to show; None if there is none.
+    """
+
+    name: str
+    photo: Callable[[], Photo | None]
 
 
 class PackedBatches(keras.utils.PyDataset):
@@ -115,6 +131,10 @@ class PackedBatches(keras.utils.PyDataset):
     @abstractmethod
     def previews(self, count: int) -> list[Preview]:
         """Returns the first `count` examples, without augmentation."""
+
+    @abstractmethod
+    def source(self, index: int, row: int) -> Source:
+        """Returns where a row comes from, whose weight is not 0, of a batch of this epoch."""
 
     def skipped_summary(self) -> str:
         """Returns a line about photos that were skipped while reading; "" if there are none."""

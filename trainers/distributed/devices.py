@@ -59,6 +59,36 @@ def computing_on(devices: DeviceOptions, batch_size: int) -> Iterator[Scope]:
         yield nullcontext
 
 
+def describe_devices(devices: DeviceOptions) -> str:
+    """Returns the number and the name of the devices that a run computes on, such as "2 × CPU"."""
+    import keras
+
+    names = device_names(keras.backend.backend())
+    count = len(names) if devices.count == "all" else int(devices.count)
+    count *= devices.num_processes
+    return names[0] if count == 1 else f"{count} × {names[0]}"
+
+
+def device_names(backend: str) -> list[str]:
+    """Returns the names of the GPUs, or other devices, that a backend computes on."""
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        names = [detail.get("device_name", "GPU") for detail in details]
+        return names or ["CPU"] * len(tf.config.list_logical_devices("CPU"))
+    if backend == "jax":
+        import jax
+
+        kinds = [device.device_kind for device in jax.local_devices()]
+        return [kind.upper() if kind == "cpu" else kind for kind in kinds]
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return names or ["CPU"]
+
+
 def check_backend(backend: str, supported: Sequence[str], setting: str) -> None:
     """Checks that the Keras backend supports a setting.
 

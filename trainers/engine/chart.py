@@ -27,6 +27,7 @@ class Line:
         y: (N,) values.
         color: color, such as "#1f77b4".
         is_faint: whether the line is thin and has no markers, for noisy values.
+        dash: pattern of SVG's stroke-dasharray; "" for a solid line. Pictures have solid lines.
     """
 
     label: str
@@ -34,6 +35,7 @@ class Line:
     y: Sequence[float] | np.ndarray
     color: str
     is_faint: bool = False
+    dash: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def draw_chart(
     """
     picture = Image.new("RGB", (WIDTH * SCALE, PANEL_HEIGHT * len(panels) * SCALE), "white")
     for i, panel in enumerate(panels):
-        axes = _Axes(ImageDraw.Draw(picture), PANEL_HEIGHT * i, x_max, _y_range(panel.lines))
+        axes = _Axes(ImageDraw.Draw(picture), PANEL_HEIGHT * i, x_max, y_range(panel.lines))
         is_last = i == len(panels) - 1
         axes.draw_grid(panel.title, x_label if is_last else "")
         if mark is not None:
@@ -95,7 +97,7 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _y_range(lines: Sequence[Line]) -> tuple[float, float]:
+def y_range(lines: Sequence[Line]) -> tuple[float, float]:
     """Returns the range of a y axis, without the outliers of faint lines."""
     values: list[float] = []
     for line in lines:

@@ -14,13 +14,11 @@ import keras
 import numpy as np
 
 from effcap.presets import variables_size
+from effcap.trainers.options.training import VALIDATION_SCORES
 from effcap.utils.files import check_disk_space, replace_file
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
-
-# The first available score selects the best epoch: (name, sign).
-VALIDATION_SCORES = (("val_cider", 1), ("val_cross_entropy", -1))
 
 
 @dataclass

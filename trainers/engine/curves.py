@@ -1,29 +1,32 @@
-"""The picture of a run's curves, and the losses by step that it shows."""
+"""The picture of a run's curves, and the losses and learning rates by step."""
 
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from effcap.trainers.engine.chart import Line, Mark, Panel, draw_chart
-from effcap.trainers.engine.checkpoint import VALIDATION_SCORES
 from effcap.trainers.engine.run_folder import SCORES
+from effcap.trainers.options.training import VALIDATION_SCORES
 from effcap.utils.files import replace_file, write_text_atomically
 
 STEPS, PICTURE = "steps.csv", "curves.png"
+COLUMNS = ("step", "epoch", "loss", "learning_rate")  # of steps.csv
 SECONDS = 60.0  # between two pictures within an epoch
 MAX_POINTS = 2000  # of the losses by step, which are averaged over more steps in longer runs
 BLUE, LIGHT_BLUE, ORANGE, GREEN = "#1f77b4", "#a6cbe3", "#e06c00", "#2a8f3c"
 
 
 class CurveWriter:
-    """Records losses by step in steps.csv and draws curves.png; a `LogWriter`.
+    """Records losses and learning rates by step in steps.csv and draws curves.png; a `LogWriter`.
 
     The picture is drawn after each epoch, and about once per minute within an epoch.
 
@@ -36,10 +39,8 @@ class CurveWriter:
 
     def __init__(self, folder: Path, step: int, steps_per_epoch: int) -> None:
         self.folder, self.steps_per_epoch = folder, steps_per_epoch
-        rows = [
-            f"{s:.0f},{epoch:g},{loss:g}\n" for s, epoch, loss in read_steps(folder) if s <= step
-        ]
-        write_text_atomically(folder / STEPS, "".join(["step,epoch,loss\n", *rows]))
+        rows = [step_row(*row) for row in read_steps(folder) if row[0] <= step]
+        write_text_atomically(folder / STEPS, "".join([f"{','.join(COLUMNS)}\n", *rows]))
         self._drawn = time.monotonic()
 
     def write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
@@ -48,7 +49,8 @@ class CurveWriter:
         if loss is None:
             return
         with (self.folder / STEPS).open("a", encoding="utf-8") as file:
-            file.write(f"{step},{step / self.steps_per_epoch:g},{loss:g}\n")
+            rate = scalars.get("step/learning_rate", math.nan)
+            file.write(step_row(step, step / self.steps_per_epoch, loss, rate))
         if time.monotonic() - self._drawn >= SECONDS:
             self.flush()
 
@@ -112,20 +114,53 @@ def _step_line(steps: np.ndarray) -> list[Line]:
     """Returns a line of the losses by step, averaged over neighbors in long runs."""
     if not len(steps):
         return []
-    size = -(-len(steps) // MAX_POINTS)
-    starts = np.arange(0, len(steps), size)
-    counts = np.diff(np.append(starts, len(steps)))
-    means = np.add.reduceat(steps, starts) / counts[:, None]  # (N,3)
+    means = average_rows(steps, MAX_POINTS)  # (N,4)
     return [Line("training, by step", means[:, 1], means[:, 2], LIGHT_BLUE, is_faint=True)]
+
+
+def average_rows(rows: np.ndarray, max_rows: int) -> np.ndarray:
+    """Returns means (M, C) of neighboring rows of (N, C), with M at most `max_rows`."""
+    starts = np.arange(0, len(rows), max(1, -(-len(rows) // max_rows)))  # (M,)
+    counts = np.diff(np.append(starts, len(rows)))  # (M,)
+    return np.add.reduceat(rows, starts) / counts[:, None] if len(rows) else rows  # (M,C)
 
 
 def _best_mark(epochs: Mapping[str, np.ndarray]) -> Mark | None:
     """Returns a mark of the epoch with the best validation score, if there are several epochs."""
+    best = best_epoch(epochs)
+    if best is None or best.num_epochs < 2:
+        return None
+    score = {"val_cider": "CIDEr", "val_cross_entropy": "cross-entropy"}[best.score]
+    return Mark(best.epoch, f"best: epoch {best.epoch}, {score} {best.value:.3f}")
+
+
+class BestEpoch(NamedTuple):
+    """The epoch with the best validation score.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        score: name of the score.
+        value: its value.
+        num_epochs: number of epochs.
+    """
+
+    epoch: int
+    score: str
+    value: float
+    num_epochs: int
+
+
+def best_epoch(epochs: Mapping[str, np.ndarray]) -> BestEpoch | None:
+    """Returns the epoch with the best validation score; None without validation.
+
+    Args:
+        epochs: scores of all epochs by name, as `read_epochs` returns them.
+    """
     for name, sign in VALIDATION_SCORES:
-        if len(epochs.get(name, [])) > 1:
-            index = int(np.argmax(sign * epochs[name]))
-            score = {"val_cider": "CIDEr", "val_cross_entropy": "cross-entropy"}[name]
-            return Mark(index + 1, f"best: epoch {index + 1}, {score} {epochs[name][index]:.3f}")
+        values = epochs.get(name, np.empty(0))  # (E,)
+        if np.isfinite(values).any():
+            index = int(np.nanargmax(sign * values))
+            return BestEpoch(index + 1, name, float(values[index]), len(values))
     return None
 
 
@@ -141,14 +176,23 @@ def read_epochs(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_steps(folder: Path) -> np.ndarray:
-    """Returns (N, 3) step, epoch and loss from steps.csv, without damaged rows."""
+    """Returns (N, 4) step, epoch, loss and learning rate from steps.csv, without damaged rows.
+
+    Learning rates that are not recorded are NaN.
+    """
     path = folder / STEPS
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     rows = []
     for line in text.split("\n")[1:-1]:  # a row without a line end is incomplete
         try:
-            step, epoch, loss = map(float, line.split(","))
+            step, epoch, loss, *rates = map(float, line.split(","))
         except ValueError:
             continue
-        rows.append((step, epoch, loss))
-    return np.array(rows).reshape(-1, 3)
+        if len(rates) <= 1:
+            rows.append((step, epoch, loss, *(rates or [math.nan])))
+    return np.array(rows, float).reshape(-1, len(COLUMNS))
+
+
+def step_row(step: float, epoch: float, loss: float, learning_rate: float) -> str:
+    """Returns a row of steps.csv."""
+    return f"{step:.0f},{epoch:g},{loss:g},{learning_rate:g}\n"

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from effcap.images import UnreadablePhoto, load_thumbnail
+from effcap.trainers.engine.caption_picture import HEIGHT, WIDTH, placeholder_picture
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 STEPS_PER_POINT = 10
 STEP_SCORES = ("npair", "reward", "baseline", "length", "distinct")
-WIDTH, HEIGHT = 320, 320  # maximum size of a photo, in pixels
 
 
 class LogWriter(Protocol):
@@ -135,8 +135,8 @@ def caption_previews(captioner: Captioner, previews: Sequence[Preview]) -> list[
 
 
 def load_preview_photo(preview: Preview) -> Image.Image | None:
-    """Returns the photo of an example; None if there is none, or it cannot be read."""
+    """Returns the photo of an example, or a placeholder if it cannot be read; None without one."""
     try:
         return None if preview.photo is None else load_thumbnail(preview.photo, (HEIGHT, WIDTH))
-    except UnreadablePhoto:  # possible with cached features, which are all that training reads
-        return None
+    except UnreadablePhoto as error:  # possible with features, which are all that training reads
+        return placeholder_picture(error.reason)

@@ -15,13 +15,15 @@ from effcap.trainers.engine.checkpoint import Checkpoint, TrainState, check_fini
 from effcap.trainers.engine.curves import CurveWriter
 from effcap.trainers.engine.interruption import Interruption
 from effcap.trainers.engine.logger import Logger, LogWriter
+from effcap.trainers.engine.report_writer import ReportWriter
 from effcap.trainers.engine.run_folder import RunFolder
 from effcap.trainers.engine.tensorboard import TensorBoardWriter
-from effcap.trainers.engine.validation import CiderValidator
+from effcap.trainers.engine.validation import CiderValidator, Validation
 from effcap.trainers.engine.weights_and_biases import WandbWriter
 from effcap.trainers.objectives.base import Objective
 from effcap.trainers.options.run import RunOptions
 from effcap.trainers.options.training import TrainingOptions
+from effcap.trainers.reports.run_notes import RunNotes
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
@@ -77,15 +79,13 @@ class Loop:
         """
         training, state, options = self.batches.training, self.state, self.options
         patience = options.training_options.patience
-        self.num_steps = count_steps(options.training_options, training)
-        num_epochs = math.ceil(self.num_steps / len(training))
         is_writer = self.folder.is_writer
         self.cider = self._make_cider_validator()
         with (
             Interruption() as interruption,
             Logger(self._make_writers(), state, training, self.batches.previews) as self.logger,
             TrainingProgress(
-                training, state, self.num_steps, num_epochs, is_shown=is_writer
+                training, state, self.num_steps, self.num_epochs, is_shown=is_writer
             ) as self.progress,
             raising_data_errors(self.batches),
         ):
@@ -100,16 +100,26 @@ class Loop:
             if state.step:
                 within_epoch = state.step > state.epoch * len(training)
                 self.callbacks.insert(0, RestoreCheckpoint(self.checkpoint, within_epoch))
-            while state.epoch < num_epochs:
+            while state.epoch < self.num_epochs:
                 scores = self._train_epoch()
                 self._end_epoch(scores)
                 if patience is not None and state.stale >= patience:
                     self.folder.log(f"no improvement for {patience} epochs, training stops early")
                     break
-        self.captioner.optimizer.assign_averages(self.captioner)
-        self.folder.finish(state)
+            self.captioner.optimizer.assign_averages(self.captioner)
+            self.folder.finish(state)  # before the writers are closed, which show the run's state
         self.checkpoint.remove()
         return state.history
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of the run."""
+        return count_steps(self.options.training_options, self.batches.training)
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs of the run, unless it stops early."""
+        return math.ceil(self.num_steps / len(self.batches.training))
 
     def _train_epoch(self) -> dict[str, float]:
         """Trains the rest of the current epoch and returns its scores."""
@@ -126,10 +136,13 @@ class Loop:
     def _end_epoch(self, scores: dict[str, float]) -> None:
         """Validates and saves the averaged weights, logs the scores, and writes a checkpoint."""
         with self.captioner.optimizer.averaged(self.captioner):
-            scores = check_finite({**scores, **self._validate()}, self.state.epoch)
+            val_scores, validation = self._validate()
+            scores = check_finite({**scores, **val_scores}, self.state.epoch)
             is_best = self.state.end_epoch(scores)
             self.progress.set_status("saving")
             self.folder.save(self.captioner, self.state, is_best)
+            if self.report is not None and validation is not None:
+                self.report.write_validation(validation, self.state.epoch, is_best)
             self.logger.write_epoch(self.captioner, scores)
         self.folder.log(self.progress.summary(scores, is_best), self.progress.print_line)
         for batches in (self.batches.training, self.batches.validation):
@@ -137,18 +150,32 @@ class Loop:
                 self.folder.log(line, self.progress.print_line)
         self.checkpoint.write(self.captioner, self.state)
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> tuple[dict[str, float], Validation | None]:
+        """Returns all validation scores, and the result of the validation by CIDEr."""
         if self.batches.validation is None:
-            return {}
+            return {}, None
         self.progress.set_status("validating")
         scores = self.objective.validate(self.captioner, self.batches.validation)
-        return scores | (self.cider.scores(self.progress.set_status) if self.cider else {})
+        if self.cider is None:
+            return scores, None
+        validation = self.cider.validate(self.progress.set_status)
+        return {**scores, **validation.scores}, validation
 
     def _make_writers(self) -> list[LogWriter]:
         folder, step = self.folder, self.state.step
+        self.report: ReportWriter | None = None
         if not folder.is_writer:
             return []
         writers: list[LogWriter] = [CurveWriter(folder.path, step, len(self.batches.training))]
+        notes = RunNotes(
+            folder.path,
+            self.num_epochs,
+            "training" if self.batches.validation is None else "validation",
+            self.state.epoch,
+            resume=self.options.resume,
+        )
+        self.report = ReportWriter(notes, self.batches.previews)
+        writers.append(self.report)
         if "tensorboard" in self.options.log:
             writers.append(TensorBoardWriter(folder.tensorboard, step))
         if "wandb" in self.options.log:

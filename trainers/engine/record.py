@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 from dataclasses import asdict
@@ -12,9 +13,13 @@ import keras
 
 import effcap
 from effcap.trainers.batching.packed import PackedBatches
+from effcap.trainers.distributed.devices import describe_devices
 from effcap.trainers.engine.loop import RunBatches
+from effcap.trainers.engine.model import MODEL_SECTIONS
 from effcap.trainers.objectives.base import Objective
 from effcap.trainers.options.run import SCST, RunOptions, flatten
+from effcap.trainers.options.scst import ScstOptions
+from effcap.trainers.options.training import TrainingOptions
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
@@ -26,11 +31,13 @@ def make_record(captioner: Captioner, batches: RunBatches, options: RunOptions) 
     return {
         "command": shlex.join(map(str, options.command)),
         "config": dict(options.config),
+        "model": str(options.model),
         "objective": options.objective,
         **({"scst": asdict(options.scst)} if options.objective == SCST else {}),
         "hparams": {**captioner.hparams(), "training": asdict(options.training_options)},
         **({"prefix": options.text_prefix} if options.text_prefix else {}),
         **({"adapters": captioner.adapter_config()} if captioner.adapters else {}),
+        "changed": changed_settings(options),
         "train_fraction": options.train_fraction,
         "tokenizer": batches.training.tokenizer.fingerprint,
         "data": {
@@ -42,7 +49,42 @@ def make_record(captioner: Captioner, batches: RunBatches, options: RunOptions) 
             keras.backend.backend(): backend_version(),
             "python": platform.python_version(),
         },
+        "machine": {
+            "device": describe_devices(options.devices),
+            "cores": os.cpu_count(),
+            "system": platform.platform(aliased=True, terse=True),
+        },
     }
+
+
+def changed_settings(options: RunOptions) -> dict[str, Any]:
+    """Returns the defaults of the settings that differ from them, by dotted name.
+
+    The default is that of the variant, preset or objective; None if it has none of its own.
+    """
+    training = TrainingOptions.from_dict(
+        {**options.training_defaults, **options.default_hparams.get("training", {})}
+    )
+    fields: tuple[dict[str, Any], ...] = tuple(
+        {name: getattr(source, name) for name in ("objective", "train_fraction")}
+        for source in (RunOptions, options)
+    )
+    pairs = [
+        fields,
+        ({name: options.default_hparams[name] for name in MODEL_SECTIONS},
+         {name: options.hparams[name] for name in MODEL_SECTIONS}),
+        ({"training": vars(training)}, {"training": vars(options.training_options)}),
+        ({"scst": asdict(ScstOptions())}, {"scst": asdict(options.scst)}),
+    ]  # fmt: skip
+    changed: dict[str, Any] = {}
+    for defaults, values in pairs:
+        known = dict(flatten(defaults))
+        changed |= {
+            name: known.get(name)
+            for name, value in flatten(values)
+            if name not in known or known[name] != value
+        }
+    return changed
 
 
 def count_data(batches: PackedBatches) -> dict[str, float]:

@@ -3,8 +3,11 @@
 run.json       configuration: options, command, versions, data; the final scores once finished
 log.txt        messages with their time
 log.csv        scores, one line per epoch
-steps.csv      training loss, one line per ten steps
+steps.csv      training loss and learning rate, one line per ten steps
 curves.png     picture of both, with the best epoch marked
+report.html    curves, captions by epoch, the worst captions and the configuration, as a page
+report.json    captions and times by epoch, which report.html shows
+thumbnails/    photos that report.html shows
 best/, last/   presets
 tensorboard/   curves, and captions under their photos (--log tensorboard)
 wandb_id.txt   id of the run in Weights & Biases (--log wandb)

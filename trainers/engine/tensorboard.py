@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from effcap.trainers.engine.logger import WIDTH
+from effcap.trainers.engine.caption_picture import draw_caption
+
+IN_TEXT = "(caption: see Text)"  # in place of a caption that no font can show
 
 
 class TensorBoardWriter:
@@ -31,16 +33,16 @@ class TensorBoardWriter:
             self.writer.add_scalar(name, value, step)
 
     def write_caption(self, name: str, caption: str, photo: Image.Image | None, step: int) -> None:
-        """Writes a photo with its caption below, or the caption as text where that is impossible.
+        """Writes a photo with its caption below.
 
-        The font of the picture has ASCII characters only.
+        Without a photo, or a font of the caption's script, the caption is written as text.
         """
-        is_drawn = photo is not None and caption.isascii()
-        if photo is not None:
-            picture = draw_caption(photo, caption) if is_drawn else photo
-            self.writer.add_image(name, np.asarray(picture), step, dataformats="HWC")  # (h,w,3)
-        if not is_drawn:
+        picture = None if photo is None else draw_caption(photo, caption)
+        if picture is None:
             self.writer.add_text(name, caption, step)
+            picture = None if photo is None else draw_caption(photo, IN_TEXT)
+        if picture is not None:
+            self.writer.add_image(name, np.asarray(picture), step, dataformats="HWC")  # (h,w,3)
 
     def flush(self) -> None:
         """Writes the event files to disk."""
@@ -49,29 +51,3 @@ class TensorBoardWriter:
     def close(self, failed: bool) -> None:
         """Closes the event files."""
         self.writer.close()
-
-
-def draw_caption(photo: Image.Image, caption: str, width: int = WIDTH) -> Image.Image:
-    """Returns the photo, centered, with its caption in a white strip below.
-
-    Args:
-        photo: the photo.
-        caption: its caption, which is wrapped.
-        width: minimum width of the picture, in pixels.
-    """
-    font = ImageFont.load_default(size=16)
-    width = max(width, photo.width)
-    lines, line = [], ""
-    for word in caption.split():
-        longer = f"{line} {word}".strip()
-        if line and font.getlength(longer) > width - 16:
-            lines.append(line)
-            line = word
-        else:
-            line = longer
-    lines.append(line)
-    picture = Image.new("RGB", (width, photo.height + 22 * len(lines) + 14), "white")
-    picture.paste(photo, ((width - photo.width) // 2, 0))
-    text = "\n".join(lines)
-    ImageDraw.Draw(picture).multiline_text((8, photo.height + 6), text, "black", font, spacing=4)
-    return picture

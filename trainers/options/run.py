@@ -68,6 +68,7 @@ class RunOptions:
 
     The following attributes are computed from the others:
         preset: folder of the preset to fine-tune; None for a variant.
+        default_hparams: hyperparameters of the variant or preset.
         hparams: hyperparameters with all changes.
         training_options: options of the optimization with all changes.
 
@@ -100,6 +101,7 @@ class RunOptions:
     command: Sequence[str] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     preset: Path | None = field(init=False, repr=False, compare=False)
+    default_hparams: dict[str, Any] = field(init=False, repr=False, compare=False)
     hparams: dict[str, Any] = field(init=False, repr=False, compare=False)
     training_options: TrainingOptions = field(init=False, repr=False, compare=False)
 
@@ -113,10 +115,10 @@ class RunOptions:
         self._check_adapter()
         self._check_objective()
         self._check_log()
-        object.__setattr__(self, "hparams", self._merge_hparams())
+        object.__setattr__(self, "default_hparams", self._default_hparams())
+        object.__setattr__(self, "hparams", merge_hparams(self.default_hparams, self.changes))
         training = self.hparams.get("training", {})
-        defaults = SCST_TRAINING if self.objective == SCST else {}
-        options = TrainingOptions.from_dict({**defaults, **training})
+        options = TrainingOptions.from_dict({**self.training_defaults, **training})
         object.__setattr__(self, "training_options", options)
 
     def _check_numbers(self) -> None:
@@ -218,14 +220,17 @@ class RunOptions:
         if "wandb" in self.log and find_spec("wandb") is None:
             raise ImportError("--log wandb requires wandb: pip install 'effcap[wandb]'")
 
-    def _merge_hparams(self) -> dict[str, Any]:
+    def _default_hparams(self) -> dict[str, Any]:
         if self.preset is None:
             hparams = adopt_backbone(load_variant(self.model), self.backbone_weights)
-            hparams = adopt_captioner(hparams, self.weights, str(self.model))
-        else:
-            config = read_config(self.preset)
-            hparams = {name: config[name] for name in ("encoder", "decoder")}
-        return merge_hparams(hparams, self.changes)
+            return adopt_captioner(hparams, self.weights, str(self.model))
+        config = read_config(self.preset)
+        return {name: config[name] for name in ("encoder", "decoder")}
+
+    @property
+    def training_defaults(self) -> dict[str, Any]:
+        """Defaults of the objective for fields of `TrainingOptions`."""
+        return SCST_TRAINING if self.objective == SCST else {}
 
     @property
     def changes(self) -> dict[str, Mapping[str, Any]]:

@@ -32,6 +32,8 @@ NOT_NEGATIVE = (
     "num_cider_photos",
     "seed",
 )
+# The first available score selects the best epoch: (name, sign).
+VALIDATION_SCORES = (("val_cider", 1), ("val_cross_entropy", -1))
 FRACTIONS = ("warmup_fraction", "label_smoothing", "ema_momentum")
 
 

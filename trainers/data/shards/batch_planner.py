@@ -179,6 +179,10 @@ class BatchPlanner:
         index = self.indexes[photo.shard]
         return f"{index.shard}: {index.key(photo.sample)}"
 
+    def captions(self, photo: PhotoId) -> Sequence[str]:
+        """Returns all captions of a photo."""
+        return self.indexes[photo.shard].captions(photo.sample)
+
     def state(self) -> dict[str, Any]:
         """Returns everything that the plans of all epochs depend on, as JSON values."""
         options = self.options

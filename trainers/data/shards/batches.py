@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from effcap.trainers.batching.packed import Batch, PackedBatches, Preview
+from effcap.trainers.batching.packed import Batch, PackedBatches, Preview, Source
 from effcap.trainers.data.augmentation import View
 from effcap.trainers.data.example import TooManyProblems
 from effcap.trainers.data.shards.batch_planner import BatchPlanner, Block, Row
@@ -182,8 +182,33 @@ class ShardBatches(PackedBatches):
                 images, failures = self.image_decoder.decode([encoded], [View()], np.array([False]))
                 if not failures:
                     image = keras.ops.convert_to_numpy(images)[0]  # (h, w, 3)
-                    previews.append(Preview({"images": image}, encoded, self.options.prefix))
+                    previews.append(
+                        Preview(
+                            {"images": image},
+                            encoded,
+                            self.options.prefix,
+                            self.planner.name(photo),
+                            self.planner.captions(photo),
+                        )
+                    )
             if len(previews) == count:
                 break
         self.fetcher.close(PREVIEW_STREAM)
         return previews
+
+    def source(self, index: int, row: int) -> Source:
+        """Returns where a row comes from; photos of remote shards are not read again."""
+        number, position = divmod(index, self.planner.block_batches)
+        _, rows = self._block(number).plan.batches[position]
+        member = rows[self.own_rows()][row]
+        if member is None:
+            raise IndexError(f"Row {row} of batch {index} is empty")
+        photo = member.photo
+        return Source(self.planner.name(photo), lambda: self._local_photo(photo))
+
+    def _local_photo(self, photo: PhotoId) -> bytes | None:
+        """Returns an encoded photo; None if its shard is remote or cannot be read."""
+        if photo.shard in self.fetcher.remote:
+            return None
+        encoded = self.fetcher.fetch(photo)
+        return encoded if isinstance(encoded, bytes) else None

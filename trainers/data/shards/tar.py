@@ -54,6 +54,7 @@ class TarReader:
         self.damage = ""
         self._source = _Source(file, advance or (lambda count: None))
         self._member: TarMember | None = None
+        self._info: tarfile.TarInfo | None = None
         try:
             self._tar: Any = tarfile.TarFile(
                 fileobj=self._source,  # type: ignore[arg-type]
@@ -72,9 +73,20 @@ class TarReader:
         """Number of bytes read so far."""
         return self._source.position
 
+    @property
+    def info(self) -> tarfile.TarInfo:
+        """The current member, as the standard library describes it."""
+        assert self._info is not None
+        return self._info
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Offsets of the first byte of the current member's headers and behind its contents."""
+        return self.info.offset, self._tar.offset
+
     def __iter__(self) -> Iterator[TarMember]:
         while self._next is not None:
-            self._member = _member(self._next)
+            self._info, self._member = self._next, _member(self._next)
             yield self._member
             self._tar.members.clear()  # tarfile would keep all of them
             try:
