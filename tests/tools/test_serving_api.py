@@ -222,6 +222,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Image size:PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_file_that_is_no_photo_is_named_with_the_reason(app, fake, name):
     good = ("photos", "good.png", photo_bytes())

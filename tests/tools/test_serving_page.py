@@ -62,8 +62,9 @@ class TestPage:
     """Runs of the page with a captioner that answers at once."""
 
     @pytest.fixture(autouse=True)
-    def page(self):
+    def page(self, monkeypatch):
         pytest.importorskip("gradio")
+        monkeypatch.setattr("effcap.tools.serving.page_app.caption_words", lambda *_: [])
         from effcap.tools.serving.caption_service import CaptionService
 
         options = ServeOptions(batch_size=2, queue_size=4, max_photos=3, timeout=5)
@@ -86,10 +87,6 @@ class TestPage:
             return [state async for state in page.run()]
 
         return asyncio.run(states())
-
-    @pytest.fixture(autouse=True)
-    def no_words(self, monkeypatch):
-        monkeypatch.setattr("effcap.tools.serving.page_app.caption_words", lambda *_: [])
 
     def test_cards_are_added_one_by_one(self):
         colors = [(0, 0, 240), (0, 240, 0), (240, 0, 0)]

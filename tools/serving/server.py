@@ -236,11 +236,12 @@ def check_packages() -> None:
     """
     import importlib.util
 
-    missing = [
-        name
+    specs = {
+        name: importlib.util.find_spec(name)
         for name in ("gradio", "fastapi", "uvicorn", "python_multipart")
-        if importlib.util.find_spec(name) is None
-    ]
+    }
+    # A folder of that name in the current one has a specification without a file.
+    missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if missing:
         raise ImportError(f"{INSTALL} (missing: {', '.join(missing)})")
 
