@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import html
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,16 +45,23 @@ MAX_RUNS = 32  # pages that caption at once
 Outputs = tuple[str, str, str]  # status, results and maps as HTML
 
 
-def mount_page(app: FastAPI, service: CaptionService, folder: Path) -> PageFiles:
+@cache
+def upload_folder() -> Path:
+    """Returns the folder for uploads of all pages of this process, which is removed at its end."""
+    folder = tempfile.mkdtemp(prefix="effcap-uploads-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    return Path(folder)
+
+
+def mount_page(app: FastAPI, service: CaptionService) -> PageFiles:
     """Adds the page at / to an application.
 
     Args:
         app: application with the endpoints.
         service: captions the photos.
-        folder: folder for the uploads of the page.
     """
-    options = service.options
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    options, folder = service.options, upload_folder()
     blocks = create_blocks(service)
     # Gradio checks files of requests only if it believes that it started the server.
     blocks.has_launched = True
@@ -171,7 +182,7 @@ async def caption_page(
     limit = service.options.max_photos
     if len(uploads) > limit:
         message = f"At most {limit} photos at once. Received: {len(uploads)}"
-        yield status_html(message, failed=True), EMPTY, ""
+        yield status_html(message, failed=True), "", ""
         return
     try:
         settings = []
@@ -180,7 +191,7 @@ async def caption_page(
             settings.append(one.read(service.captioners, values[:count]))
             values = values[count:]
     except RequestError as error:
-        yield status_html(error.reason, failed=True), EMPTY, ""
+        yield status_html(error.reason, failed=True), "", ""
         return
     page = ResultPage(service, uploads, settings)
     try:
@@ -216,7 +227,7 @@ class ResultPage:
         try:
             self._futures = [await self._submit(settings) for settings in self._settings]
         except RequestError as error:
-            yield status_html(error.reason, failed=True), EMPTY, ""
+            yield status_html(error.reason, failed=True), "", ""
             return
         for number, upload in enumerate(self._uploads):
             left = self._service.options.timeout - (time.monotonic() - started)

@@ -85,8 +85,10 @@ HEAD = """
   document.addEventListener("touchstart", (event) => show(wordAt(event)), { passive: true });
 
   const copy = async (text) => {
-    if (navigator.clipboard) return navigator.clipboard.writeText(text);
-    const area = document.createElement("textarea");  // pages without TLS have no clipboard
+    try {
+      return await navigator.clipboard.writeText(text);
+    } catch {}  // pages of other machines have no clipboard without TLS
+    const area = document.createElement("textarea");
     area.value = text;
     document.body.append(area);
     area.select();

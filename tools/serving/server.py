@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -104,17 +102,16 @@ def named_captioners(captioners: Any) -> dict[str, Any]:
     return named
 
 
-def create_app(service: CaptionService, folder: Path) -> Guard:
+def create_app(service: CaptionService) -> Guard:
     """Returns the application with the page and the endpoints.
 
     Args:
         service: captions the photos.
-        folder: folder for the uploads of the page.
     """
     from effcap.tools.serving.api import create_api
     from effcap.tools.serving.page_app import mount_page
 
-    return Guard(mount_page(create_api(service), service, folder), service.options)
+    return Guard(mount_page(create_api(service), service), service.options)
 
 
 class Server:
@@ -129,16 +126,14 @@ class Server:
         self.options = options
         self._socket = listen(options.host, options.port)
         self.host, self.port = self._socket.getsockname()[:2]
-        self._uploads = tempfile.TemporaryDirectory(prefix="effcap-uploads-")
         try:
             from effcap.tools.serving.caption_service import CaptionService
 
             self.service = CaptionService(load_captioners(captioners), options)
             self.service.compile()
-            self._app = create_app(self.service, Path(self._uploads.name))
+            self._app = create_app(self.service)
         except BaseException:
             self._socket.close()
-            self._uploads.cleanup()
             raise
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -184,7 +179,6 @@ class Server:
             self._thread.join()
         self.service.close(GRACE_SECONDS)
         self._socket.close()
-        self._uploads.cleanup()
         if self._failure is not None:
             raise RuntimeError(f"The server failed: {self._failure}") from self._failure
 

@@ -133,6 +133,9 @@ def field_control(setting: Setting, initial: dict[str, Any]) -> Any:
     if setting.kind in ("integers", "texts"):
         text = ", ".join(map(str, value))
         return gradio.Textbox(text, placeholder="separated by commas", max_lines=1, **common)
+    if setting.optional:  # Gradio's numbers have no empty value
+        text = "" if value is None else str(value)
+        return gradio.Textbox(text, placeholder="none", max_lines=1, **common)
     step = 1 if setting.kind == "integer" else 0.05
     return gradio.Number(
         value, precision=0 if setting.kind == "integer" else None, step=step, **common
