@@ -49,6 +49,8 @@ class Caption:
         details: the generated tokens in order, and the end token if the caption is finished. Their
             scores sum to `score`. () if there is no caption: a beam search was asked for more
             captions than there are, and `score` is -inf.
+        missing: groups of the sampler's `include` of which the caption contains no word, such as
+            "orange|white". A sampler returns such a caption only if it finds no other.
     """
 
     text: str
@@ -57,6 +59,7 @@ class Caption:
     prefix: str = ""
     is_finished: bool = True
     details: tuple[TokenDetail, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def continuation(self) -> str:

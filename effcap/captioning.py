@@ -20,6 +20,7 @@ from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
 from effcap.generation import GenerationCache, check_sampler
 from effcap.images import as_photos, load_photos
+from effcap.phrases import contains, missing_groups
 from effcap.samplers import Hypotheses, Sampler, get
 from effcap.samplers.registry import to_config
 from effcap.token_mean import TokenMeanModel
@@ -209,6 +210,8 @@ class CaptioningModel(TokenMeanModel):
         indices = range(rows) if indices is None else indices
         prefixes = self._encode_prefixes(prefix, rows)
         samplers = {n: self._get_sampler(sampler, n) for n in sorted(set(map(len, prefixes)))}
+        for tokens in {tuple(prefix) for prefix in prefixes}:
+            self._check_prefix_words(samplers[len(tokens)], tokens)
         captions: list[list[Caption]] = [[] for _ in range(rows)]
         for one in dict.fromkeys(samplers.values()):  # several where prefixes leave less room
             group = [row for row in range(rows) if samplers[len(prefixes[row])] == one]
@@ -221,7 +224,11 @@ class CaptioningModel(TokenMeanModel):
                 [prefixes[row] for row in group],
             )
             for number, row in enumerate(group):
-                captions[row] = _captions(tokenizer, hypotheses, number, prefixes[row])
+                found = _captions(tokenizer, hypotheses, number, prefixes[row])
+                captions[row] = [
+                    replace(caption, missing=missing_groups(caption.text, one.include))
+                    for caption in found
+                ]
         return captions
 
     def order_by_prefix(self, prefixes: Sequence[str | None], rows: int) -> list[int]:
@@ -263,6 +270,15 @@ class CaptioningModel(TokenMeanModel):
             sampler = get(sampler or "beam", max_new_tokens=shorter)
         check_sampler(sampler, self.decoder, tokenizer, prefix_length)
         return sampler
+
+    def _check_prefix_words(self, sampler: Sampler, prefix: Sequence[int]) -> None:
+        """Raises a `ValueError` for a prefix that contains what the sampler excludes."""
+        text = self._require_tokenizer().decode_caption(prefix)
+        for phrase in sampler.exclude:
+            if contains(text, phrase):
+                raise ValueError(
+                    f"Expected a prefix without the excluded {phrase!r}. Received: {text!r}"
+                )
 
     def attention(
         self,

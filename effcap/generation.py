@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from effcap.phrases import phrase_tables
 from effcap.samplers import Hypotheses, Sampler
 
 if TYPE_CHECKING:
@@ -95,7 +96,10 @@ class GenerationModel(keras.Model):
                 Default none.
         """
         rows = len(next(iter(inputs.values())))
-        values = (sampler or self.sampler).inputs(range(rows) if indices is None else indices)
+        sampler = sampler or self.sampler
+        values = sampler.inputs(range(rows) if indices is None else indices)
+        size = self.decoder.vocabulary_size
+        values |= phrase_tables(sampler.include, sampler.exclude, self.tokenizer, size)
         prompt = np.array(
             [[self.tokenizer.bos_id, *prefix] for prefix in prefixes or [()] * rows], np.int32
         )  # (B,1+P)

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from effcap.samplers.word_rules import MAX_GROUPS
+
 # step(tokens, position, state) -> (logits, state); see Sampler.__call__ for the shapes.
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -63,6 +65,16 @@ class Sampler:
         repetition_penalty: divisor of the logits of tokens that occurred before, 1.0 for none.
             Negative logits are multiplied by it (Keskar et al., 2019, CTRL).
         suppress_tokens: ids of tokens that are never generated.
+        include: words or phrases that captions contain, such as `["cat", "orange|white"]`: "cat",
+            and "orange" or "white". Alternatives are separated by "|" or a list of their own.
+        exclude: words or phrases that captions never contain, such as `["a photo of", "cat"]`.
+
+    Phrases occur as whole words, in upper or lower case: "cat" occurs in "Cat." and "cat's", not in
+    "cats" or "category". A caption that contains a phrase of every group of `include`, in the text
+    that it continues or in its own, is preferred to all others; one that does not is returned only
+    if the search finds no better one. `exclude` forbids the tokens after which the text so far
+    contains a phrase. Words that begin with the same tokens are lost with it: "caterpillar" with
+    "cat", if its tokens are "cat" and "erpillar".
 
     Raises:
         ValueError: a field is out of range.
@@ -74,6 +86,8 @@ class Sampler:
     no_repeat_ngram_size: int = 0
     repetition_penalty: float = 1.0
     suppress_tokens: tuple[int, ...] = ()
+    include: tuple[tuple[str, ...], ...] = ()
+    exclude: tuple[str, ...] = ()
 
     # Numbers that a compiled program takes as inputs: (value without effect, any other value).
     _dynamic: ClassVar[dict[str, tuple[float, float]]] = {"repetition_penalty": (1.0, 2.0)}
@@ -101,6 +115,18 @@ class Sampler:
                 f"suppress_tokens={self.suppress_tokens!r}"
             )
         object.__setattr__(self, "suppress_tokens", tokens)
+        groups = tuple(
+            tuple(self._texts("include", x.split("|") if isinstance(x, str) else x))
+            for x in self._listed("include")
+        )
+        if len(groups) > MAX_GROUPS or not all(groups):
+            raise ValueError(
+                f"`include` must be at most {MAX_GROUPS} groups of words, none of them empty. "
+                f"Received: include={self.include!r}"
+            )
+        object.__setattr__(self, "include", tuple(dict.fromkeys(groups)))
+        excluded = self._texts("exclude", self._listed("exclude"))
+        object.__setattr__(self, "exclude", tuple(dict.fromkeys(excluded)))
 
     @property
     def rows_per_image(self) -> int:
@@ -110,13 +136,15 @@ class Sampler:
     def program(self) -> Sampler:
         """Returns a sampler with the same program as this one.
 
-        Samplers that differ only in the values of `inputs` have equal programs.
+        Samplers that differ only in the values of `inputs` have equal programs, and so have those
+        that differ only in the words of `include` and `exclude`.
         """
         fields: dict[str, Any] = {
             name: neutral if getattr(self, name) == neutral else other
             for name, (neutral, other) in self._dynamic.items()
         }
-        return replace(self, **fields)
+        groups = tuple((str(number),) for number in range(len(self.include)))
+        return replace(self, **fields, include=groups, exclude=("any",) if self.exclude else ())
 
     def inputs(self, images: Sequence[int]) -> dict[str, np.ndarray]:
         """Returns the values that `program` needs to generate the captions of this sampler.
@@ -155,16 +183,33 @@ class Sampler:
                 reordered with their hypotheses.
             eos: id of the token that ends a caption.
             inputs: tensors in place of this sampler's own values, as in `inputs`. A compiled
-                function that takes them need not be compiled again for other values.
+                function that takes them need not be compiled again for other values. `include` and
+                `exclude` require the tables of `effcap.phrases.phrase_tables` in it.
 
         Returns:
             `Hypotheses` with K captions per image.
 
         Raises:
             TypeError: `eos` or the prompt are not integers.
-            ValueError: a shape, `eos` or an id in `suppress_tokens` does not fit.
+            ValueError: a shape, `eos` or an id in `suppress_tokens` does not fit, or words have no
+                tables.
         """
         raise NotImplementedError
+
+    def _listed(self, field: str) -> Sequence[Any]:
+        value = getattr(self, field)
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"`{field}` must be a list of words. Received: {field}={value!r}")
+        return value
+
+    def _texts(self, field: str, texts: Any) -> list[str]:
+        """Returns texts without spaces around them."""
+        if not isinstance(texts, list | tuple) or not all(isinstance(x, str) for x in texts):
+            raise TypeError(f"`{field}` must be words as text. Received: {field}={texts!r}")
+        stripped = [" ".join(text.split()) for text in texts]
+        if not all(stripped):
+            raise ValueError(f"`{field}` must not have empty words. Received: {field}={texts!r}")
+        return stripped
 
     def _check_integer(self, field: str, minimum: int) -> None:
         value = getattr(self, field)

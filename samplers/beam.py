@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from keras import ops
 
 from effcap.samplers.base import Hypotheses, Sampler, Step
 from effcap.samplers.constraints import FORBIDDEN, NextToken, log_probability
-from effcap.samplers.decode_loop import DecodeLoop
-from effcap.samplers.greedy import Greedy
+from effcap.samplers.decode_loop import DecodeLoop, decode_greedily
 from effcap.samplers.ops import gather, top_k
 from effcap.samplers.ranking import Candidates, best_captions
+from effcap.samplers.word_search import WordSearch, end_penalty, word_search
 
 
 class _Group(NamedTuple):
     """The W hypotheses of one group of beams, and its F best finished ones that are not empty."""
 
     parents: Any  # (B, W) row within the group that each hypothesis continues
+    words: WordSearch | None  # words of the hypotheses before the next token
     token: Any  # (B, W) last token
     tokens: Any  # (B, W, T)
     token_scores: Any  # (B, W, T) their log-probabilities
@@ -114,10 +115,12 @@ class Beam(Sampler):
         eos: int,
         inputs: Mapping[str, Any] | None = None,
     ) -> Hypotheses:
-        if self.num_beams == 1:
-            rules = {field.name: getattr(self, field.name) for field in fields(Sampler)}
-            return Greedy(**rules)(step, prompt, state, eos=eos, inputs=inputs)
+        if self.num_beams == 1 and self.include:
+            several = replace(self, num_beams=Beam.num_beams)
+            return several(step, prompt, state, eos=eos, inputs=inputs)
         loop = DecodeLoop(self, step, prompt, state, eos, inputs)
+        if self.num_beams == 1:
+            return decode_greedily(loop)
         batch_size, beams, steps = loop.batch_size, self.num_beams, self.max_new_tokens
         width = beams // self.num_beam_groups  # W
         kept = min(self.num_captions, width)  # F
@@ -141,12 +144,14 @@ class Beam(Sampler):
         ) -> tuple:
             rows = ops.reshape(tokens, (-1, steps))  # (B, K, T) -> (R, T)
             next_token, state = loop.next_token(token, rows, length, state)
+            words = word_search(loop, state)
             groups: list[_Group] = []
             for index in range(self.num_beam_groups):
                 beam_slice = slice(index * width, (index + 1) * width)
                 kept_slice = slice(index * kept, (index + 1) * kept)
                 group = _Group(
                     parents=None,
+                    words=words and words.select(beam_slice),
                     token=None,
                     tokens=tokens[:, beam_slice],
                     token_scores=token_scores[:, beam_slice],
@@ -165,15 +170,16 @@ class Beam(Sampler):
             parents = parents + ops.arange(batch_size, dtype="int32")[:, None] * beams
             parents = ops.reshape(parents, (-1,))  # (B, K) -> (R,)
             state = tuple(ops.take(tensor, parents, axis=0) for tensor in state)
-            _, token, *rest = (
-                ops.concatenate(field, axis=1) for field in zip(*groups, strict=True)
+            _, _, token, *rest = (
+                field[0] if field[0] is None else ops.concatenate(field, axis=1)
+                for field in zip(*groups, strict=True)
             )
             return length + 1, active, ops.reshape(token, (-1,)), *rest, state
 
         # Each group starts from one hypothesis; the others would be duplicates of it.
         first_only = ops.where(ops.arange(beams) % width == 0, 0.0, FORBIDDEN)  # (K,)
         slots = self.num_beam_groups * kept
-        _, _, _, tokens, token_scores, sums, empty_sums, *finished, _ = ops.while_loop(
+        _, _, token, tokens, token_scores, sums, empty_sums, *finished, state = ops.while_loop(
             unfinished,
             body,
             (
@@ -194,10 +200,15 @@ class Beam(Sampler):
         empty_tokens = ops.full((batch_size, self.num_beam_groups, steps), eos, "int32")
         empty_token_scores = ops.zeros(empty_tokens.shape, "float32")  # (B, G, T)
         empty_token_scores = loop.write_token(empty_token_scores, 0, empty_sums)
+        scores = _score(sums, steps, loop) - end_penalty(loop, state, token)  # (B, K)
+        empty_scores = ops.zeros((batch_size, beams)) - end_penalty(
+            loop, loop.state, None
+        )  # (B, K)
+        empty_scores = empty_sums + empty_scores[:, ::width]  # (B, G)
         best = best_captions(
             Candidates(*finished),
-            Candidates(tokens, token_scores, sums, _score(sums, steps, loop)),
-            Candidates(empty_tokens, empty_token_scores, empty_sums, empty_sums),
+            Candidates(tokens, token_scores, sums, scores),
+            Candidates(empty_tokens, empty_token_scores, empty_sums, empty_scores),
             num_groups=self.num_beam_groups,
             num_captions=self.num_captions,
             eos=eos,
@@ -214,9 +225,7 @@ class Beam(Sampler):
     ) -> _Group:
         """Extends the hypotheses of a group by one token, after those of the `earlier` groups."""
         width, kept = group.sums.shape[1], group.finished_scores.shape[1]
-        parents, token, log_probs, sums, ranks = self._candidates(
-            next_token, group.sums, earlier, loop
-        )
+        parents, token, log_probs, sums, ranks = self._candidates(next_token, group, earlier, loop)
         tokens = loop.write_token(gather(group.tokens, parents), length, token)  # (B, C, T)
         token_scores = gather(group.token_scores, parents)  # (B, C, T)
         token_scores = loop.write_token(token_scores, length, log_probs)
@@ -227,6 +236,11 @@ class Beam(Sampler):
         empty_sums = ops.max(ops.where(empty, sums, FORBIDDEN), axis=1, keepdims=True)  # (B, 1)
         competing = ops.logical_and(ended, length > 0)  # (B, C)
         scores = ops.where(competing, _score(sums, length + 1, loop), FORBIDDEN)  # (B, C)
+        ranks = ops.where(ended, FORBIDDEN, ranks)
+        if group.words is not None:
+            words = group.words.after(parents, token)  # (B, C)
+            scores = scores - words.penalty()
+            ranks = words.allocate(ranks, self.max_new_tokens - length - 1)
         finished_scores = ops.concatenate([group.finished_scores, scores], axis=1)  # (B, F + C)
         finished_sums = ops.concatenate([group.finished_sums, sums], axis=1)  # (B, F + C)
         finished_tokens = ops.concatenate([group.finished_tokens, tokens], axis=1)  # (B, F + C, T)
@@ -235,9 +249,10 @@ class Beam(Sampler):
         )  # (B, F + C, T)
         finished_scores, best_finished = top_k(finished_scores, kept)  # (B, F)
 
-        _, best = top_k(ops.where(ended, FORBIDDEN, ranks), width)  # (B, W)
+        _, best = top_k(ranks, width)  # (B, W)
         return _Group(
             parents=gather(parents, best),
+            words=None,
             token=gather(token, best),
             tokens=gather(tokens, best),
             token_scores=gather(token_scores, best),
@@ -250,21 +265,29 @@ class Beam(Sampler):
         )
 
     def _candidates(
-        self, next_token: NextToken, sums: Any, earlier: list[_Group], loop: DecodeLoop
+        self, next_token: NextToken, group: _Group, earlier: list[_Group], loop: DecodeLoop
     ) -> tuple[Any, Any, Any, Any, Any]:
-        """Returns the C best continuations of W hypotheses.
+        """Returns the C best continuations of W hypotheses; with words more, also towards those.
 
         Returns:
             parents, tokens, their log-probabilities, sums and ranks (sums reduced by the diversity
             penalty), all (B, C).
         """
-        batch_size, width = sums.shape
+        batch_size, width = group.sums.shape
         vocabulary_size = next_token.logits.shape[-1]
         most = min(2 * width, vocabulary_size)
         # One hypothesis has at most `most` of the candidates: the rest of its row is dropped.
         penalized = self._penalize_earlier(next_token.logits, width, earlier, loop)  # (B * W, V)
         ranked, ids = top_k(penalized, most)  # (B * W, most)
-        logits = ops.take_along_axis(next_token.logits, ids, axis=1) if earlier else ranked
+        number = 2 * width  # C
+        if group.words is not None:
+            ranked, ids = group.words.add_advancing(penalized, ranked, ids)
+            most = ids.shape[1]
+            number = width * most  # all of them: the best with few words left may be far down
+        logits = ranked
+        if earlier:
+            logits = ops.take_along_axis(next_token.logits, ids, axis=1)  # (B * W, most)
+            logits = ops.where(ranked > FORBIDDEN, logits, FORBIDDEN)
 
         # Where all tokens are forbidden, eos is the only continuation.
         stuck = ops.logical_and(ranked[:, :1] <= FORBIDDEN, ops.arange(most) == 0)
@@ -275,12 +298,13 @@ class Beam(Sampler):
             log_probs = log_probability(logits, next_token.normalizer)  # (B * W, most)
             log_probs = ops.where(stuck, eos_log_prob, log_probs)
             log_probs = ops.reshape(log_probs, (batch_size, width, most))  # -> (B, W, most)
-            new_sums = ops.reshape(sums[:, :, None] + log_probs, (batch_size, -1))  # (B, W * most)
+            new_sums = group.sums[:, :, None] + log_probs  # (B, W, most)
+            new_sums = ops.reshape(new_sums, (batch_size, -1))  # (B, W * most)
             return new_sums, ops.reshape(log_probs, (batch_size, -1))  # (B, W * most)
 
         new_sums, log_probs = extended_sums(logits)
         ranks = extended_sums(ranked)[0] if earlier else new_sums
-        ranks, best = top_k(ranks, min(2 * width, width * most))  # (B, C)
+        ranks, best = top_k(ranks, min(number, width * most))  # (B, C)
         token = gather(ops.reshape(ids, (batch_size, -1)), best)  # (B, C)
         return best // most, token, gather(log_probs, best), gather(new_sums, best), ranks
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from keras import ops
-
 from effcap.samplers.base import Hypotheses, Sampler, Step
-from effcap.samplers.decode_loop import DecodeLoop, decode_rows
+from effcap.samplers.beam import Beam
+from effcap.samplers.decode_loop import DecodeLoop, decode_greedily
 
 
 @dataclass(frozen=True, kw_only=True)
 class Greedy(Sampler):
     """Greedy decoding: the most probable token at each step, the lower id of equal ones.
 
-    Generates one caption per image (K = 1, R = B rows).
+    Generates one caption per image (K = 1, R = B rows). With `include` it is a `Beam` of 5 beams,
+    because words that are decided beforehand take a search.
 
     Example:
 
@@ -34,5 +34,7 @@ class Greedy(Sampler):
         eos: int,
         inputs: Mapping[str, Any] | None = None,
     ) -> Hypotheses:
-        loop = DecodeLoop(self, step, prompt, state, eos, inputs)
-        return decode_rows(loop, lambda next_token, length: ops.argmax(next_token.logits, axis=-1))
+        if self.include:
+            rules = {field.name: getattr(self, field.name) for field in fields(Sampler)}
+            return Beam(**rules)(step, prompt, state, eos=eos, inputs=inputs)
+        return decode_greedily(DecodeLoop(self, step, prompt, state, eos, inputs))

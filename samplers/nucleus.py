@@ -26,6 +26,9 @@ class Nucleus(Sampler):
     that reaches `top_p` of their probability is kept, at least one token, and the token is drawn
     from it in proportion. Of equal tokens the lower id comes first.
 
+    Words of `include` are written where they are likely, at least 1 % as probable as the most
+    probable token, and otherwise before the sentence ends. `Beam` finds better places for them.
+
     Generates K = `num_captions` captions per image (R = B * K rows), drawn independently and
     returned in the order drawn. Scores are log-probabilities before temperature and truncation.
 

@@ -9,7 +9,9 @@ from keras import ops
 
 from effcap.samplers.ops import gather, top_k
 
-FINISHED, TRUNCATED, REPEATED, MISSING = 0.0, 1.0, 2.0, 3.0  # kinds, preferred ones first
+# Kinds, preferred ones first. Captions without the words of `include` are UNMET.
+FINISHED, TRUNCATED, UNMET, REPEATED, MISSING = 0.0, 1.0, 2.0, 3.0, 4.0
+UNMET_PENALTY = 1e6  # subtracted from the score for each group of words that is missing
 
 
 class Candidates(NamedTuple):
@@ -47,7 +49,7 @@ def best_captions(
 ) -> Candidates:
     """Selects the best captions: finished ones before truncated ones, each ordered by score.
 
-    Empty captions count as truncated.
+    Empty captions count as truncated. Those whose scores have an `UNMET_PENALTY` come after them.
 
     With several groups, the best of each group are selected first, then the second best and so on;
     captions of an earlier group are selected last. Selected captions are returned by kind and
@@ -73,7 +75,8 @@ def best_captions(
         _by_group(empty, TRUNCATED, rows),
     ]
     captions = _Ranked(*(ops.concatenate(field, axis=1) for field in zip(*by_kind, strict=True)))
-    kinds = ops.where(captions.scores > -float("inf"), captions.kinds, MISSING)
+    kinds = ops.where(captions.scores < -UNMET_PENALTY / 2, UNMET, captions.kinds)
+    kinds = ops.where(captions.scores > -float("inf"), kinds, MISSING)
     missing = kinds[:, :, None] == MISSING  # (B * G, N, 1)
     tokens = ops.where(missing, eos, captions.tokens)
     token_scores = ops.where(missing, 0.0, captions.token_scores)

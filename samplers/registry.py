@@ -65,7 +65,9 @@ def to_config(sampler: Sampler) -> dict[str, Any]:
     values = {field.name: getattr(sampler, field.name) for field in dataclasses.fields(sampler)}
     plain = (int, float, tuple)
     fields = {
-        name: list(value) if isinstance(value, tuple) else value
+        name: [list(x) if isinstance(x, tuple) else x for x in value]
+        if isinstance(value, tuple)
+        else value
         for name, value in values.items()
         if isinstance(value, plain)
     }

@@ -19,7 +19,7 @@ MAPPED_FOLDERS = (*FLOORS, "hparams", "res")
 LEVELS = (
     ("utils", "version"),
     ("tokenizers", "images", "metrics", "losses", "optimizers", "layers", "display", "caption"),
-    ("npair",),
+    ("npair", "phrases"),
     ("backbones",),
     ("encoders", "decoders"),
     ("generation", "token_mean", "presets", "config", "export", "attention"),

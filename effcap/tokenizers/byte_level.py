@@ -13,6 +13,16 @@ END_OF_TEXT = "<|endoftext|>"
 ALPHABET = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))  # one printable character per byte
 
 
+def alphabet_bytes() -> dict[str, int]:
+    """Returns the byte that each character of the alphabet stands for.
+
+    Printable bytes stand for themselves; the others are numbered from U+0100 on.
+    """
+    printable = {character: ord(character) for character in ALPHABET if character < "\u0100"}
+    others = [byte for byte in range(256) if byte not in printable.values()]
+    return {**printable, **dict(zip(ALPHABET[len(printable) :], others, strict=True))}
+
+
 def make_backend(model: models.BPE) -> tokenizers.Tokenizer:
     """Returns a byte-level tokenizer around a BPE model."""
     backend = tokenizers.Tokenizer(model)

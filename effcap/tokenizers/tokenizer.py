@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from os.path import commonprefix
 from pathlib import Path
@@ -17,6 +17,7 @@ from tokenizers import processors
 from effcap.tokenizers.byte_level import (
     ALPHABET,
     END_OF_TEXT,
+    alphabet_bytes,
     check_byte_level,
     check_text,
     find_special_tokens,
@@ -271,6 +272,18 @@ class Tokenizer:
         texts = [self.decode_caption(ids[:end]) for end in range(start, len(ids) + 1)]
         return [after[len(commonprefix([before, after])) :] for before, after in pairwise(texts)]
 
+    def token_bytes(self) -> list[bytes]:
+        """Returns the UTF-8 bytes that each token adds to text, b"" for special tokens.
+
+        They need not be whole characters.
+        """
+        table, special = alphabet_bytes(), set(self.special_tokens.values())
+        tokens = (self._backend.id_to_token(i) or "" for i in range(self.vocabulary_size))
+        return [
+            b"" if i in special else b"".join(_as_bytes(character, table) for character in token)
+            for i, token in enumerate(tokens)
+        ]
+
     def decode_batch(
         self, batch: Iterable[Iterable[int]], skip_special_tokens: bool = True
     ) -> list[str]:
@@ -396,3 +409,7 @@ class Tokenizer:
                 f"in {source}. Received: one that turns {probe[start : start + 20]!r} into "
                 f"{received[start : start + 20]!r}"
             )
+
+
+def _as_bytes(character: str, table: Mapping[str, int]) -> bytes:
+    return bytes([table[character]]) if character in table else character.encode()

@@ -142,6 +142,12 @@ class WordPieceTokenizer(Tokenizer):
         """
         return SPACE_IN_CJK.sub("", super().decode_caption(ids))
 
+    def token_bytes(self) -> list[bytes]:
+        special = set(self.special_tokens.values())
+        tokens = (self._backend.id_to_token(i) or "" for i in range(self.vocabulary_size))
+        texts = (x.removeprefix("##") if x.startswith("##") else f" {x}" for x in tokens)
+        return [b"" if i in special else text.encode() for i, text in enumerate(texts)]
+
     def _splitting(self, content: dict[str, Any]) -> list[Any]:
         model = content["model"]
         return [model["max_input_chars_per_word"], content["normalizer"], content["pre_tokenizer"]]

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TypeVar
 
 from rich.console import Console
@@ -21,7 +22,9 @@ Item = TypeVar("Item")
 
 
 class ProgressBar:
-    """A progress bar with the remaining time; without a terminal, a line at intervals.
+    """A progress bar with the remaining time, or lines at intervals.
+
+    There is a bar in a terminal, and in a notebook if ipywidgets is installed.
 
     Use it in a `with` statement, which restores the terminal on errors too.
 
@@ -35,7 +38,8 @@ class ProgressBar:
     def __init__(self, title: str, total: int, done: int = 0, *, interval: float = 30.0):
         self.title, self.total, self.interval = title, total, interval
         self.first = self.done = done
-        self.console = Console(stderr=True)
+        # In a notebook, Rich updates a bar through ipywidgets, and prints a new one without.
+        self.console = Console(stderr=True, force_jupyter=None if has_widgets() else False)
         self.interactive = self.console.is_terminal or self.console.is_jupyter
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -81,6 +85,11 @@ class ProgressBar:
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
         else:
             print_line(line)
+
+
+def has_widgets() -> bool:
+    """Returns whether ipywidgets is installed."""
+    return find_spec("ipywidgets") is not None
 
 
 def track(iterable: Iterable[Item], total: int, title: str | None) -> Iterator[Item]:

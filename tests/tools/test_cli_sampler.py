@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import keras
 import pytest
@@ -54,3 +55,17 @@ def test_evaluation_records_the_sampler_of_the_preset(folder):
 def test_an_option_replaces_the_sampler_of_the_preset(folder):
     expected = {"name": "beam", "max_new_tokens": 4}
     assert recorded(folder, option_flag("max_new_tokens"), 4)["sampler"] == expected
+
+
+def test_words_are_included_and_excluded(folder, capsys, tmp_path):
+    command = ["caption", str(folder / "photos" / "0.jpg"), "--model", str(folder / "preset")]
+    command += ["--num-beams", "2", "--max-new-tokens", "6", "--include", "dog|cat"]
+    assert main([*command, "--exclude", "a", "--out", str(tmp_path / "a.json")]) == 0
+    (entry,) = json.loads((tmp_path / "a.json").read_text())
+    words = re.findall(r"\w+", entry["caption"].lower())
+    assert {"dog", "cat"} & set(words) and "a" not in words
+    assert "lack words" not in capsys.readouterr().err
+    assert main([*command, "--include", "children play on the beach"]) == 0
+    error = capsys.readouterr().err
+    assert "without" in error and "children play on the beach: " in error
+    assert "1 of 1 captions lack words of --include" in error

@@ -41,6 +41,7 @@ from effcap.tools.cli.caption_sidecars import (
 from effcap.tools.cli.outputs import (
     check_file,
     check_table_file,
+    print_missing,
     print_skipped,
     print_uncertain,
     refuse_prefix_words,
@@ -190,6 +191,7 @@ def finish(
     """Prints what was written and what was not, and writes the table of --report."""
     if plan is not None:
         print_written(plan, results)
+    print_missing(results.captions + results.uncertain)
     print_uncertain(results, num_photos, arguments.min_confidence or 0.0)
     reason = "cannot be read" if plan is None else "were skipped"
     print_skipped(results.skipped, num_photos, reason)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from effcap.tools.cli.options import option_flag
-from effcap.tools.cli.outputs import print_skipped, refuse_page, write_captions
+from effcap.tools.cli.outputs import print_missing, print_skipped, refuse_page, write_captions
 from effcap.tools.cli.sampling import make_sampler, sampler_fields
 from effcap.tools.cli.terminal import start_keras
 
@@ -80,6 +80,7 @@ def run_regions(arguments: argparse.Namespace) -> None:
     else:
         for entry in entries:
             print(f"{entry.get('image', entry.get('image_id'))}\t{entry['caption']}")
+    print_missing(results.captions)
     print_skipped(results.skipped, num_photos, "have features that cannot be used")
 
 

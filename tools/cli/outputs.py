@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from effcap.caption import Caption
     from effcap.tools.captioning.results import CaptionResults
 
 
@@ -76,6 +77,20 @@ def print_uncertain(results: CaptionResults[Any], num_photos: int, minimum: floa
     if results.uncertain:
         print_line(
             f"{len(results.uncertain)} of {num_photos} photos have a confidence below {minimum:g}"
+        )
+
+
+def print_missing(captions: Sequence[tuple[Any, Sequence[Caption]]]) -> None:
+    """Prints the inputs whose best captions lack words of --include, and their number."""
+    from effcap.utils.progress import print_line
+
+    missing = [(name, best.missing) for name, (best, *_) in captions if best.missing]
+    for name, groups in missing:
+        print_line(f"without {', '.join(groups)}: {name}")
+    if missing:
+        print_line(
+            f"{len(missing)} of {len(captions)} captions lack words of --include; more beams or "
+            "--max-new-tokens may find better ones"
         )
 
 

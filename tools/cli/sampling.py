@@ -18,6 +18,10 @@ SAMPLERS = {"beam": "Beam", "nucleus": "Nucleus", "greedy": "Greedy"}  # modules
 DEFAULT = "beam"
 OWN_OPTIONS = {"beam": ("num_beams", "length_penalty"), "nucleus": ("top_p", "temperature", "seed")}
 SHARED_OPTIONS = ("max_new_tokens",)  # other fields: --set sampler.FIELD=VALUE
+WORD_OPTIONS = {
+    "include": ("WORD|WORD", "word or phrase in every caption, or alternatives; may be repeated"),
+    "exclude": ("WORD", "word or phrase in no caption; may be repeated"),
+}
 
 
 def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False) -> None:
@@ -41,6 +45,8 @@ def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False)
         metavar="TEXT",
         help="text that captions begin with and continue (default: that of the preset, if any)",
     )
+    for name, (metavar, text) in WORD_OPTIONS.items():
+        group.add_argument(f"--{name}", action="append", metavar=metavar, help=text)
     add_settings(group, "sampler.no_repeat_ngram_size=2")
     group.add_argument(
         "--batch-size", type=int, default=8, metavar="N", help="inputs captioned per batch"
@@ -69,7 +75,8 @@ def sampler_fields(arguments: argparse.Namespace) -> dict[str, Any]:
     sampler = arguments.sampler or DEFAULT
     cls = sampler_class(sampler)
     known = [field.name for field in dataclasses.fields(cls)]
-    names = [name for fields in (*OWN_OPTIONS.values(), SHARED_OPTIONS) for name in fields]
+    options = (*OWN_OPTIONS.values(), SHARED_OPTIONS, WORD_OPTIONS)
+    names = [name for fields in options for name in fields]
     if "num_captions" in arguments:
         names.append("num_captions")
     fields = given_options(arguments, names)

@@ -1,0 +1,114 @@
+"""Beam search for captions that contain given words, by dynamic beam allocation.
+
+Source: Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam Allocation for
+Neural Machine Translation".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from effcap.samplers.constraints import FORBIDDEN
+from effcap.samplers.decode_loop import DecodeLoop
+from effcap.samplers.ops import gather, top_k
+from effcap.samplers.ranking import UNMET_PENALTY
+from effcap.samplers.word_rules import WordRules
+
+LATE = 2**22  # rank of hypotheses that cannot contain all words in time; floats are exact up to 4x
+MAX_TOKENS_LEFT = 255
+
+
+class WordSearch:
+    """Words of W hypotheses in each of B images or groups of beams.
+
+    Args:
+        words: rules for the words.
+        state: (B, W), state of the words before the next token.
+        met: (B, W), groups that are met.
+    """
+
+    def __init__(self, words: WordRules, state: Any, met: Any) -> None:
+        self.words, self.state, self.met = words, state, met
+
+    def select(self, beams: slice) -> WordSearch:
+        """Returns the words of some of the hypotheses."""
+        return WordSearch(self.words, self.state[:, beams], self.met[:, beams])
+
+    def after(self, parents: Any, token: Any) -> WordSearch:
+        """Returns the words after the token (B, C) that continues a parent (B, C)."""
+        state, met = gather(self.state, parents), gather(self.met, parents)
+        return WordSearch(self.words, *self.words.after(state, met, token))
+
+    def penalty(self) -> Any:
+        """Returns what is subtracted from the scores of captions without all words, (B, W)."""
+        return UNMET_PENALTY * ops.cast(self.words.num_unmet(self.met), "float32")
+
+    def add_advancing(self, logits: Any, best: Any, ids: Any) -> tuple[Any, Any]:
+        """Adds the most probable tokens that come closer to a missing word to the candidates.
+
+        Args:
+            logits: (B * W, V).
+            best: (B * W, N), logits of the best tokens.
+            ids: (B * W, N), the best tokens.
+
+        Returns:
+            Logits and tokens, (B * W, N + M). Tokens that are there already have a logit of -inf.
+        """
+        state, met = ops.reshape(self.state, (-1,)), ops.reshape(self.met, (-1,))  # (B * W,)
+        advancing = self.words.advancing(state, self.words.unmet(met))  # (B * W, V)
+        number = min(2 * (self.words.num_groups + 1), logits.shape[1])  # M
+        more, more_ids = top_k(ops.where(advancing, logits, FORBIDDEN), number)  # (B * W, M)
+        repeated = ops.any(more_ids[:, :, None] == ids[:, None], axis=-1)  # (B * W, M)
+        more = ops.where(repeated, FORBIDDEN, more)
+        return ops.concatenate([best, more], axis=1), ops.concatenate([ids, more_ids], axis=1)
+
+    def allocate(self, ranks: Any, steps_left: Any) -> Any:
+        """Returns new ranks that give a share of the beams to each number of tokens left.
+
+        The best hypotheses of all numbers come first, then the second best of all numbers, and so
+        on; with too few beams for all numbers, those with the fewest tokens left.
+
+        Args:
+            ranks: (B, W), ranks of the hypotheses, -inf for those that are not to continue.
+            steps_left: scalar, number of steps after this one.
+        """
+        left = self.words.tokens_left(self.state, self.met)  # (B, W)
+        left = ops.minimum(left, MAX_TOKENS_LEFT)
+        late = ops.cast(left > steps_left, "float32")  # (B, W)
+        earlier = ops.convert_to_tensor(np.tri(ranks.shape[1], k=-1, dtype="bool"))  # (W, W)
+        mine, other = ranks[:, :, None], ranks[:, None, :]
+        is_better = ops.logical_or(other > mine, ops.logical_and(other == mine, earlier))
+        is_better = ops.logical_and(is_better, left[:, :, None] == left[:, None, :])  # (B, W, W)
+        place = ops.sum(ops.cast(is_better, "float32"), axis=-1)  # (B, W, W) -> (B, W)
+        rank = late * LATE + place * (MAX_TOKENS_LEFT + 1) + ops.cast(left, "float32")
+        return ops.where(ranks > FORBIDDEN, -rank, FORBIDDEN)
+
+
+def word_search(loop: DecodeLoop, state: tuple) -> WordSearch | None:
+    """Returns the words of the hypotheses in the state of a loop; None without `include`."""
+    if loop.words is None or not loop.sampler.include:
+        return None
+    word_state, met = (ops.reshape(field, (loop.batch_size, -1)) for field in state[-2:])  # (B, K)
+    return WordSearch(loop.words, word_state, met)
+
+
+def end_penalty(loop: DecodeLoop, state: tuple, token: Any) -> Any:
+    """Returns the penalties (B, K) of captions that end after `token` (R,); 0 without `include`.
+
+    Args:
+        loop: decode loop.
+        state: state before the token.
+        token: last tokens; None for those that end with the state.
+    """
+    search = word_search(loop, state)
+    if search is None:
+        return 0.0
+    words, shape = search.words, search.state.shape
+    reached = (search.state, search.met)
+    if token is not None:
+        reached = words.after(*reached, ops.reshape(token, shape))
+    end = words.after(*reached, ops.full(shape, loop.eos, "int32"))
+    return WordSearch(words, *end).penalty()
