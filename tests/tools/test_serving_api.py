@@ -338,6 +338,12 @@ def test_a_failure_of_the_captioner_is_no_traceback(app, fake):
     assert run(post(app, {"photos": [encoded(photo_bytes(RED))]})).json["captions"] == [RED_TEXT]
 
 
+def test_settings_that_turn_out_to_be_impossible_are_refused(app, fake):
+    fake.error = ValueError("there are no tokens for\n'x'")
+    answer = run(post(app, {"photos": [encoded(photo_bytes())], "exclude": ["x"]}))
+    assert (answer.status, answer.json["error"]) == (422, "there are no tokens for 'x'")
+
+
 def test_captions_leave_room_for_the_prefix(app, fake):
     for values in ({}, {"sampler": "greedy"}):
         answer = run(post(app, {"photos": [encoded(photo_bytes())], "prefix": "a b c", **values}))

@@ -148,8 +148,8 @@ class CaptionService:
         """Captions all photos of a request.
 
         Raises:
-            RequestError: a photo cannot be read, which refuses the whole request, or the queue is
-                full.
+            RequestError: a photo cannot be read, which refuses the whole request; the captioner
+                cannot generate what the settings ask for; or the queue is full.
         """
         decoded = await self.decode(uploads, settings.preset)
         unreadable = [
@@ -161,9 +161,17 @@ class CaptionService:
             name, reason = unreadable[0]
             more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
             raise RequestError(422, f"Cannot read {name}: {reason}{more}", unreadable)
-        return list(await asyncio.gather(*self.submit(settings, decoded)))
+        try:
+            return list(await asyncio.gather(*self.submit(settings, decoded)))
+        except ValueError as error:
+            raise refusal(error) from None
 
     def close(self, timeout: float) -> None:
         """Finishes the photos that wait, for at most `timeout` seconds, and stops the threads."""
         self.batcher.close(timeout)
         self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def refusal(error: ValueError) -> RequestError:
+    """Returns the error for settings that turn out to be impossible when photos are captioned."""
+    return RequestError(422, " ".join(str(error).split()))

@@ -18,7 +18,7 @@ import gradio
 
 from effcap.images import UnreadablePhoto
 from effcap.samplers.registry import to_config
-from effcap.tools.serving.caption_service import CaptionService, Upload
+from effcap.tools.serving.caption_service import CaptionService, Upload, refusal
 from effcap.tools.serving.heatmaps import caption_words
 from effcap.tools.serving.page_assets import CSS, HEAD
 from effcap.tools.serving.page_files import PageFiles
@@ -276,6 +276,10 @@ class ResultPage:
                 seconds = self._service.options.timeout
                 error = f"The captions took longer than {seconds:g} seconds"
                 columns.append(Column(settings.preset, sampler, error=error))
+                continue
+            except ValueError as error:
+                reason = refusal(error).reason
+                columns.append(Column(settings.preset, sampler, error=reason))
                 continue
             captioner, key = self._service.captioners.by_name[settings.preset], f"{number}-{place}"
             words = caption_words(captioner, captions[0])

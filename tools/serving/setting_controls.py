@@ -14,7 +14,10 @@ from effcap.tools.serving.request_error import RequestError
 from effcap.tools.serving.sampler_settings import DEFAULT_SAMPLER, Setting, sampler_settings
 from effcap.tools.serving.served_captioners import CaptionSettings, ServedCaptioners
 
-MAIN = ("num_captions", "num_beams", "length_penalty", "top_p", "temperature", "seed")
+MAIN = (
+    "num_captions", "num_beams", "length_penalty", "top_p", "temperature", "seed",
+    "include", "exclude",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,9 @@ def field_control(setting: Setting, initial: dict[str, Any]) -> Any:
         "min_width": 150,
     }
     if setting.kind in ("integers", "texts"):
-        text = ", ".join(map(str, value))
+        text = ", ".join(
+            "|".join(item) if isinstance(item, list | tuple) else str(item) for item in value
+        )
         return gradio.Textbox(text, placeholder="separated by commas", max_lines=1, **common)
     if setting.optional:  # Gradio's numbers have no empty value
         text = "" if value is None else str(value)
