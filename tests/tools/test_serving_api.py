@@ -248,6 +248,8 @@ def test_a_photo_of_one_pixel_is_captioned(app):
         (b"[]", "application/json", 400, "JSON object"),
         (b"{}", "application/json", 400, 'a list "photos"'),
         (b'{"photos": []}', "application/json", 400, "at least one photo"),
+        (b'{"photos": ["eA=="], "prefix": "\\ud800"}', "application/json", 400, "surrogate"),
+        (b'{"photos": [{"name": "\\udc00", "data": ""}]}', "application/json", 400, "surrogate"),
         (b'{"photos": [3]}', "application/json", 400, "base64"),
         (b'{"photos": ["/etc/passwd"]}', "application/json", 400, "never opened"),
         (b'{"photos": ["http://127.0.0.1/"]}', "application/json", 400, "never opened"),

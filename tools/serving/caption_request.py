@@ -12,10 +12,10 @@ from typing import Any
 from effcap.tools.serving.caption_service import Upload
 from effcap.tools.serving.multipart_form import MultipartForm, too_large
 from effcap.tools.serving.request_error import RequestError
+from effcap.tools.serving.sampler_settings import sampler_settings
 from effcap.tools.serving.serve_options import ServeOptions
 
 PHOTOS = "photos"
-LIST_FIELDS = ("include", "exclude", "suppress_tokens")
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "")
 
 
@@ -108,7 +108,8 @@ def repeated(name: str, former: Any, text: str) -> list[Any]:
     Raises:
         RequestError: it takes one value.
     """
-    if name not in LIST_FIELDS:
+    setting = sampler_settings().get(name)
+    if setting is None or setting.kind not in ("integers", "texts"):
         raise RequestError(400, f"Expected one {name[:80]}. Received: several")
     return [*(former if isinstance(former, list) else [former]), text]
 
@@ -134,6 +135,12 @@ def from_json(data: bytes, options: ServeOptions) -> CaptionRequest:
             f"Expected at most {options.max_photos} photos per request. Received: {len(photos)}",
         )
     uploads = [decode_photo(photo, number, options) for number, photo in enumerate(photos, 1)]
+    try:
+        json.dumps([values, [upload.name for upload in uploads]], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RequestError(
+            400, "Expected texts of whole characters. Received: a surrogate"
+        ) from None
     return make_request(uploads, values)
 
 
