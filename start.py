@@ -4,6 +4,7 @@ python3 start.py demo        captions the sample photos, fine-tunes on them, cap
 python3 start.py test        runs the tests, except slow ones
 python3 start.py test-all    runs all tests
 python3 start.py lint        checks style, format and types
+python3 start.py docs        builds the documentation site
 """
 
 from __future__ import annotations
@@ -18,10 +19,17 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-PACKAGES = {"demo": ".", "test": ".[test]", "test-all": ".[test]", "lint": ".[lint]"}
+PACKAGES = {
+    "demo": ".",
+    "test": ".[test]",
+    "test-all": ".[test]",
+    "lint": ".[lint]",
+    "docs": ".[docs]",
+}
 FOLDERS = ("samplers", "trainers", "tools", "hparams", "res")  # mapped into the package effcap
 PHOTOS = Path("res/photos")
 DEMO = Path("out/demo")
+SITE = Path("build/site")  # as in mkdocs.yml
 
 
 def main() -> None:
@@ -42,6 +50,8 @@ def main() -> None:
         demo(programs / "effcap")
     elif arguments.job == "lint":
         lint(programs / "python")
+    elif arguments.job == "docs":
+        docs(programs / "python")
     else:
         test(programs / "python", "not slow" if arguments.job == "test" else "slow or not slow")
 
@@ -87,13 +97,21 @@ def lint(python: Path) -> None:
     """Runs ruff and mypy."""
     run(python, "-m", "ruff", "check", ".")
     run(python, "-m", "ruff", "format", "--check", ".")
-    run(python, "-m", "mypy", "--package", "effcap", path=link_packages())
+    run(python, "-m", "mypy", "--package", "effcap", MYPYPATH=str(link_packages()))
+
+
+def docs(python: Path) -> None:
+    """Builds the documentation site; a broken link or an undocumented argument is an error."""
+    # --quiet would hide warnings from --strict
+    run(python, "-m", "mkdocs", "build", "--strict", NO_MKDOCS_2_WARNING="1")
+    print(f"Open {ROOT / SITE / 'index.html'}")
 
 
 def link_packages() -> Path:
-    """Links all folders into one package, for mypy, and returns the folder that contains it.
+    """Links all folders into one package and returns the folder that contains it.
 
-    The checkout keeps samplers/, trainers/ and tools/ beside effcap/, which mypy cannot follow.
+    The checkout keeps samplers/, trainers/ and tools/ beside effcap/, where neither mypy nor the
+    documentation site would find them.
     """
     folder = ROOT / "build" / "types"
     shutil.rmtree(folder, ignore_errors=True)
@@ -104,12 +122,11 @@ def link_packages() -> Path:
     return folder
 
 
-def run(*command: object, path: Path | None = None) -> None:
-    """Runs a command, with `path` as MYPYPATH if given; exits if it fails."""
+def run(*command: object, **variables: str) -> None:
+    """Runs a command, with these environment variables besides; exits if it fails."""
     words = [str(word) for word in command]
     print("$", " ".join([Path(words[0]).name, *words[1:]]), flush=True)
-    environment = os.environ if path is None else {**os.environ, "MYPYPATH": str(path)}
-    code = subprocess.run(words, env=environment).returncode
+    code = subprocess.run(words, env={**os.environ, **variables}).returncode
     if code:
         sys.exit(code)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Caption:
     tokens: tuple[int, ...]
     prefix: str = ""
     is_finished: bool = True
-    details: tuple[TokenDetail, ...] = ()
+    details: tuple[TokenDetail, ...] = field(default=(), repr=False)
     missing: tuple[str, ...] = ()
 
     @property

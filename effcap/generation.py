@@ -15,6 +15,7 @@ import numpy as np
 
 from effcap.phrases import phrase_tables
 from effcap.samplers import Hypotheses, Sampler
+from effcap.utils.retracing import intended_retracing
 
 if TYPE_CHECKING:
     from effcap.decoders.base import Decoder
@@ -105,7 +106,7 @@ class GenerationModel(keras.Model):
         )  # (B,1+P)
         model_inputs = {"encoder": dict(inputs), "prompt": prompt, "sampler": values}
         try:
-            with _weights_lock:
+            with _weights_lock, intended_retracing():
                 outputs = self.predict_on_batch(model_inputs)
         except Exception as error:
             raise original_error(error) from None

@@ -63,6 +63,12 @@ class PhotoAttention:
     region: Region
     description: str
 
+    def __repr__(self) -> str:
+        return (
+            f"PhotoAttention(caption={self.caption!r}, maps of shape {self.maps.shape}, "
+            f"description={self.description!r})"
+        )
+
     def overlay(self, index: int) -> Image.Image:
         """Returns the photo with the map of a word drawn over it, in the size of `photo`.
 

@@ -38,8 +38,10 @@ class ProgressBar:
     def __init__(self, title: str, total: int, done: int = 0, *, interval: float = 30.0):
         self.title, self.total, self.interval = title, total, interval
         self.first = self.done = done
-        # In a notebook, Rich updates a bar through ipywidgets, and prints a new one without.
-        self.console = Console(stderr=True, force_jupyter=None if has_widgets() else False)
+        self.console = Console(stderr=True)
+        if self.console.is_jupyter and find_spec("ipywidgets") is None:
+            # Rich would print a new bar below the old one at each update.
+            self.console = Console(stderr=True, force_jupyter=False, force_terminal=False)
         self.interactive = self.console.is_terminal or self.console.is_jupyter
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -85,11 +87,6 @@ class ProgressBar:
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
         else:
             print_line(line)
-
-
-def has_widgets() -> bool:
-    """Returns whether ipywidgets is installed."""
-    return find_spec("ipywidgets") is not None
 
 
 def track(iterable: Iterable[Item], total: int, title: str | None) -> Iterator[Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from effcap.caption import Caption, CaptionedPhotos, PhotoCaptions, TokenDetail
 from effcap.samplers import Beam, Greedy
 from effcap.tools.captioning.results import CaptionResults
+from effcap.utils.retracing import intended_retracing
 
 
 class Page(HTMLParser):
@@ -97,3 +99,12 @@ def test_a_captioner_shows_its_parts(captioner):
     page = Page(captioner._repr_html_())
     assert "tiny_network, photos of 32 x 32 pixels (squash)" in page.text
     assert "2 layers of width 16" in page.text and "a <photo>" in page.text and not page.open
+
+
+def test_only_intended_retracing_is_not_warned_of(caplog):
+    logger = logging.getLogger("tensorflow")
+    with intended_retracing():
+        logger.warning("5 out of the last 5 calls triggered tf.function retracing.")
+        logger.warning("another warning")
+    logger.warning("6 out of the last 6 calls triggered tf.function retracing.")
+    assert [record.getMessage()[:3] for record in caplog.records] == ["ano", "6 o"]

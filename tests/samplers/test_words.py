@@ -72,10 +72,10 @@ WORDS = [
 
 @pytest.mark.parametrize(
     "words, prompt_tokens",
-    [(WORDS[2], 1), (WORDS[3], 3), (WORDS[4], 1), (WORDS[6], 1)]
+    [(WORDS[3], 3), (WORDS[4], 1)]
     + [
         pytest.param(words, prompt_tokens, marks=pytest.mark.slow)
-        for words, prompt_tokens in ((WORDS[0], 1), (WORDS[1], 3), (WORDS[2], 3), (WORDS[5], 1))
+        for words, prompt_tokens in ((WORDS[1], 3), (WORDS[2], 1), (WORDS[5], 1), (WORDS[6], 1))
     ],
     ids=str,
 )
@@ -109,9 +109,12 @@ def test_wide_beam_finds_the_best_captions_with_the_words(words, prompt_tokens):
     "sampler",
     [
         Beam(num_beams=3, num_captions=2, **WORDS[2]),
-        Beam(num_beams=6, num_beam_groups=2, diversity_penalty=0.5, num_captions=2, **WORDS[4]),
         Nucleus(num_captions=2, seed=1, **WORDS[2]),
         Nucleus(seed=1, top_k=2, temperature=0.5, **WORDS[4]),
+        pytest.param(
+            Beam(num_beams=6, num_beam_groups=2, diversity_penalty=0.5, num_captions=2, **WORDS[4]),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(Greedy(**WORDS[4]), marks=pytest.mark.slow),
         pytest.param(Beam(num_beams=1, **WORDS[1]), marks=pytest.mark.slow),
         pytest.param(Nucleus(seed=1, **WORDS[1]), marks=pytest.mark.slow),

@@ -32,6 +32,12 @@ class CaptionResults(Generic[Name]):
     existing: list[Name] = field(default_factory=list)
     uncertain: list[tuple[Name, list[Caption]]] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return (
+            f"CaptionResults({len(self.captions)} with captions, {len(self.skipped)} skipped, "
+            f"{len(self.existing)} existing, {len(self.uncertain)} uncertain)"
+        )
+
     def _repr_html_(self) -> str:
         """Returns what a notebook shows: the first photos with their captions, and the others."""
         from effcap.caption import PhotoCaptions

@@ -137,10 +137,9 @@ def from_json(data: bytes, options: ServeOptions) -> CaptionRequest:
     uploads = [decode_photo(photo, number, options) for number, photo in enumerate(photos, 1)]
     try:
         json.dumps([values, [upload.name for upload in uploads]], ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise RequestError(
-            400, "Expected texts of whole characters. Received: a surrogate"
-        ) from None
+    except (UnicodeEncodeError, RecursionError):
+        reason = "Expected flat JSON with whole characters. Received: a surrogate, or deep nesting"
+        raise RequestError(400, reason) from None
     return make_request(uploads, values)
 
 
