@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from effcap.tools.reports.comparison import compare_runs
     from effcap.tools.reports.page import write_page
     from effcap.tools.reports.settings import list_settings
+    from effcap.tools.serving.serve_options import ServeOptions
+    from effcap.tools.serving.server import serve
     from effcap.tools.shards import index_shards, write_shards
     from effcap.weights.download import download_gpt2
     from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
@@ -36,6 +38,7 @@ _MODULES = {
     "EmbeddedCaptions": ".captioning.photo_metadata",
     "FeatureSources": ".features.playlists",
     "PlaylistReferences": ".evaluation.playlists",
+    "ServeOptions": ".serving.serve_options",
     "Sidecars": ".captioning.sidecars",
     "XmpSidecars": ".captioning.photo_metadata",
     "caption_folder": ".captioning.photos",
@@ -54,6 +57,7 @@ _MODULES = {
     "load_gpt2": "effcap.weights.gpt2",
     "published_captioner": "effcap.conversion.published_captioner",
     "read_references": ".evaluation.references",
+    "serve": ".serving.server",
     "write_feature_arrays": ".features.feature_arrays",
     "write_features": ".features.photos",
     "write_page": ".reports.page",

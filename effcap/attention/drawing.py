@@ -60,7 +60,7 @@ def overlay(photo: Image.Image, heat: np.ndarray, region: Region) -> Image.Image
         heat: (h, w), not negative; colors are relative to its highest value.
         region: the part of the photo that the map covers; see `PhotoAttention.region`.
     """
-    strength = _enlarge(heat, photo.size, region)[..., None]  # (H,W,1)
+    strength = enlarge_map(heat, photo.size, region)[..., None]  # (H,W,1)
     pixels = np.asarray(photo, np.float32)  # (H,W,3)
     gray = pixels.mean(axis=2, keepdims=True)  # (H,W,1)
     dim = 0.75 * (0.6 * gray + 0.4 * pixels)  # (H,W,3)
@@ -76,7 +76,7 @@ def heat_colors(strength: np.ndarray) -> np.ndarray:
     return np.stack(channels, axis=-1)  # (...,3)
 
 
-def _enlarge(heat: np.ndarray, size: tuple[int, int], region: Region) -> np.ndarray:
+def enlarge_map(heat: np.ndarray, size: tuple[int, int], region: Region) -> np.ndarray:
     """Enlarges a map to a photo of size (width, height): strengths (H, W) in 0..1."""
     width, height = size
     highest = float(heat.max())

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("train", "train a captioner"),
     "compare": ("compare", "compare training runs"),
     "evaluate": ("evaluate", "score a captioner, or captions from a file"),
+    "serve": ("serve", "serve captioners: a page to drop photos on, and an endpoint"),
     "features": ("features", "write features of photos or playlists to train on"),
     "shards": ("shards", "pack photos with captions into webdataset shards"),
     "index": ("index", "check webdataset shards and index them"),

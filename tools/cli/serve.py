@@ -1,0 +1,48 @@
+"""`effcap serve`: serves captioners to browsers and programs."""
+
+from __future__ import annotations
+
+import argparse
+
+from effcap.tools.captioning.results import DEFAULT_PRESET
+from effcap.tools.cli.options import add_options, given_options
+from effcap.tools.cli.parsing import add_config
+from effcap.tools.cli.terminal import start_keras
+from effcap.tools.serving.serve_options import ServeOptions
+
+ADDRESS = ("host", "port", "allow_host")
+LIMITS = (
+    "queue_size", "max_photos", "max_upload", "max_request", "max_megapixels", "timeout",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `effcap serve`."""
+    parser.description = (
+        "Serves captioners: a page to drop photos on, and POST /caption for programs. There are no "
+        "passwords; by default, only this machine is served."
+    )
+    parser.add_argument(
+        "presets",
+        nargs="*",
+        metavar="PRESET",
+        help=f"names or folders of presets; the first is the default (default: {DEFAULT_PRESET})",
+    )
+    add_options(parser.add_argument_group("address"), ServeOptions, ADDRESS)
+    add_options(parser, ServeOptions, ("batch_size",))
+    add_options(parser.add_argument_group("limits"), ServeOptions, LIMITS)
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs `effcap serve`."""
+    from effcap.presets import preset_folder
+    from effcap.tools.serving.server import check_packages, named_captioners, serve
+
+    names = (*ADDRESS, "batch_size", *LIMITS)
+    options = ServeOptions(**given_options(arguments, names))
+    presets = named_captioners(arguments.presets or [DEFAULT_PRESET])
+    folders = {name: preset_folder(preset) for name, preset in presets.items()}
+    check_packages()
+    start_keras()
+    serve(folders, options)

@@ -1,0 +1,89 @@
+"""Refuses requests of the page that name other files than those that it uploaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from effcap.tools.serving.guard import App, Message, Receive, Send, answer
+from effcap.tools.serving.request_error import RequestError
+
+JOIN = "/gradio_api/queue/join"
+
+
+class PageFiles:
+    """ASGI middleware before Gradio, which copies any file and address named in a mounted app.
+
+    Args:
+        app: application with the page.
+        folder: folder of the uploads of the page.
+    """
+
+    def __init__(self, app: App, folder: Path) -> None:
+        self.app, self.folder = app, folder.resolve()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != JOIN:
+            await self.app(scope, receive, send)
+            return
+        body, complete = bytearray(), False
+        while not complete:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body += message.get("body", b"")
+            complete = not message.get("more_body", False)
+        try:
+            self.check(bytes(body))
+        except RequestError as error:
+            await answer(send, error)
+            return
+        sent = False
+
+        async def replay() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        await self.app(scope, replay, send)
+
+    def check(self, body: bytes) -> None:
+        """Checks all files that a body names, wherever they are in it.
+
+        Raises:
+            RequestError: the body is not JSON, or names a file that was not uploaded.
+        """
+        try:
+            paths = list(named_files(json.loads(body)))
+        except (ValueError, RecursionError):
+            raise RequestError(400, "Expected JSON") from None
+        for path in paths:
+            if not self.is_upload(path):
+                raise RequestError(
+                    403, "Only files that were uploaded to the page can be captioned"
+                )
+
+    def is_upload(self, path: Any) -> bool:
+        """Returns whether a path is that of an uploaded file."""
+        if not isinstance(path, str):
+            return False
+        try:
+            resolved = Path(path).resolve()
+            return resolved.is_relative_to(self.folder) and resolved.is_file()
+        except (OSError, ValueError, RuntimeError):  # too long, a null character, a loop of links
+            return False
+
+
+def named_files(value: Any) -> Iterator[Any]:
+    """Yields the values of all keys "path" in a JSON value."""
+    if isinstance(value, dict):
+        if "path" in value:
+            yield value["path"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from named_files(item)
