@@ -12,8 +12,8 @@ from effcap.samplers.base import Hypotheses, Sampler, Step
 from effcap.samplers.constraints import FORBIDDEN, NextToken, log_probability
 from effcap.samplers.decode_loop import DecodeLoop, decode_greedily
 from effcap.samplers.ops import gather, top_k
-from effcap.samplers.ranking import Candidates, best_captions
-from effcap.samplers.word_search import WordSearch, end_penalty, word_search
+from effcap.samplers.ranking import MISSING, Candidates, best_by_kind, best_captions
+from effcap.samplers.word_search import WordSearch, num_unmet_at_end, word_search
 
 
 class _Group(NamedTuple):
@@ -30,6 +30,7 @@ class _Group(NamedTuple):
     finished_token_scores: Any  # (B, F, T)
     finished_sums: Any  # (B, F) sum of log-probabilities
     finished_scores: Any  # (B, F) by which they are ranked, -inf where there is none
+    finished_unmet: Any  # (B, F) number of groups of words that they lack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,8 @@ class Beam(Sampler):
 
     R = B * `num_beams` rows, K = `num_captions`. Captions compete by their log-probability divided
     by `length ** length_penalty`, where the length includes `eos`, and are returned best first;
-    truncated and empty ones come after all others, and only if fewer than `num_captions` finished.
+    truncated and empty ones come after all others, and only if fewer than `num_captions` finished;
+    those that lack words of `include` come after those that lack fewer.
     If an image has fewer possible captions than requested, the remaining slots are empty with a
     score of -inf. Of equal candidates the one of the better hypothesis is preferred, then the lower
     token id. A search with one beam is greedy decoding.
@@ -140,6 +142,7 @@ class Beam(Sampler):
             finished_token_scores: Any,
             finished_sums: Any,
             finished_scores: Any,
+            finished_unmet: Any,
             state: Any,
         ) -> tuple:
             rows = ops.reshape(tokens, (-1, steps))  # (B, K, T) -> (R, T)
@@ -161,6 +164,7 @@ class Beam(Sampler):
                     finished_token_scores=finished_token_scores[:, kept_slice],
                     finished_sums=finished_sums[:, kept_slice],
                     finished_scores=finished_scores[:, kept_slice],
+                    finished_unmet=finished_unmet[:, kept_slice],
                 )
                 group_next_token = _select_rows(next_token, batch_size, beams, beam_slice)
                 groups.append(self._extend(loop, length, group, group_next_token, groups))
@@ -194,21 +198,20 @@ class Beam(Sampler):
                 ops.zeros((batch_size, slots, steps), "float32"),
                 ops.full((batch_size, slots), FORBIDDEN, "float32"),
                 ops.full((batch_size, slots), FORBIDDEN, "float32"),
+                ops.zeros((batch_size, slots), "float32"),
                 loop.state,
             ),
         )
         empty_tokens = ops.full((batch_size, self.num_beam_groups, steps), eos, "int32")
         empty_token_scores = ops.zeros(empty_tokens.shape, "float32")  # (B, G, T)
         empty_token_scores = loop.write_token(empty_token_scores, 0, empty_sums)
-        scores = _score(sums, steps, loop) - end_penalty(loop, state, token)  # (B, K)
-        empty_scores = ops.zeros((batch_size, beams)) - end_penalty(
-            loop, loop.state, None
-        )  # (B, K)
-        empty_scores = empty_sums + empty_scores[:, ::width]  # (B, G)
+        scores = _score(sums, steps, loop)  # (B, K)
+        unmet = num_unmet_at_end(loop, state, token)  # (B, K)
+        empty_unmet = num_unmet_at_end(loop, loop.state, None)[:, ::width]  # (B, G)
         best = best_captions(
             Candidates(*finished),
-            Candidates(tokens, token_scores, sums, scores),
-            Candidates(empty_tokens, empty_token_scores, empty_sums, empty_scores),
+            Candidates(tokens, token_scores, sums, scores, unmet),
+            Candidates(empty_tokens, empty_token_scores, empty_sums, empty_sums, empty_unmet),
             num_groups=self.num_beam_groups,
             num_captions=self.num_captions,
             eos=eos,
@@ -237,17 +240,23 @@ class Beam(Sampler):
         competing = ops.logical_and(ended, length > 0)  # (B, C)
         scores = ops.where(competing, _score(sums, length + 1, loop), FORBIDDEN)  # (B, C)
         ranks = ops.where(ended, FORBIDDEN, ranks)
+        unmet = ops.zeros(scores.shape, "float32")  # (B, C)
         if group.words is not None:
             words = group.words.after(parents, token)  # (B, C)
-            scores = scores - words.penalty()
+            unmet = words.num_unmet()
             ranks = words.allocate(ranks, self.max_new_tokens - length - 1)
+        finished_unmet = ops.concatenate([group.finished_unmet, unmet], axis=1)  # (B, F + C)
         finished_scores = ops.concatenate([group.finished_scores, scores], axis=1)  # (B, F + C)
         finished_sums = ops.concatenate([group.finished_sums, sums], axis=1)  # (B, F + C)
         finished_tokens = ops.concatenate([group.finished_tokens, tokens], axis=1)  # (B, F + C, T)
         finished_token_scores = ops.concatenate(
             [group.finished_token_scores, token_scores], axis=1
         )  # (B, F + C, T)
-        finished_scores, best_finished = top_k(finished_scores, kept)  # (B, F)
+        if group.words is None:
+            _, best_finished = top_k(finished_scores, kept)  # (B, F)
+        else:
+            kinds = ops.where(finished_scores > FORBIDDEN, finished_unmet, MISSING)
+            best_finished = best_by_kind(kinds, finished_scores, kept)  # (B, F)
 
         _, best = top_k(ranks, width)  # (B, W)
         return _Group(
@@ -261,7 +270,8 @@ class Beam(Sampler):
             finished_tokens=gather(finished_tokens, best_finished),  # (B, F, T)
             finished_token_scores=gather(finished_token_scores, best_finished),  # (B, F, T)
             finished_sums=gather(finished_sums, best_finished),  # (B, F)
-            finished_scores=finished_scores,
+            finished_scores=gather(finished_scores, best_finished),  # (B, F)
+            finished_unmet=gather(finished_unmet, best_finished),  # (B, F)
         )
 
     def _candidates(
@@ -327,8 +337,9 @@ class Beam(Sampler):
     def _can_improve(self, length: Any, groups: list[_Group], loop: DecodeLoop) -> Any:
         """Returns whether a hypothesis of `length` tokens can still replace a finished one.
 
-        Sums only decrease, so the best reachable score is the current sum with the best reachable
-        length: the maximum or, for a negative penalty, the next.
+        One that lacks words may be replaced by any. Sums only decrease, so the best reachable score
+        is the current sum with the best reachable length: the maximum or, for a negative penalty,
+        the next.
         """
         improvable = []
         for group in groups:
@@ -337,7 +348,8 @@ class Beam(Sampler):
                 _score(best, ops.minimum(length + 1, self.max_new_tokens), loop),
                 _score(best, self.max_new_tokens, loop),
             )
-            improvable.append(ops.any(reachable > ops.min(group.finished_scores, axis=1)))
+            kept = ops.where(group.finished_unmet > 0, FORBIDDEN, group.finished_scores)  # (B, F)
+            improvable.append(ops.any(reachable > ops.min(kept, axis=1)))
         return ops.any(ops.stack(improvable))
 
 

@@ -8,10 +8,13 @@ import numpy as np
 from keras import ops
 
 from effcap.samplers.ops import gather, top_k
+from effcap.samplers.word_rules import MAX_GROUPS
 
-# Kinds, preferred ones first. Captions without the words of `include` are UNMET.
-FINISHED, TRUNCATED, UNMET, REPEATED, MISSING = 0.0, 1.0, 2.0, 3.0, 4.0
-UNMET_PENALTY = 1e6  # subtracted from the score for each group of words that is missing
+# Kinds, preferred ones first: FINISHED or TRUNCATED, and UNMET more for each group of words of
+# `include` that is missing.
+FINISHED, TRUNCATED, UNMET = 0.0, 1.0, 2.0
+REPEATED = UNMET * (MAX_GROUPS + 1)
+MISSING = REPEATED + 1
 
 
 class Candidates(NamedTuple):
@@ -22,20 +25,41 @@ class Candidates(NamedTuple):
         token_scores: (B, N, T), log-probabilities of the tokens.
         sums: (B, N), log-probabilities.
         scores: (B, N), by which they are ranked, -inf where there is no caption.
+        unmet: (B, N) float32, number of groups of words that are missing.
     """
 
     tokens: Any
     token_scores: Any
     sums: Any
     scores: Any
+    unmet: Any
 
 
-class _Ranked(NamedTuple):
-    tokens: Any  # (B, N, T)
-    token_scores: Any  # (B, N, T)
-    sums: Any  # (B, N)
-    scores: Any  # (B, N)
-    kinds: Any  # (B, N), FINISHED to MISSING
+class RankedCaptions(NamedTuple):
+    """N captions of each image, or of each of its groups, with their kinds.
+
+    Attributes:
+        tokens, token_scores, sums, scores: see `Candidates`.
+        kinds: (B, N), FINISHED to MISSING.
+    """
+
+    tokens: Any
+    token_scores: Any
+    sums: Any
+    scores: Any
+    kinds: Any
+
+
+def best_by_kind(kinds: Any, scores: Any, number: int) -> Any:
+    """Returns the indices (B, number) of the smallest kinds, of equal kinds the highest scores.
+
+    Args:
+        kinds, scores: (B, N). Of equal entries the lower index comes first.
+        number: number of indices, at most N.
+    """
+    _, order = top_k(scores, scores.shape[1])  # (B, N)
+    _, best = top_k(-gather(kinds, order), number)  # (B, number)
+    return gather(order, best)
 
 
 def best_captions(
@@ -46,10 +70,10 @@ def best_captions(
     num_groups: int,
     num_captions: int,
     eos: int,
-) -> Candidates:
+) -> RankedCaptions:
     """Selects the best captions: finished ones before truncated ones, each ordered by score.
 
-    Empty captions count as truncated. Those whose scores have an `UNMET_PENALTY` come after them.
+    Empty captions count as truncated. Captions that lack words come after those that lack fewer.
 
     With several groups, the best of each group are selected first, then the second best and so on;
     captions of an earlier group are selected last. Selected captions are returned by kind and
@@ -74,42 +98,38 @@ def best_captions(
         _by_group(truncated, TRUNCATED, rows),
         _by_group(empty, TRUNCATED, rows),
     ]
-    captions = _Ranked(*(ops.concatenate(field, axis=1) for field in zip(*by_kind, strict=True)))
-    kinds = ops.where(captions.scores < -UNMET_PENALTY / 2, UNMET, captions.kinds)
-    kinds = ops.where(captions.scores > -float("inf"), kinds, MISSING)
+    captions = RankedCaptions(
+        *(ops.concatenate(field, axis=1) for field in zip(*by_kind, strict=True))
+    )
+    kinds = ops.where(captions.scores > -float("inf"), captions.kinds, MISSING)
     missing = kinds[:, :, None] == MISSING  # (B * G, N, 1)
     tokens = ops.where(missing, eos, captions.tokens)
     token_scores = ops.where(missing, 0.0, captions.token_scores)
     captions = _rank(captions._replace(tokens=tokens, token_scores=token_scores, kinds=kinds))
     if num_groups > 1:
         most = min(num_captions, truncated.scores.shape[1] // num_groups)
-        captions = _Ranked(*(field[:, :most] for field in captions))
+        captions = RankedCaptions(*(field[:, :most] for field in captions))
         captions = _rank(_alternate_groups(captions, batch_size, num_captions))
-    return Candidates(*(field[:, :num_captions] for field in captions[:-1]))
+    return RankedCaptions(*(field[:, :num_captions] for field in captions))
 
 
-def _by_group(captions: Candidates, kind: float, rows: int) -> _Ranked:
+def _by_group(captions: Candidates, kind: float, rows: int) -> RankedCaptions:
     steps = captions.tokens.shape[-1]
     tokens = ops.reshape(captions.tokens, (rows, -1, steps))  # (B, G * N, T) -> (B * G, N, T)
     token_scores = ops.reshape(captions.token_scores, tokens.shape)  # -> (B * G, N, T)
     sums = ops.reshape(captions.sums, (rows, -1))  # (B, G * N) -> (B * G, N)
     scores = ops.reshape(captions.scores, (rows, -1))  # (B, G * N) -> (B * G, N)
-    return _Ranked(tokens, token_scores, sums, scores, ops.full_like(scores, kind))
+    unmet = ops.reshape(captions.unmet, (rows, -1))  # (B, G * N) -> (B * G, N)
+    return RankedCaptions(tokens, token_scores, sums, scores, kind + UNMET * unmet)
 
 
-def _sort(captions: _Ranked, key: Any) -> _Ranked:
-    """Sorts stably by key (B, N), the smallest first."""
-    _, order = top_k(-key, key.shape[1])
-    return _Ranked(*(gather(field, order) for field in captions))
-
-
-def _rank(captions: _Ranked) -> _Ranked:
+def _rank(captions: RankedCaptions) -> RankedCaptions:
     """Sorts by kind, then by score."""
-    captions = _sort(captions, -captions.scores)
-    return _sort(captions, captions.kinds)
+    order = best_by_kind(captions.kinds, captions.scores, captions.scores.shape[1])
+    return RankedCaptions(*(gather(field, order) for field in captions))
 
 
-def _alternate_groups(captions: _Ranked, batch_size: int, most: int) -> _Ranked:
+def _alternate_groups(captions: RankedCaptions, batch_size: int, most: int) -> RankedCaptions:
     """Selects `most` captions of (B * G, N): the best of each group, then the second best, ..."""
     rows, number, steps = captions.tokens.shape
     groups = rows // batch_size
@@ -120,8 +140,8 @@ def _alternate_groups(captions: _Ranked, batch_size: int, most: int) -> _Ranked:
         field = ops.swapaxes(field, 1, 2)  # (B, G, N) -> (B, N, G)
         return ops.reshape(field, (batch_size * number, groups, *rest))  # (B, N, G) -> (B * N, G)
 
-    tokens, token_scores, *numbers = _rank(_Ranked(*(by_rank(field) for field in captions)))
-    captions = _Ranked(
+    tokens, token_scores, *numbers = _rank(RankedCaptions(*(by_rank(field) for field in captions)))
+    captions = RankedCaptions(
         ops.reshape(tokens, (batch_size, -1, steps)),  # (B * N, G, T) -> (B, N * G, T)
         ops.reshape(token_scores, (batch_size, -1, steps)),  # (B * N, G, T) -> (B, N * G, T)
         *(ops.reshape(field, (batch_size, -1)) for field in numbers),  # (B * N, G) -> (B, N * G)
@@ -131,4 +151,5 @@ def _alternate_groups(captions: _Ranked, batch_size: int, most: int) -> _Ranked:
     earlier = np.tri(number * groups, k=-1, dtype="bool")  # (N * G, N * G)
     repeated = ops.any(ops.logical_and(equal, ops.convert_to_tensor(earlier)), axis=-1)
     kinds = ops.where(repeated, ops.maximum(captions.kinds, REPEATED), captions.kinds)
-    return _Ranked(*(field[:, :most] for field in _sort(captions, kinds)))
+    _, order = top_k(-kinds, most)
+    return RankedCaptions(*(gather(field, order) for field in captions))

@@ -14,7 +14,6 @@ from keras import ops
 from effcap.samplers.constraints import FORBIDDEN
 from effcap.samplers.decode_loop import DecodeLoop
 from effcap.samplers.ops import gather, top_k
-from effcap.samplers.ranking import UNMET_PENALTY
 from effcap.samplers.word_rules import WordRules
 
 LATE = 2**22  # rank of hypotheses that cannot contain all words in time; floats are exact up to 4x
@@ -42,9 +41,9 @@ class WordSearch:
         state, met = gather(self.state, parents), gather(self.met, parents)
         return WordSearch(self.words, *self.words.after(state, met, token))
 
-    def penalty(self) -> Any:
-        """Returns what is subtracted from the scores of captions without all words, (B, W)."""
-        return UNMET_PENALTY * ops.cast(self.words.num_unmet(self.met), "float32")
+    def num_unmet(self) -> Any:
+        """Returns the number of groups that are not met, (B, W) float32."""
+        return ops.cast(self.words.num_unmet(self.met), "float32")
 
     def add_advancing(self, logits: Any, best: Any, ids: Any) -> tuple[Any, Any]:
         """Adds the most probable tokens that come closer to a missing word to the candidates.
@@ -95,8 +94,8 @@ def word_search(loop: DecodeLoop, state: tuple) -> WordSearch | None:
     return WordSearch(loop.words, word_state, met)
 
 
-def end_penalty(loop: DecodeLoop, state: tuple, token: Any) -> Any:
-    """Returns the penalties (B, K) of captions that end after `token` (R,); 0 without `include`.
+def num_unmet_at_end(loop: DecodeLoop, state: tuple, token: Any) -> Any:
+    """Returns the number of groups (B, K) that captions that end after `token` (R,) do not meet.
 
     Args:
         loop: decode loop.
@@ -105,10 +104,10 @@ def end_penalty(loop: DecodeLoop, state: tuple, token: Any) -> Any:
     """
     search = word_search(loop, state)
     if search is None:
-        return 0.0
+        return ops.zeros((loop.batch_size, loop.sampler.rows_per_image), "float32")
     words, shape = search.words, search.state.shape
     reached = (search.state, search.met)
     if token is not None:
         reached = words.after(*reached, ops.reshape(token, shape))
     end = words.after(*reached, ops.full(shape, loop.eos, "int32"))
-    return WordSearch(words, *end).penalty()
+    return WordSearch(words, *end).num_unmet()

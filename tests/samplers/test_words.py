@@ -153,6 +153,28 @@ def test_greedy_search_takes_the_best_token_that_is_not_excluded():
         assert_captions(hypotheses, image, [(total, tuple(tokens))])
 
 
+@pytest.mark.parametrize("length_penalty", [0.7, -20.0])
+def test_captions_that_lack_words_are_ranked_by_their_number_then_by_score(length_penalty):
+    toy = Toy(images=3, vocabulary=5, steps=3, seed=12, scale=0.05)  # scores are close together
+    toy.prompt[:] = EOS
+    sampler = Beam(
+        num_beams=85,
+        num_captions=85,  # all there are
+        max_new_tokens=3,
+        min_new_tokens=0,
+        length_penalty=length_penalty,
+        include=["ab", "d"],
+    )
+    hypotheses = run(toy, sampler)
+    for image in range(3):
+        complete, cut = all_captions(toy, image, sampler)
+        best = ranked([*complete.items(), *cut.items()], length_penalty)
+        best = sorted(best, key=lambda caption: num_unmet(caption[2], sampler))  # stably
+        kinds = [(num_unmet(tokens, sampler), is_cut) for is_cut, _, tokens, _ in best]
+        assert len(set(kinds)) == 6 and len(kinds) == 85
+        assert_captions(hypotheses, image, [(total, tokens) for *_, tokens, total in best])
+
+
 def test_captions_without_the_words_are_returned_if_there_are_no_others():
     toy = Toy(images=8, vocabulary=5, steps=2, seed=10)
     words = ["ab", "d", "c"]  # more than fit into 2 steps
