@@ -241,10 +241,12 @@ class Beam(Sampler):
         scores = ops.where(competing, _score(sums, length + 1, loop), FORBIDDEN)  # (B, C)
         ranks = ops.where(ended, FORBIDDEN, ranks)
         unmet = ops.zeros(scores.shape, "float32")  # (B, C)
-        if group.words is not None:
+        if group.words is None:
+            _, best = top_k(ranks, width)  # (B, W)
+        else:
             words = group.words.after(parents, token)  # (B, C)
             unmet = words.num_unmet()
-            ranks = words.allocate(ranks, self.max_new_tokens - length - 1)
+            best = words.allocate(ranks, self.max_new_tokens - length - 1, width)  # (B, W)
         finished_unmet = ops.concatenate([group.finished_unmet, unmet], axis=1)  # (B, F + C)
         finished_scores = ops.concatenate([group.finished_scores, scores], axis=1)  # (B, F + C)
         finished_sums = ops.concatenate([group.finished_sums, sums], axis=1)  # (B, F + C)
@@ -258,7 +260,6 @@ class Beam(Sampler):
             kinds = ops.where(finished_scores > FORBIDDEN, finished_unmet, MISSING)
             best_finished = best_by_kind(kinds, finished_scores, kept)  # (B, F)
 
-        _, best = top_k(ranks, width)  # (B, W)
         return _Group(
             parents=gather(parents, best),
             words=None,

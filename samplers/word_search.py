@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from keras import ops
 
 from effcap.samplers.constraints import FORBIDDEN
@@ -16,8 +15,7 @@ from effcap.samplers.decode_loop import DecodeLoop
 from effcap.samplers.ops import gather, top_k
 from effcap.samplers.word_rules import WordRules
 
-LATE = 2**22  # rank of hypotheses that cannot contain all words in time; floats are exact up to 4x
-MAX_TOKENS_LEFT = 255
+MAX_TOKENS_LEFT = 255  # hypotheses with more tokens left share one share of the beams
 
 
 class WordSearch:
@@ -64,26 +62,41 @@ class WordSearch:
         more = ops.where(repeated, FORBIDDEN, more)
         return ops.concatenate([best, more], axis=1), ops.concatenate([ids, more_ids], axis=1)
 
-    def allocate(self, ranks: Any, steps_left: Any) -> Any:
-        """Returns new ranks that give a share of the beams to each number of tokens left.
+    def allocate(self, ranks: Any, steps_left: Any, number: int) -> Any:
+        """Selects hypotheses, with a share for each number of tokens left to all words.
 
         The best hypotheses of all numbers come first, then the second best of all numbers, and so
-        on; with too few beams for all numbers, those with the fewest tokens left.
+        on; with too few beams for all numbers, those with the fewest tokens left. Those that cannot
+        contain all words in time come last.
 
         Args:
-            ranks: (B, W), ranks of the hypotheses, -inf for those that are not to continue.
+            ranks: (B, W), ranks of the hypotheses in descending order, -inf for those that are not
+                to continue, wherever they are.
             steps_left: scalar, number of steps after this one.
+            number: number of hypotheses to select, at most W.
+
+        Returns:
+            Indices (B, number) of the selected hypotheses, best first.
         """
+        size = ranks.shape[1]
         left = self.words.tokens_left(self.state, self.met)  # (B, W)
+        is_late = left > steps_left
         left = ops.minimum(left, MAX_TOKENS_LEFT)
-        late = ops.cast(left > steps_left, "float32")  # (B, W)
-        earlier = ops.convert_to_tensor(np.tri(ranks.shape[1], k=-1, dtype="bool"))  # (W, W)
-        mine, other = ranks[:, :, None], ranks[:, None, :]
-        is_better = ops.logical_or(other > mine, ops.logical_and(other == mine, earlier))
-        is_better = ops.logical_and(is_better, left[:, :, None] == left[:, None, :])  # (B, W, W)
-        place = ops.sum(ops.cast(is_better, "float32"), axis=-1)  # (B, W, W) -> (B, W)
-        rank = late * LATE + place * (MAX_TOKENS_LEFT + 1) + ops.cast(left, "float32")
-        return ops.where(ranks > FORBIDDEN, -rank, FORBIDDEN)
+        left = ops.where(ranks > FORBIDDEN, left, MAX_TOKENS_LEFT + 1)
+        # A stable sort: hypotheses with the same number of tokens left stay in the order of ranks.
+        left, order = top_k(ops.cast(-left, "float32"), size)  # (B, W)
+        is_first = ops.concatenate(
+            [ops.ones_like(left[:, :1], "bool"), left[:, 1:] != left[:, :-1]], axis=1
+        )  # (B, W), the best with its number of tokens left
+        index = ops.arange(size, dtype="int32")  # (W,)
+        firsts = ops.sort(ops.where(is_first, index, size), axis=1)  # (B, W)
+        share = ops.cumsum(ops.cast(is_first, "int32"), axis=1) - 1  # (B, W)
+        place = index - gather(firsts, share)  # (B, W), 0 for the best of its share
+        place = ops.minimum(place, number)  # those further down are never selected
+        place = ops.where(gather(is_late, order), place + number + 1, place)
+        key = ops.where(left < -MAX_TOKENS_LEFT, FORBIDDEN, -ops.cast(place, "float32"))
+        _, best = top_k(key, number)  # (B, number), of equal places those with fewer tokens left
+        return gather(order, best)
 
 
 def word_search(loop: DecodeLoop, state: tuple) -> WordSearch | None:

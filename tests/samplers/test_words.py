@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from keras import ops
 
 from effcap.phrases.token_tables import Spelling, build_tables
 from effcap.samplers import Beam, Greedy, Nucleus
 from effcap.samplers.registry import from_config, to_config
+from effcap.samplers.word_search import WordSearch
 from helpers.samplers_reference import (
     EOS,
     Toy,
@@ -151,6 +155,25 @@ def test_greedy_search_takes_the_best_token_that_is_not_excluded():
             best = next(token for token in order if allowed([*tokens, token], sampler))
             tokens, total = [*tokens, best], total + logp[best]
         assert_captions(hypotheses, image, [(total, tuple(tokens))])
+
+
+@pytest.mark.parametrize("size, number", [(1, 1), (70, 5), (40_000, 128)])
+def test_beams_are_shared_between_numbers_of_tokens_left(size, number):
+    random = np.random.default_rng(size)
+    left = random.choice([0, 1, 2, 3, 6, 7, 10_000], (3, size)).astype("int32")
+    left[0] = left[0] // 6 * 6  # few numbers, most of them too late
+    ranks = -np.sort(random.integers(0, size, (3, size)).astype("float32"), axis=1)  # some equal
+    ranks[random.random((3, size)) < 0.3] = -np.inf
+    words = SimpleNamespace(tokens_left=lambda state, met: ops.convert_to_tensor(left))
+    selected = WordSearch(words, None, None).allocate(ops.convert_to_tensor(ranks), 5, number)
+    for row in range(3):
+        places, keys = Counter(), []
+        for index in np.flatnonzero(ranks[row] > -np.inf).tolist():
+            tokens = int(left[row, index])
+            keys.append((tokens > 5, places[tokens], tokens, index))
+            places[tokens] += 1
+        expected = [index for *_, index in sorted(keys)[:number]]
+        assert ops.convert_to_numpy(selected)[row, : len(expected)].tolist() == expected
 
 
 @pytest.mark.parametrize("length_penalty", [0.7, -20.0])
