@@ -50,7 +50,7 @@ class Beam(Sampler):
     those that lack words of `include` come after those that lack fewer.
     If an image has fewer possible captions than requested, the remaining slots are empty with a
     score of -inf. Of equal candidates the one of the better hypothesis is preferred, then the lower
-    token id. A search with one beam is greedy decoding.
+    token id. A search with one beam is greedy decoding; with `include` it has 5 beams.
 
     With several groups this is diverse beam search with Hamming diversity (Vijayakumar et al.,
     2016): groups of `num_beams / num_beam_groups` hypotheses select tokens one after the other, and
@@ -106,7 +106,7 @@ class Beam(Sampler):
 
     @property
     def rows_per_image(self) -> int:
-        return self.num_beams
+        return Beam.num_beams if self.num_beams == 1 and self.include else self.num_beams
 
     def __call__(
         self,
@@ -118,7 +118,7 @@ class Beam(Sampler):
         inputs: Mapping[str, Any] | None = None,
     ) -> Hypotheses:
         if self.num_beams == 1 and self.include:
-            several = replace(self, num_beams=Beam.num_beams)
+            several = replace(self, num_beams=self.rows_per_image)
             return several(step, prompt, state, eos=eos, inputs=inputs)
         loop = DecodeLoop(self, step, prompt, state, eos, inputs)
         if self.num_beams == 1:

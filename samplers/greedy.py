@@ -15,8 +15,8 @@ from effcap.samplers.decode_loop import DecodeLoop, decode_greedily
 class Greedy(Sampler):
     """Greedy decoding: the most probable token at each step, the lower id of equal ones.
 
-    Generates one caption per image (K = 1, R = B rows). With `include` it is a `Beam` of 5 beams,
-    because words that are decided beforehand take a search.
+    Generates one caption per image (K = 1, R = B rows). With `include` it is a `Beam` of 5 beams
+    (R = 5 B rows), because words that are decided beforehand take a search.
 
     Example:
 
@@ -24,6 +24,10 @@ class Greedy(Sampler):
     hypotheses = Greedy(max_new_tokens=20)(step, prompt, state, eos=50256)
     ```
     """
+
+    @property
+    def rows_per_image(self) -> int:
+        return Beam.num_beams if self.include else 1
 
     def __call__(
         self,

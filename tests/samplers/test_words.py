@@ -208,6 +208,19 @@ def test_captions_without_the_words_are_returned_if_there_are_no_others():
     assert (hypotheses.lengths[:, 0] > 0).all() and plain.tokens.shape == hypotheses.tokens.shape
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [Greedy(include=["ab"]), Beam(num_beams=1, include=["ab"]), Greedy(exclude=["ab"])],
+    ids=str,
+)
+def test_the_rows_of_a_step_are_those_per_image(sampler):
+    toy, rows = Toy(images=3, vocabulary=5, steps=2), set()
+    step = toy.step
+    toy.step = lambda tokens, *rest: rows.add(tokens.shape[0]) or step(tokens, *rest)
+    run(toy, replace(sampler, max_new_tokens=2))
+    assert rows == {3 * sampler.rows_per_image}
+
+
 def test_one_program_serves_all_words():
     toy = Toy(images=6, vocabulary=5, steps=4, seed=11)
     samplers = [
