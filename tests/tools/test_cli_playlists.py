@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import keras
@@ -11,8 +12,13 @@ from PIL import Image
 
 from effcap.captioner import Captioner
 from effcap.tokenizers import Tokenizer
-from effcap.tools.captioning.playlists import trained_caption_format
+from effcap.tools.captioning.playlists import (
+    CaptionedPlaylists,
+    PlaylistCaption,
+    trained_caption_format,
+)
 from effcap.tools.cli import main
+from effcap.tools.cli.caption_playlists import write
 from helpers.captioners import randomize
 from helpers.cli_errors import fails
 from helpers.playlist_maker import make_playlists, write_playlists
@@ -96,6 +102,21 @@ def test_captions_scores_and_attention_are_written(folder, preset, capsys):
     assert "-" in entry["attention"]["audio"][0]["row"]
     with Image.open(picture) as drawn:
         assert drawn.width > 800
+
+
+def test_playlists_without_words_and_with_excluded_names_are_listed(capsys):
+    captions = [
+        PlaylistCaption("p", "Queen", -1.0, missing=("rock", "slow|fast"), excluded=("queen",)),
+        PlaylistCaption("q", "slow rock", -1.0),
+    ]
+    arguments = argparse.Namespace(out=None, attention=None)
+    write(arguments, CaptionedPlaylists(captions, [], []))
+    output = capsys.readouterr()
+    assert output.out == "p\tQueen\nq\tslow rock\n"
+    lines = output.err.splitlines()
+    assert lines[0] == "without rock, slow|fast: p" and lines[2] == "with queen: p"
+    assert "1 of 2 captions lack words of --include" in lines[1]
+    assert lines[3:] == ["1 of 2 captions have words of --exclude in artist names"]
 
 
 def test_existing_audio_files_are_read_and_others_reported(

@@ -14,6 +14,7 @@ from effcap.tools.captioning.playlist_attention import (
     attention_lines,
     mean_attention,
     rank_rows,
+    token_words,
 )
 from effcap.tools.captioning.playlists import caption_playlists
 from effcap.tools.evaluation.playlists import PlaylistReferences, evaluate_playlists
@@ -78,6 +79,31 @@ def test_captions_have_artist_names_and_the_format_of_the_data(
     present = {name: value for name, value in (("title", title), ("description", description))}
     expected = {"id": "q", "caption": text, "score": -1.0} | {k: v for k, v in present.items() if v}
     assert first.to_json() == expected
+
+
+def test_words_of_artist_names_count_in_the_final_caption(captioner, write):
+    write("artist0 and artist1 <delimiter> slow")
+    sampler = Greedy(include=["queen", "fast|slow", "title", "rock"], exclude=["Abba", "artist0"])
+    captioned = caption_playlists([QUEEN], captioner, sampler, caption_format="both")
+    (caption,) = captioned.captions
+    assert caption.text == "<title> Queen and ABBA <description> slow"
+    assert caption.missing == ("title", "rock") and caption.excluded == ("Abba",)
+    entry = caption.to_json()
+    assert (entry["missing"], entry["excluded"]) == (["title", "rock"], ["Abba"])
+
+
+def test_a_captioner_has_words_of_its_own(captioner, write, monkeypatch):
+    write("best of artist0")
+    monkeypatch.setattr(captioner, "sampler", Greedy(include=["rock"], exclude=["Queen"]))
+    for sampler, words in ((None, (("rock",), ("Queen",))), ("greedy", ((), ()))):
+        (caption,) = caption_playlists([QUEEN], captioner, sampler).captions
+        assert (caption.missing, caption.excluded) == words
+
+
+def test_a_part_of_a_character_has_the_text_of_the_whole(tokenizer):
+    words = token_words(tokenizer, tokenizer.encode("a Ä dog"))
+    assert len(words) > 4 and words[0] == "a" and words[-1] == "(end)"
+    assert words.count("Ä") > 1 and not any("\ufffd" in word for word in words)
 
 
 def test_a_playlist_has_the_same_caption_alone_and_in_a_batch(captioner, folder):

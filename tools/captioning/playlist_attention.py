@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from effcap.tokenizers import Tokenizer
+
 MAX_ROWS = 10  # rows of a modality in a printed list
+END = "(end)"  # the end token in a list of words
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class RowAttention:
     Attributes:
         row: label of the row, such as a track or a tag.
         weight: attention weight, averaged over the caption's tokens.
-        word: token with the highest attention weight on the row.
+        word: text of the token with the highest attention weight on the row, or "(end)".
     """
 
     row: str
@@ -47,6 +52,17 @@ def mean_attention(
         )  # (B, H, T, S) -> (T, S)
         for layers in memories
     ]
+
+
+def token_words(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
+    """Returns the text of each token of a caption without spaces around it, and "(end)".
+
+    A token that has no text, such as a part of a character, has that of the next one with text.
+    """
+    words = [*map(str.strip, tokenizer.caption_pieces(tokens)), END]
+    for index in reversed(range(len(tokens))):
+        words[index] = words[index] or words[index + 1]
+    return words
 
 
 def rank_rows(

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effcap.presets import preset_folder, read_config, read_record
-from effcap.tools.captioning.playlist_attention import RowAttention, mean_attention, rank_rows
+from effcap.tools.captioning.playlist_attention import (
+    RowAttention,
+    mean_attention,
+    rank_rows,
+    token_words,
+)
 from effcap.tools.captioning.results import check_batch_size, load_captioner
 from effcap.tools.features.playlists import (
     FeatureSources,
@@ -25,6 +30,7 @@ from effcap.trainers.data.playlists.caption_formats import (
     check_caption_format,
     restore_caption,
     split_caption,
+    strip_markers,
 )
 from effcap.trainers.data.playlists.playlist import Playlist
 from effcap.trainers.data.playlists.playlist_features import (
@@ -53,12 +59,16 @@ class PlaylistCaption:
         text: caption in the data's format, with artist names.
         score: score of the caption by the sampler.
         attention: attention to the rows of each modality, see `rank_rows`; empty unless requested.
+        missing: groups of the sampler's `include` of which the text contains no word.
+        excluded: phrases of the sampler's `exclude` in the text, which came in with artist names.
     """
 
     id: str
     text: str
     score: float
     attention: Ranking = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -88,6 +98,8 @@ class PlaylistCaption:
             "attention": {
                 modality: [asdict(row) for row in rows] for modality, rows in self.attention.items()
             },
+            "missing": list(self.missing),
+            "excluded": list(self.excluded),
         }
         present = {name: value for name, value in optional.items() if value}
         return {"id": self.id, "caption": self.text, "score": self.score, **present}
@@ -135,7 +147,9 @@ def caption_playlists(
     Args:
         playlists: JSON files (see `effcap.trainers.data.playlists.read_playlists`) or playlists.
         captioner: captioner of playlists, or the name or folder of a preset.
-        sampler: sampler, or its name (default: that of the captioner).
+        sampler: sampler, or its name (default: that of the captioner). Its `include` and `exclude`
+            apply to the caption before `artist0` becomes a name; `missing` and `excluded` of the
+            result are those of the final text.
         sources: sources of the features. Modalities without a source are reported in the `notes`
             of the result.
         caption_format: format that the captioner was trained on. None takes the one recorded in the
@@ -157,16 +171,34 @@ def caption_playlists(
         >>> captioned.captions[0].text
         '<title> Rainy days <description> slow folk songs'
     """
+    from effcap.samplers import get
+
     check_batch_size(batch_size)
     caption_format = caption_format or trained_caption_format(captioner)
     check_caption_format(caption_format)
     featurized = compute_playlist_features(playlists, playlist_modalities(captioner), sources)
     results = CaptionedPlaylists([], featurized.skipped, featurized.notes)
-    captioned = _generate(load_captioner(captioner), featurized, sampler, batch_size, attention)
+    captioner = load_captioner(captioner)
+    words = captioner.sampler if sampler is None else get(sampler)
+    captioned = _generate(captioner, featurized, sampler, batch_size, attention)
     for playlist, caption, rows in track(captioned, len(featurized.playlists), "captioning"):
         text = restore_caption(unmask_artists(caption.text, list(playlist.artists)), caption_format)
-        results.captions.append(PlaylistCaption(playlist.id, text, caption.score, rows))
+        missing, excluded = _check_words(text, words)
+        results.captions.append(
+            PlaylistCaption(playlist.id, text, caption.score, rows, missing, excluded)
+        )
     return results
+
+
+def _check_words(text: str, sampler: Sampler | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the groups of `include` that a caption lacks, and the phrases of `exclude` in it."""
+    from effcap.phrases import contains, missing_groups
+
+    if sampler is None:
+        return (), ()
+    text = strip_markers(text)
+    excluded = tuple(phrase for phrase in sampler.exclude if contains(text, phrase))
+    return missing_groups(text, sampler.include), excluded
 
 
 def _generate(
@@ -198,13 +230,12 @@ def _rank_rows(
     captions: Sequence[Caption],
 ) -> list[Ranking]:
     """Ranks the rows of each playlist of a batch by attention."""
-    tokens, layers = captioner.attention_weights(inputs, [caption.tokens for caption in captions])
+    _, layers = captioner.attention_weights(inputs, [caption.tokens for caption in captions])
     tokenizer = captioner.tokenizer
     assert tokenizer is not None  # `attention` requires it
     rankings = []
     for index, (playlist, caption) in enumerate(zip(features, captions, strict=True)):
-        ids = tokens[index, : len(caption.tokens) + 1]  # (T,) with the end-of-text token
-        words = [tokenizer.decode([token]) or "(end)" for token in ids]
+        words = token_words(tokenizer, caption.tokens)
         arrays = mean_attention(layers, index, len(words))  # (T, S) for each modality
         weights = dict(zip(inputs, arrays, strict=True))
         rankings.append(rank_rows(weights, playlist.rows, words))

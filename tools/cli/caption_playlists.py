@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,13 @@ from effcap.tools.cli.features_playlists import (
     print_notes,
 )
 from effcap.tools.cli.options import option_flag
-from effcap.tools.cli.outputs import refuse_page, write_captions
+from effcap.tools.cli.outputs import print_missing, refuse_page, write_captions
 from effcap.tools.cli.sampling import make_sampler, sampler_fields
 from effcap.tools.cli.terminal import start_keras
 from effcap.tools.cli.train_playlists import add_caption_format
 
 if TYPE_CHECKING:
-    from effcap.tools.captioning.playlists import CaptionedPlaylists
+    from effcap.tools.captioning.playlists import CaptionedPlaylists, PlaylistCaption
 
 
 def add_playlists(parser: argparse.ArgumentParser) -> None:
@@ -91,3 +92,18 @@ def write(arguments: argparse.Namespace, captioned: CaptionedPlaylists) -> None:
     if arguments.attention and captioned.captions:
         captioned.save_attention(arguments.attention)
         print_line(f"attention: {arguments.attention}")
+    print_missing([(caption.id, [caption]) for caption in captioned.captions])
+    print_excluded(captioned.captions)
+
+
+def print_excluded(captions: Sequence[PlaylistCaption]) -> None:
+    """Prints the playlists whose captions have words of --exclude, and their number."""
+    from effcap.utils.progress import print_line
+
+    excluded = [caption for caption in captions if caption.excluded]
+    for caption in excluded:
+        print_line(f"with {', '.join(caption.excluded)}: {caption.id}")
+    if excluded:
+        print_line(
+            f"{len(excluded)} of {len(captions)} captions have words of --exclude in artist names"
+        )

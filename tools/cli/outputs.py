@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
+    from effcap.tools.captioning.playlists import PlaylistCaption
     from effcap.tools.captioning.results import CaptionResults
 
 
@@ -80,7 +81,7 @@ def print_uncertain(results: CaptionResults[Any], num_photos: int, minimum: floa
         )
 
 
-def print_missing(captions: Sequence[tuple[Any, Sequence[Caption]]]) -> None:
+def print_missing(captions: Sequence[tuple[Any, Sequence[Caption | PlaylistCaption]]]) -> None:
     """Prints the inputs whose best captions lack words of --include, and their number."""
     from effcap.utils.progress import print_line
 
