@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+from effcap.tools.captioning.shard_output import ShardCaptions
 from effcap.tools.cli import main
+from effcap.tools.cli.caption_shards import print_results
 from helpers.cli_errors import fails
 from helpers.cli_process import effcap, environment
 from helpers.data_maker import make_randomized_captioner, random_jpeg
@@ -155,6 +157,16 @@ def test_captions_by_another_sampler_or_preset_raise_an_error(
     assert "min_new_tokens=2" in line and "Received: 0.parquet by run/best " in line
     line = fails(words(folder, folder / "expected", "--model", "flickr8k-lite0"), capsys)
     assert "Expected captions by flickr8k-lite0 " in line and "choose another folder" in line
+
+
+@pytest.mark.parametrize(
+    ("is_table", "where"), ((True, "column missing"), (False, "files .captions.json"))
+)
+def test_captions_that_lack_words_are_counted(is_table, where, tmp_path, capsys):
+    results = [ShardCaptions("0.tar", 5, num_without_words=2), ShardCaptions("1.tar", 3)]
+    results.append(ShardCaptions("2.tar", 1, num_without_words=1, from_earlier_run=True))
+    print_results(results, tmp_path, is_table)
+    assert f"3 captions lack words of --include; see the {where}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

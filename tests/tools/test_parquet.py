@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,14 +43,14 @@ def table(folder: CaptionFolder) -> list[dict]:
 
 
 def test_all_files_read_as_one_table(folder):
-    folder.write("/0.tar", [Row("a", "Ä\n🐶", -1.5)], 10, "")
+    folder.write("/0.tar", [Row("a", "Ä\n🐶", -1.5, missing=("red|blue", "cat"))], 10, "")
     folder.write("/1.tar", [], 10, "")
     folder.write("/2.tar", [Row("b", error="damaged")], 10, "it is cut off")
-    names = ("shard", "key", "caption", "score", "error")
+    names = ("shard", "key", "caption", "score", "error", "missing")
     rows = [
-        ("/0.tar", "a", "Ä\n🐶", -1.5, None),
-        ("/2.tar", "b", None, None, "damaged"),
-        ("/2.tar", None, None, None, "it is cut off"),
+        ("/0.tar", "a", "Ä\n🐶", -1.5, None, ["red|blue", "cat"]),
+        ("/2.tar", "b", None, None, "damaged", []),
+        ("/2.tar", None, None, None, "it is cut off", []),
     ]
     assert table(folder) == [dict(zip(names, row, strict=True)) for row in rows]
     assert {path.name for path in folder.folder.iterdir()} == {f"{i}.parquet" for i in range(3)}
@@ -72,6 +73,26 @@ def test_results_of_earlier_runs_are_found(folder, shard):
     assert folder.find([shard, "pipe:cat 1.tar"]) == {
         shard: ShardCaptions(shard, 1, 1, "it is cut off", from_earlier_run=True)
     }
+
+
+def test_captions_that_lack_words_are_counted(folder, shard):
+    written = folder.write(shard, [*ROWS, Row("c", "A cat.", -1.0, missing=("dog",))], 100)
+    assert written == ShardCaptions(shard, 2, 1, num_without_words=1)
+    assert folder.find([shard])[shard].num_without_words == 1
+
+
+def test_files_without_a_count_of_captions_that_lack_words_are_found(folder, shard):
+    from pyarrow import parquet
+
+    folder.write(shard, ROWS, 100)
+    old = parquet.read_table(folder.path(shard)).drop_columns(["missing"])
+    summary = json.loads(old.schema.metadata[b"effcap.shard"])
+    del summary["without_words"]
+    metadata = {**old.schema.metadata, b"effcap.shard": json.dumps(summary)}
+    parquet.write_table(old.replace_schema_metadata(metadata), folder.path(shard))
+    folder.write("/9.tar", [Row("c", "A cat.", -1.0, missing=("dog",))], 10)
+    assert folder.find([shard])[shard] == ShardCaptions(shard, 1, 1, from_earlier_run=True)
+    assert [row["caption"] for row in table(folder)] == ["A dog.", None, "A cat."]
 
 
 def test_a_shard_whose_size_changed_is_not_found(folder, shard):

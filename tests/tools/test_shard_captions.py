@@ -5,13 +5,16 @@ from __future__ import annotations
 import tarfile
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from effcap import tools
+from effcap.caption import Caption
 from effcap.samplers import Greedy
 from effcap.tools.captioning.parquet import CaptionFolder
-from effcap.tools.captioning.shard_captions import caption_each
-from effcap.tools.captioning.shard_output import preset_id
+from effcap.tools.captioning.shard_captions import caption_batch, caption_each
+from effcap.tools.captioning.shard_output import Row, preset_id
+from effcap.tools.captioning.shard_photos import PhotoBatch
 from effcap.tools.shards.shard_progress import shard_steps
 from helpers.data_maker import make_randomized_captioner, random_jpeg
 from helpers.tar_maker import add_special, write_tar
@@ -118,7 +121,8 @@ def test_a_truncated_tar_is_captioned_again_once_it_is_complete(captioner, shard
     table = rows(tmp_path / "out")
     assert first.num_captions == 3 and len(table) == 5 and "ends within" in table[3]["error"]
     assert table[-1] == {
-        "shard": shards[0], "key": None, "caption": None, "score": None, "error": first.damage
+        "shard": shards[0], "key": None, "caption": None, "score": None, "error": first.damage,
+        "missing": [],
     }  # fmt: skip
     (second,) = caption(captioner, shards[:1], tmp_path / "out")
     assert second.from_earlier_run and second.damage == first.damage
@@ -126,6 +130,16 @@ def test_a_truncated_tar_is_captioned_again_once_it_is_complete(captioner, shard
     (third,) = caption(captioner, shards[:1], tmp_path / "out")
     assert (third.num_captions, third.damage, third.from_earlier_run) == (6, "", False)
     assert len(rows(tmp_path / "out")) == 7
+
+
+def test_words_that_captions_lack_are_in_the_rows(captioner, monkeypatch):
+    captions = [[Caption("A cat.", -1.0, (), missing=("dog",))], [Caption("A dog.", -2.0, ())]]
+    monkeypatch.setattr(captioner, "generate_batch", lambda *inputs, **indices: captions)
+    batch = PhotoBatch(["a", "b", "c"], ["", "damaged", ""], np.zeros((2, 8, 8, 3)), 0)
+    assert caption_batch(captioner, batch, SAMPLER, 2, 0) == [
+        Row("a", "A cat.", -1.0, missing=("dog",)), Row("b", error="damaged"),
+        Row("c", "A dog.", -2.0)
+    ]  # fmt: skip
 
 
 def test_an_unreadable_shard_is_tried_again(captioner, shards, tmp_path):

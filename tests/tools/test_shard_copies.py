@@ -72,6 +72,20 @@ def test_only_texts_differ(tmp_path, form):
     assert sorted(path.name for path in folder.folder.iterdir()) == ["0.captions.json", "0.tar"]
 
 
+def test_words_that_captions_lack_are_listed_and_counted(tmp_path):
+    shard = write_tar(tmp_path / "0.tar", MEMBERS)
+    folder = copies(tmp_path)
+    rows = [Row("a", "A cat.", -1.0, missing=("dog", "red|blue")), *ROWS[1:]]
+    assert folder.write(shard, rows, os.path.getsize(shard)).num_without_words == 1
+    summary = json.loads(folder.path(shard).read_text(encoding="utf-8"))
+    assert summary["missing"] == {"a": ["dog", "red|blue"]} and summary["without_words"] == 1
+    assert folder.find([shard])[shard].num_without_words == 1
+    del summary["missing"], summary["without_words"]  # as before they were counted
+    folder.path(shard).write_text(json.dumps(summary), encoding="utf-8")
+    found = folder.find([shard])[shard]
+    assert (found.num_captions, found.num_without_words, found.from_earlier_run) == (4, 0, True)
+
+
 def test_a_truncated_shard_is_copied_as_far_as_it_goes(tmp_path):
     shard = write_tar(tmp_path / "0.tar", [("a.jpg", b"photo"), ("b.jpg", bytes(2000))])
     os.truncate(shard, 2000)

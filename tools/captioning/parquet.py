@@ -111,7 +111,7 @@ def _table(shard: str, rows: Sequence[Row]) -> pyarrow.Table:
     import pyarrow
 
     text = pyarrow.string()
-    types = (text, text, text, pyarrow.float32(), text)
+    types = (text, text, text, pyarrow.float32(), text, pyarrow.list_(text))
     columns = zip(*((shard, *row) for row in rows), strict=True) if rows else [[]] * len(types)
     arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, types, strict=True)]
     return pyarrow.table(arrays, names=["shard", *Row._fields])

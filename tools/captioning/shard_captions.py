@@ -98,5 +98,5 @@ def caption_batch(
             rows.append(Row(key, error=error))
         else:
             caption = next(remaining)
-            rows.append(Row(key, caption.text, caption.score))
+            rows.append(Row(key, caption.text, caption.score, missing=caption.missing))
     return rows

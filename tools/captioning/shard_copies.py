@@ -1,7 +1,8 @@
 """A folder of copies of shards, with the captions as their text.
 
     captioned/00000.tar              00000.tar with other .txt members
-    captioned/00000.captions.json    the model, the sampler and photos without a caption
+    captioned/00000.captions.json    the model, the sampler, photos without a caption, and words
+                                     of `include` that captions lack
 
 The copies can be read as any webdataset.
 """
@@ -81,7 +82,7 @@ class ShardCopies(ShardOutput):
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
             size = fields["copy_bytes"]
-            summary = Summary(*(fields[name] for name in Summary._fields))
+            summary = Summary(**{name: fields[name] for name in Summary._fields if name in fields})
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is damaged; delete it and its tar to caption the shard again: {error}"
@@ -118,6 +119,7 @@ class ShardCopies(ShardOutput):
                 "version": effcap.__version__,
                 "copy_bytes": new.stat().st_size,
                 "errors": {row.key: row.error for row in rows if row.error},
+                "missing": {row.key: row.missing for row in rows if row.missing},
             }
             tar.unlink(missing_ok=True)  # so that the summary never describes an older copy
             text = json.dumps(fields, indent=2, ensure_ascii=False)

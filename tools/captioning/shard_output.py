@@ -7,7 +7,7 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +22,15 @@ CHUNK = 2**20  # bytes
 class Row(NamedTuple):
     """A photo's key with its caption and score, or with the error if it has none.
 
-    The key is None for damage of the shard itself.
+    The key is None for damage of the shard itself. `missing` has the groups of the sampler's
+    `include` of which the caption contains no word.
     """
 
     key: str | None
     caption: str | None = None
     score: float | None = None
     error: str | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class ShardCaptions:
             truncated, or "".
         error: why the shard could not be read, so that it has no file, or "".
         from_earlier_run: whether an earlier run captioned the shard.
+        num_without_words: number of captions that lack words of the sampler's `include`.
     """
 
     shard: str
@@ -51,6 +54,7 @@ class ShardCaptions:
     damage: str = ""
     error: str = ""
     from_earlier_run: bool = False
+    num_without_words: int = 0
 
     @property
     def is_incomplete(self) -> bool:
@@ -160,12 +164,8 @@ class ShardOutput(ABC):
                     f"{' with '.join(made_by)}"
                 )
             if path in owners and _matches(owners[path], summary, path):
-                results[owners[path]] = ShardCaptions(
-                    owners[path],
-                    summary.photos,
-                    summary.unreadable,
-                    summary.note,
-                    from_earlier_run=True,
+                results[owners[path]] = replace(
+                    summary.result, shard=owners[path], from_earlier_run=True
                 )
         return results
 
@@ -173,7 +173,16 @@ class ShardOutput(ABC):
         """Returns the summary of a shard; see `write`."""
         num_captions = sum(row.caption is not None for row in rows)
         unreadable = len(rows) - num_captions
-        return Summary(self.model, self.sampler, shard, tar_bytes, num_captions, unreadable, damage)
+        return Summary(
+            self.model,
+            self.sampler,
+            shard,
+            tar_bytes,
+            num_captions,
+            unreadable,
+            damage,
+            without_words=sum(bool(row.missing) for row in rows),
+        )
 
     def cannot_write(self, path: Path, error: OSError) -> OSError:
         """Returns the error of a file that cannot be written."""
@@ -193,6 +202,7 @@ class Summary(NamedTuple):
         photos: number of photos with a caption.
         unreadable: number of photos that could not be read.
         note: what is wrong with the tar, or "".
+        without_words: number of captions that lack words of the sampler's `include`.
     """
 
     model: str
@@ -202,11 +212,18 @@ class Summary(NamedTuple):
     photos: int
     unreadable: int
     note: str
+    without_words: int = 0
 
     @property
     def result(self) -> ShardCaptions:
         """The summary as a result."""
-        return ShardCaptions(self.shard, self.photos, self.unreadable, self.note)
+        return ShardCaptions(
+            self.shard,
+            self.photos,
+            self.unreadable,
+            self.note,
+            num_without_words=self.without_words,
+        )
 
 
 def _matches(shard: str, summary: Summary, path: Path) -> bool:

@@ -37,10 +37,11 @@ def caption_shards(
     """Captions every photo in webdataset shards, with a progress bar.
 
     The captions of NAME.tar are written to NAME.parquet in `out`, atomically, with the columns
-    shard (absolute path or URL), key (the photo's name in the tar without suffix), caption, score
-    and error (why a photo has no caption; without a key, damage of the shard). Shards captioned
-    earlier are skipped, so that an interrupted call can be repeated, and several processes can
-    write different shards to the same folder.
+    shard (absolute path or URL), key (the photo's name in the tar without suffix), caption, score,
+    error (why a photo has no caption; without a key, damage of the shard) and missing (groups of
+    the sampler's `include` of which the caption contains no word). Shards captioned earlier are
+    skipped, so that an interrupted call can be repeated, and several processes can write different
+    shards to the same folder.
 
     Args:
         shards: paths and URLs, such as `find_shards` returns.
@@ -87,9 +88,10 @@ def caption_into_shards(
 
     In the copy of NAME.tar in `out`, the caption of KEY.jpg is the member KEY.txt, in the place of
     an existing one or at the end of the sample. All other members are the same bytes in the same
-    order. Samples whose photo cannot be read stay as they are; NAME.captions.json has the reasons.
-    The shards themselves are not changed. Copies are written atomically, and an interrupted call
-    can be repeated, as one of `caption_shards`.
+    order. Samples whose photo cannot be read stay as they are; NAME.captions.json has the reasons,
+    and the groups of the sampler's `include` of which captions contain no word. The shards
+    themselves are not changed. Copies are written atomically, and an interrupted call can be
+    repeated, as one of `caption_shards`.
 
     Args:
         shards, captioner, sampler, batch_size, model, ray: see `caption_shards`.

@@ -132,17 +132,16 @@ def run_shards(arguments: argparse.Namespace) -> None:
         ray=ray,
         **named,
     )
-    where = "column error" if caption is caption_shards else "files .captions.json"
-    print_results(results, out, where)
+    print_results(results, out, is_table=caption is caption_shards)
 
 
-def print_results(results: Sequence[ShardCaptions], out: Path, where: str) -> None:
+def print_results(results: Sequence[ShardCaptions], out: Path, is_table: bool) -> None:
     """Prints a summary of the results.
 
     Args:
         results: result of each shard.
         out: folder of the captions.
-        where: what in the folder states why a photo could not be read.
+        is_table: whether the folder has Parquet files, not copies of the shards.
 
     Raises:
         ValueError: a shard could not be read completely.
@@ -157,7 +156,12 @@ def print_results(results: Sequence[ShardCaptions], out: Path, where: str) -> No
     plural = "" if len(results) == 1 else "s"
     print_line(f"{num_captions:,} captions of {len(results)} shard{plural}: {out}")
     if num_unreadable:
+        where = "column error" if is_table else "files .captions.json"
         print_line(f"{num_unreadable:,} photos could not be read; see the {where}")
+    num_without_words = sum(result.num_without_words for result in results)
+    if num_without_words:
+        where = "column missing" if is_table else "files .captions.json"
+        print_line(f"{num_without_words:,} captions lack words of --include; see the {where}")
     incomplete = [result for result in results if result.is_incomplete]
     lines = [f"{result.shard}: {result.error or result.damage}" for result in incomplete]
     lines += [f"{result.shard}: no photos" for result in results if result.is_empty]
