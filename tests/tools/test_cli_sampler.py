@@ -16,6 +16,8 @@ from effcap.tools.cli.options import option_flag
 from helpers.captioners import randomize, tiny_hparams
 from helpers.data_maker import make_photos, write_csv
 
+pytestmark = pytest.mark.usefixtures("eager")  # faster for a few photos
+
 SAMPLER = Greedy(max_new_tokens=3, min_new_tokens=3)
 
 
