@@ -176,6 +176,11 @@ def test_captions_are_those_of_the_captioner(captioner, eager):
         ({"preset": ["fake"]}, "Expected preset as a text"),
         ({"prefix": 3}, "Expected prefix as a text"),
         ({"prefix": "a " * 40}, "prefix of at most"),
+        ({"prefix": "a" * 2001}, "at most 2000 characters. Received: 2001"),
+        ({"exclude": ["a"] * 33, "include": ["b|c"] * 16}, "64 phrases"),
+        ({"exclude": "a" * 999, "include": [["b" * 501, "c" * 501]]}, "at most 2000 characters"),
+        ({"suppress_tokens": [1] * 1001}, "at most 1000 suppress_tokens. Received: 1001"),
+        ({"sampler": "b" * 79 + "est"}, "bbbe'"),  # shortened
         ({"details": "maybe"}, "true or false"),
     ],
 )
@@ -243,7 +248,11 @@ def test_a_photo_of_one_pixel_is_captioned(app):
     "body, content_type, status, message",
     [
         (b"", "application/json", 400, "Expected JSON"),
-        (b"[" * 100_000, "application/json", 400, "Expected JSON"),
+        (b"[" * 60_000, "application/json", 400, "Expected JSON"),
+        (b"[" * 100_000, "application/json", 413, "65536 bytes of JSON"),
+        (b'{"photos": ["eA=="], "x": "' + b"x" * 65_536 + b'"}', "application/json", 413, "65536"),
+        (b'{"photos": [{"name": "' + b"x" * 65_536 + b'"}]}', "application/json", 413, "65536"),
+        (b'{"photos": [{"name": "\\ud800", "data": 1}]}', "application/json", 400, "surrogate"),
         (b"\xff\xfe", "application/json", 400, "Expected JSON"),
         (b"[]", "application/json", 400, "JSON object"),
         (b"{}", "application/json", 400, 'a list "photos"'),

@@ -15,6 +15,9 @@ from effcap.tools.docstrings import field_docs, first_sentence
 
 DEFAULT_SAMPLER = "beam"
 MAX_ROWS = 32  # captions or beams per photo, which memory is proportional to
+MAX_PHRASES = 64  # of include and exclude, whose tables have a row per token of each
+MAX_PHRASE_CHARACTERS = 2000  # of all of them
+MAX_SUPPRESSED = 1000  # tokens
 Kind = Literal["integer", "number", "integers", "texts"]
 
 
@@ -153,14 +156,14 @@ def parse_sampler(name: str | None, values: Mapping[str, Any]) -> dict[str, Any]
         None for the sampler of the preset, if neither a name nor a value is given.
 
     Raises:
-        ValueError: there is no such sampler or field, a value has another type, or the captions of
-            one photo would take more than `MAX_ROWS` rows.
+        ValueError: there is no such sampler or field, a value has another type, or values exceed a
+            limit.
     """
     if name in (None, "") and not values:
         return None
     name = name or DEFAULT_SAMPLER
     if name not in SAMPLERS:
-        raise ValueError(f"Expected sampler as one of {', '.join(SAMPLERS)}. Received: {name!r}")
+        raise ValueError(f"Expected sampler as one of {', '.join(SAMPLERS)}. Received: {name[:80]!r}")
     settings = sampler_settings()
     fields = {}
     for field, value in values.items():
@@ -174,7 +177,35 @@ def parse_sampler(name: str | None, values: Mapping[str, Any]) -> dict[str, Any]
     for field in ("num_beams", "num_captions"):
         if fields.get(field, 0) > MAX_ROWS:
             raise ValueError(f"Expected {field} of at most {MAX_ROWS}. Received: {fields[field]}")
+    check_lists(fields)
     return {"kind": name, **fields}
+
+
+def check_lists(fields: Mapping[str, Any]) -> None:
+    """Checks the sizes of the lists among the fields of a sampler.
+
+    Raises:
+        ValueError: they are too large for a server.
+    """
+    count = len(fields.get("suppress_tokens", ()))
+    if count > MAX_SUPPRESSED:
+        raise ValueError(f"Expected at most {MAX_SUPPRESSED} suppress_tokens. Received: {count}")
+    phrases = [
+        phrase
+        for item in (*fields.get("include", ()), *fields.get("exclude", ()))
+        for phrase in (item.split("|") if isinstance(item, str) else item)
+    ]
+    if len(phrases) > MAX_PHRASES:
+        raise ValueError(
+            f"Expected at most {MAX_PHRASES} phrases in include and exclude together. "
+            f"Received: {len(phrases)}"
+        )
+    characters = sum(map(len, phrases))
+    if characters > MAX_PHRASE_CHARACTERS:
+        raise ValueError(
+            f"Expected at most {MAX_PHRASE_CHARACTERS} characters in include and exclude together. "
+            f"Received: {characters}"
+        )
 
 
 def parse_json_number(text: str) -> int | float | None:
