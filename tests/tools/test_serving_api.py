@@ -172,6 +172,7 @@ def test_captions_are_those_of_the_captioner(captioner, eager):
         ({"suppress_tokens": [1000]}, "below"),
         ({"suppress_tokens": {"a": 1}}, "a list of integers"),
         ({"beams": 3}, "Unknown field 'beams'"),
+        ({"beams": ""}, "Unknown field 'beams'"),
         ({"preset": "/etc"}, "Expected preset as one of fake"),
         ({"preset": ["fake"]}, "Expected preset as a text"),
         ({"prefix": 3}, "Expected prefix as a text"),
@@ -381,7 +382,12 @@ def test_settings_have_the_defaults_of_the_samplers():
 
 def test_empty_settings_are_the_sampler_of_the_preset():
     assert parse_sampler(None, {}) is None
+    assert parse_sampler("", {"num_beams": "", "seed": ""}) is None
     assert parse_sampler(None, {"num_beams": "3"}) == {"kind": "beam", "num_beams": 3}
     assert parse_sampler("nucleus", {"seed": None}) == {"kind": "nucleus", "seed": None}
     listed = parse_sampler("greedy", {"suppress_tokens": "5, 6"})
     assert listed == {"kind": "greedy", "suppress_tokens": (5, 6)}
+    for empty in ("[]", [], ","):
+        assert parse_sampler("beam", {"exclude": empty}) == {"kind": "beam", "exclude": ()}
+    with pytest.raises(ValueError, match="Expected num_beams as an integer. Received: null"):
+        parse_sampler("beam", {"num_beams": None})

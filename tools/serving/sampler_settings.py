@@ -40,22 +40,22 @@ class Setting:
     help: str
 
     def parse(self, value: Any) -> Any:
-        """Converts a JSON value, or text of a form, to the value of the field.
+        """Converts a JSON value, or text of a form that is not empty, to the value of the field.
 
         Raises:
             ValueError: the value has another type.
         """
-        if value is None or value == "":
-            if self.optional or value == "":
-                return next(iter(self.defaults.values()))
-            self._refuse(value)
+        if value is None and self.optional:
+            return None
         if self.kind in ("integers", "texts"):
             return self._parse_list(value)
         return self._parse_number(value, self.kind)
 
     def _parse_list(self, value: Any) -> tuple[Any, ...]:
         if isinstance(value, str):
-            value = json_list(value) or [item for item in value.split(",") if item.strip()]
+            listed = json_list(value)
+            words = [item for item in value.split(",") if item.strip()]
+            value = words if listed is None else listed
         if not isinstance(value, list | tuple):
             self._refuse(value)
         if self.kind == "integers":
@@ -150,7 +150,7 @@ def parse_sampler(name: str | None, values: Mapping[str, Any]) -> dict[str, Any]
 
     Args:
         name: "beam", "nucleus" or "greedy". None for the default.
-        values: values of fields, as JSON or as text of a form.
+        values: values of fields, as JSON or as text of a form, where "" stands for no value.
 
     Returns:
         None for the sampler of the preset, if neither a name nor a value is given.
@@ -159,17 +159,19 @@ def parse_sampler(name: str | None, values: Mapping[str, Any]) -> dict[str, Any]
         ValueError: there is no such sampler or field, a value has another type, or values exceed a
             limit.
     """
+    settings = sampler_settings()
+    for field in values:
+        if field not in settings:
+            known = ", ".join(settings)
+            raise ValueError(f"Unknown field {field[:80]!r}. The fields of samplers are {known}")
+    values = {field: value for field, value in values.items() if value != ""}
     if name in (None, "") and not values:
         return None
     name = name or DEFAULT_SAMPLER
     if name not in SAMPLERS:
         raise ValueError(f"Expected sampler as one of {', '.join(SAMPLERS)}. Received: {name[:80]!r}")
-    settings = sampler_settings()
     fields = {}
     for field, value in values.items():
-        if field not in settings:
-            known = ", ".join(settings)
-            raise ValueError(f"Unknown field {field[:80]!r}. The fields of samplers are {known}")
         if name not in settings[field].defaults:
             owners = " or ".join(settings[field].defaults)
             raise ValueError(f"{field} requires the sampler {owners}. Received: {name}")
