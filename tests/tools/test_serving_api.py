@@ -285,17 +285,13 @@ def test_damaged_and_large_bodies_are_refused(app, body, content_type, status, m
     assert (answer.status, message in answer.json["error"]) == (status, True), answer.json
 
 
-def test_large_bodies_are_refused_while_they_arrive(app):
-    sent = []
-
-    class Chunks(list):
-        def pop(self, *args):
-            sent.append(1)
-            return super().pop(*args)
-
+def test_large_bodies_are_refused_while_they_arrive(app, monkeypatch):
+    monkeypatch.setattr("effcap.tools.serving.guard.DRAIN_SECONDS", 0.01)
     body, content_type = form(*[("photos", "a.png", b"x" * 9_000)] * 5)
+    too_much = OPTIONS.request_bytes // 1000 + 1
     chunks = [body[i : i + 1000] for i in range(0, len(body), 1000)]
-    answer = run(post(app, chunks, content_type))
+    assert too_much < len(chunks)
+    answer = run(post(app, [*chunks[:too_much], ...], content_type))  # the rest never arrives
     assert answer.status == 413
     headers = {"Content-Length": str(10**12), "Content-Type": content_type}
     answer = run(call(app, "POST", "/caption", b"x", headers))
@@ -326,26 +322,40 @@ def test_a_full_queue_says_when_to_try_again(app, fake):
 
 
 def test_captions_that_take_too_long_are_dropped(fake):
-    service, app = serving(fake, ServeOptions(timeout=0.05))
+    service, app = serving(fake, ServeOptions(timeout=0.3))
     fake.proceed.clear()
-    slow, waiting = run(*[post(app, {"photos": [encoded(photo_bytes())]}) for _ in range(2)])
+    body = {"photos": [encoded(photo_bytes())]}
+
+    async def together():
+        first = asyncio.create_task(post(app, body))
+        while not fake.batches and not first.done():
+            await asyncio.sleep(0.001)
+        return await asyncio.gather(first, post(app, body))
+
+    slow, waiting = asyncio.run(together())
     assert slow.status == waiting.status == 504
     assert service.batcher.num_waiting == 0
     fake.proceed.set()
     service.close(10)
-    assert sum(len(images) for images, _, _ in fake.batches) <= 8
+    assert [len(images) for images, _, _ in fake.batches] == [1]  # that of the first request
 
 
 def test_a_failure_of_the_captioner_is_no_traceback(app, fake):
     fake.error = RuntimeError("secret")
+    messages = []
 
-    async def failing():
-        try:
-            return await post(app, {"photos": [encoded(photo_bytes())]})
-        except RuntimeError as error:  # the server logs it, after the answer
-            return error
+    async def recorded(scope, receive, send):
+        async def record(message):
+            messages.append(message)
+            await send(message)
 
-    assert str(asyncio.run(failing())) == "secret"
+        await app(scope, receive, record)
+
+    with pytest.raises(RuntimeError, match="secret"):  # the server logs it, after the answer
+        run(post(recorded, {"photos": [encoded(photo_bytes())]}))
+    assert messages[0]["status"] == 500
+    body = b"".join(message["body"] for message in messages[1:])
+    assert json.loads(body) == {"error": "The server failed; its log says why"}
     fake.error = None
     assert run(post(app, {"photos": [encoded(photo_bytes(RED))]})).json["captions"] == [RED_TEXT]
 
