@@ -169,7 +169,9 @@ def parse_sampler(name: str | None, values: Mapping[str, Any]) -> dict[str, Any]
         return None
     name = name or DEFAULT_SAMPLER
     if name not in SAMPLERS:
-        raise ValueError(f"Expected sampler as one of {', '.join(SAMPLERS)}. Received: {name[:80]!r}")
+        raise ValueError(
+            f"Expected sampler as one of {', '.join(SAMPLERS)}. Received: {name[:80]!r}"
+        )
     fields = {}
     for field, value in values.items():
         if name not in settings[field].defaults:
