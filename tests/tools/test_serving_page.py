@@ -102,6 +102,24 @@ class TestPage:
         assert last[1].count('role="alert"') == 1 and "not an image" in last[1]
         assert last[1].count("ec-best") == 1
 
+    def test_photos_are_counted_and_measured_before_they_are_read(self, tmp_path):
+        from effcap.tools.serving.page_app import caption_page
+
+        def status(*paths):
+            async def states():
+                return [state[0] async for state in caption_page(self.service, paths, [], [])]
+
+            return asyncio.run(states())
+
+        missing = [str(tmp_path / f"{number}.png") for number in range(4)]
+        assert "At most 3 photos at once. Received: 4" in status(*missing)[0]
+        assert "Drop them again" in status(*missing[:3])[0]
+        self.service.options = ServeOptions(max_upload=1, max_request=1.5)
+        for path in missing:
+            with open(path, "wb") as file:
+                file.truncate(2**20)
+        assert "at most 1.5 MB together. Received: 2 MB" in status(*missing[:2])[0]
+
     def test_a_full_queue_and_a_timeout_are_reported(self, monkeypatch):
         self.fake.proceed.clear()
         self.service.options = ServeOptions(timeout=0.05)

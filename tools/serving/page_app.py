@@ -24,6 +24,7 @@ from effcap.tools.serving.page_assets import CSS, HEAD
 from effcap.tools.serving.page_files import PageFiles
 from effcap.tools.serving.request_error import RequestError
 from effcap.tools.serving.result_cards import Column, error_card, maps_html, photo_card
+from effcap.tools.serving.serve_options import MEGABYTE, ServeOptions
 from effcap.tools.serving.served_captioners import CaptionSettings
 from effcap.tools.serving.setting_controls import SettingControls, add_controls
 from effcap.utils.paths import resource_folder
@@ -114,8 +115,7 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
 
         async def caption(paths: list[str] | None, both: bool, *values: Any) -> AsyncIterator:
             controls = [first, second] if both else [first]
-            uploads = read_uploads(paths or [], service.options.photo_bytes)
-            async for outputs in caption_page(service, uploads, controls, values):
+            async for outputs in caption_page(service, paths or [], controls, values):
                 yield outputs
 
         running = gradio.on(
@@ -164,7 +164,7 @@ def theme() -> gradio.themes.Base:
 
 async def caption_page(
     service: CaptionService,
-    uploads: Sequence[Upload],
+    paths: Sequence[str],
     controls: Sequence[SettingControls],
     values: Sequence[Any],
 ) -> AsyncIterator[Outputs]:
@@ -172,19 +172,15 @@ async def caption_page(
 
     Args:
         service: captions the photos.
-        uploads: the photos.
+        paths: files of the photos, as Gradio has stored them; it refuses others.
         controls: controls of one or two columns.
         values: values of the controls, one column after the other.
     """
-    if not uploads:
+    if not paths:
         yield status_html("Drop photos first"), EMPTY, ""
         return
-    limit = service.options.max_photos
-    if len(uploads) > limit:
-        message = f"At most {limit} photos at once. Received: {len(uploads)}"
-        yield status_html(message, failed=True), "", ""
-        return
     try:
+        uploads = await asyncio.to_thread(read_uploads, paths, service.options)
         settings = []
         for one in controls:
             count = len(one.inputs)
@@ -289,18 +285,33 @@ class ResultPage:
         return await asyncio.to_thread(photo_card, upload.name, upload.data, columns)
 
 
-def read_uploads(paths: Sequence[str], max_bytes: int) -> list[Upload]:
-    """Reads the photos that Gradio has stored for this page.
+def read_uploads(paths: Sequence[str], options: ServeOptions) -> list[Upload]:
+    """Reads photos, after checking their number and their total size.
 
     Args:
-        paths: files in Gradio's upload folder; Gradio refuses others.
-        max_bytes: maximum size of a photo.
+        paths: files of the photos.
+        options: limits.
+
+    Raises:
+        RequestError: there are too many photos or bytes, or a file has been deleted.
     """
-    uploads = []
-    for path in map(Path, paths):
-        with path.open("rb") as file:
-            uploads.append(Upload(path.name, file.read(max_bytes + 1)))
-    return uploads
+    if len(paths) > options.max_photos:
+        raise RequestError(
+            413, f"At most {options.max_photos} photos at once. Received: {len(paths)}"
+        )
+    files = [Path(path) for path in paths]
+    try:
+        num_bytes = sum(file.stat().st_size for file in files)
+        if num_bytes > options.request_bytes:
+            raise RequestError(
+                413,
+                f"Expected photos of at most {options.max_request:g} MB together. "
+                f"Received: {num_bytes / MEGABYTE:.4g} MB",
+            )
+        return [Upload(file.name, file.read_bytes()) for file in files]
+    except OSError:
+        reason = "The photos were deleted, as those of more than an hour ago are. Drop them again"
+        raise RequestError(422, reason) from None
 
 
 def sample_folder() -> Path:
