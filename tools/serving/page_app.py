@@ -118,34 +118,27 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
             async for outputs in caption_page(service, paths or [], controls, values):
                 yield outputs
 
-        running = gradio.on(
-            [run.click, photos.upload, first.prefix.submit, second.prefix.submit],
-            caption,
-            [photos, compare, *first.inputs, *second.inputs],
-            [status, results, maps],
-            show_progress="hidden",
-            concurrency_limit=MAX_RUNS,
-            trigger_mode="always_last",
-            api_visibility="private",
-        )
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        captioning: dict[str, Any] = {
+            "fn": caption,
+            "inputs": [photos, compare, *first.inputs, *second.inputs],
+            "outputs": [status, results, maps],
+            "concurrency_limit": MAX_RUNS,
+            **quiet,
+        }
+        triggers = [run.click, photos.upload, first.prefix.submit, second.prefix.submit]
+        running = gradio.on(triggers, trigger_mode="always_last", **captioning)
+        sampled = samples.click(sample_photos, None, photos, **quiet).then(**captioning)
+        runs = [running, sampled]
         compare.change(lambda both: gradio.update(visible=both), compare, second_group, **quiet)
         photos.clear(
             lambda: (status_html(""), EMPTY, ""),
             None,
             [status, results, maps],
-            cancels=[running],
+            cancels=runs,
             **quiet,
         )
-        stop.click(lambda: status_html("Stopped"), None, status, cancels=[running], **quiet)
-        samples.click(sample_photos, None, photos, **quiet).then(
-            caption,
-            [photos, compare, *first.inputs, *second.inputs],
-            [status, results, maps],
-            show_progress="hidden",
-            concurrency_limit=MAX_RUNS,
-            api_visibility="private",
-        )
+        stop.click(lambda: status_html("Stopped"), None, status, cancels=runs, **quiet)
     blocks.queue(max_size=2 * MAX_RUNS)
     return blocks
 
