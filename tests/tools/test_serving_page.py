@@ -120,6 +120,28 @@ class TestPage:
                 file.truncate(2**20)
         assert "at most 1.5 MB together. Received: 2 MB" in status(*missing[:2])[0]
 
+    def test_a_preset_brings_its_own_sampler_and_prefix(self):
+        import gradio
+
+        from effcap.samplers import Beam, Nucleus
+        from effcap.tools.serving.served_captioners import ServedCaptioners
+        from effcap.tools.serving.setting_controls import add_controls, preset_values
+
+        fakes = {name: FakeCaptioner() for name in ("first", "second")}
+        fakes["first"].sampler = Beam(num_beams=2, exclude=("x",), max_new_tokens=9)
+        fakes["second"].sampler = Nucleus(
+            top_p=0.25, seed=3, include=(("a", "b"), "c"), max_new_tokens=8
+        )
+        fakes["second"].prefix = "my"
+        captioners = ServedCaptioners(fakes)
+        with gradio.Blocks():
+            controls = add_controls(captioners)
+        for name, fake in fakes.items():
+            values = preset_values(captioners, name, list(controls.fields))
+            values = [one["value"] if isinstance(one, dict) else one for one in values]
+            settings = controls.read(captioners, [name, *values])
+            assert (settings.prefix, settings.sampler) == (fake.prefix, fake.sampler)
+
     def test_a_full_queue_and_a_timeout_are_reported(self, monkeypatch):
         self.fake.proceed.clear()
         self.service.options = ServeOptions(timeout=0.05)
