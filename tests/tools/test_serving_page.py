@@ -120,6 +120,37 @@ class TestPage:
                 file.truncate(2**20)
         assert "at most 1.5 MB together. Received: 2 MB" in status(*missing[:2])[0]
 
+    def test_a_failing_batch_leaves_the_other_photos(self, monkeypatch, capsys):
+        generate = self.fake.generate_batch
+
+        def fail_on_black(inputs, *arguments, **options):
+            if not inputs["images"][0].any():
+                raise RuntimeError("out of\nmemory")
+            return generate(inputs, *arguments, **options)
+
+        monkeypatch.setattr(self.fake, "generate_batch", fail_on_black)
+        black, red = (0, 0, 0), (240, 0, 0)
+        last = self.run(*map(photo_bytes, (black, black, red)))[-1]  # batches of two
+        assert last[1].count("The server failed; its log says why") == 2
+        assert last[1].count("<article") == 3 and " ".join(color_words(red)) in last[1]
+        assert "fake failed: RuntimeError: out of memory\n" in capsys.readouterr().err
+
+    def test_a_failing_map_leaves_the_others(self, monkeypatch, capsys):
+        done = []
+
+        def maps(captioner, data, caption):
+            done.append(caption.text)
+            if len(done) == 1:
+                raise RuntimeError("no gradient")
+            return [("word", "data:,x")]
+
+        monkeypatch.setattr("effcap.tools.serving.page_app.caption_words", lambda *_: ["word"])
+        monkeypatch.setattr("effcap.tools.serving.caption_service.word_heatmaps", maps)
+        *_, last = self.run(photo_bytes(), photo_bytes())
+        assert re.findall('data-maps="(.*?)"', last[2]) == ["1-0"]
+        assert last[1].count("ec-best") == 2
+        assert "RuntimeError: no gradient" in capsys.readouterr().err
+
     def test_a_preset_brings_its_own_sampler_and_prefix(self):
         import gradio
 

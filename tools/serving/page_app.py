@@ -28,6 +28,7 @@ from effcap.tools.serving.serve_options import MEGABYTE, ServeOptions
 from effcap.tools.serving.served_captioners import CaptionSettings
 from effcap.tools.serving.setting_controls import SettingControls, add_controls
 from effcap.utils.paths import resource_folder
+from effcap.utils.progress import print_line
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -215,8 +216,9 @@ class ResultPage:
         yield status_html(f"Captioning {photos_text(total)} …"), "", ""
         try:
             self._futures = [await self._submit(settings) for settings in self._settings]
-        except RequestError as error:
-            yield status_html(error.reason, failed=True), "", ""
+        except Exception as error:
+            reason = failure("Photos cannot be captioned", error)
+            yield status_html(reason, failed=True), "", ""
             return
         for number, upload in enumerate(self._uploads):
             left = self._service.options.timeout - (time.monotonic() - started)
@@ -235,8 +237,11 @@ class ResultPage:
         try:
             future = self._service.submit_maps(preset, data, caption)
             self._futures.append([future])
-            return maps_html(key, await future)
-        except (RequestError, ValueError):  # busy, or a backbone without a grid: captions stay
+            return maps_html(key, await asyncio.wait_for(future, self._service.options.timeout))
+        except (RequestError, ValueError, TimeoutError, asyncio.TimeoutError):
+            return ""  # busy, or a backbone without a grid: the captions stay
+        except Exception as error:
+            failure("The pictures of a caption are missing", error)
             return ""
 
     def cancel(self) -> None:
@@ -253,29 +258,59 @@ class ResultPage:
         return [one if isinstance(one, UnreadablePhoto) else next(futures) for one in decoded]
 
     async def _card(self, number: int, upload: Upload, timeout: float) -> str:
-        columns, deadline = [], time.monotonic() + timeout
-        for place, settings in enumerate(self._settings):
-            future = self._futures[place][number]
-            if isinstance(future, UnreadablePhoto):
-                return error_card(upload.name, future.reason)
-            sampler = to_config(settings.sampler)["kind"]
-            try:
-                captions = await asyncio.wait_for(future, max(deadline - time.monotonic(), 0.001))
-            except (TimeoutError, asyncio.TimeoutError):
-                seconds = self._service.options.timeout
-                error = f"The captions took longer than {seconds:g} seconds"
-                columns.append(Column(settings.preset, sampler, error=error))
-                continue
-            except ValueError as error:
-                reason = refusal(error).reason
-                columns.append(Column(settings.preset, sampler, error=reason))
-                continue
-            captioner, key = self._service.captioners.by_name[settings.preset], f"{number}-{place}"
-            words = caption_words(captioner, captions[0])
-            if words:
-                self._mapped.append((key, settings.preset, upload.data, captions[0]))
-            columns.append(Column(settings.preset, sampler, captions, words, key))
-        return await asyncio.to_thread(photo_card, upload.name, upload.data, columns)
+        """Returns the card of a photo, with what went wrong in place of its captions."""
+        deadline = time.monotonic() + timeout
+        try:
+            columns = [
+                await self._column(number, place, upload.data, deadline)
+                for place in range(len(self._settings))
+            ]
+            return await asyncio.to_thread(photo_card, upload.name, upload.data, columns)
+        except UnreadablePhoto as error:
+            return error_card(upload.name, error.reason)
+        except Exception as error:
+            return error_card(upload.name, failure(f"{upload.name} has no card", error))
+
+    async def _column(self, number: int, place: int, data: bytes, deadline: float) -> Column:
+        """Waits for the captions of a photo with one of the settings.
+
+        Raises:
+            UnreadablePhoto: the photo cannot be decoded.
+        """
+        future, settings = self._futures[place][number], self._settings[place]
+        if isinstance(future, UnreadablePhoto):
+            raise future
+        sampler = to_config(settings.sampler)["kind"]
+        try:
+            captions = await asyncio.wait_for(future, max(deadline - time.monotonic(), 0.001))
+        except (TimeoutError, asyncio.TimeoutError):
+            seconds = self._service.options.timeout
+            reason = f"The captions took longer than {seconds:g} seconds"
+            return Column(settings.preset, sampler, error=reason)
+        except ValueError as error:
+            return Column(settings.preset, sampler, error=refusal(error).reason)
+        except Exception as error:
+            reason = failure(f"{settings.preset} failed", error)
+            return Column(settings.preset, sampler, error=reason)
+        captioner, key = self._service.captioners.by_name[settings.preset], f"{number}-{place}"
+        words = caption_words(captioner, captions[0])
+        if words:
+            self._mapped.append((key, settings.preset, data, captions[0]))
+        return Column(settings.preset, sampler, captions, words, key)
+
+
+def failure(what: str, error: Exception) -> str:
+    """Returns the text that the page shows for an error, which is printed if it is not expected.
+
+    Args:
+        what: what failed, for the log.
+        error: the error.
+    """
+    if isinstance(error, RequestError):
+        return error.reason
+    message = " ".join(str(error).split())
+    print_line(f"{what}: {type(error).__name__}: {message}")
+    return "The server failed; its log says why"
 
 
 def read_uploads(paths: Sequence[str], options: ServeOptions) -> list[Upload]:
