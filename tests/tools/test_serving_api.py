@@ -24,7 +24,7 @@ from effcap.tools.serving.caption_service import CaptionService
 from effcap.tools.serving.guard import Guard
 from effcap.tools.serving.sampler_settings import parse_sampler, sampler_settings
 from effcap.tools.serving.serve_options import ServeOptions
-from helpers.serving import FakeCaptioner, call, color_words, form, photo_bytes, post
+from helpers.serving import BOUNDARY, FakeCaptioner, call, color_words, form, photo_bytes, post
 
 OPTIONS = ServeOptions(
     batch_size=4, queue_size=6, max_photos=5, max_upload=0.01, max_request=0.03, timeout=5
@@ -213,6 +213,11 @@ def zip_bytes() -> bytes:
     return file.getvalue()
 
 
+def part_header(*lines: bytes) -> bytes:
+    """Returns the beginning of a form with the headers of its first part."""
+    return f"--{BOUNDARY}\r\n".encode() + b"\r\n".join(lines) + b"\r\n"
+
+
 HOSTILE = {
     "empty": b"",
     "truncated": photo_bytes(size=64)[:-30],
@@ -278,11 +283,15 @@ def test_a_photo_of_one_pixel_is_captioned(app):
         (form(*[("f", None, b"x")] * 2)[0], form()[1], 400, "Expected one f"),
         (form(*[(f"f{i}", None, b"x") for i in range(65)])[0], form()[1], 413, "64 fields"),
         (form(("photos", "big.png", b"x" * 11_000))[0], form()[1], 413, "big.png is too large"),
+        (part_header(*[b"X: " + b"x" * 3_000] * 3), form()[1], 413, "8192 bytes of headers"),
+        (part_header(*[b"X: " + b"x" * 1_000_000]), form()[1], (400, 413), "eader"),
+        (part_header(*[b"X: x"] * 17), form()[1], (400, 413), "header"),
     ],
 )  # fmt: skip
 def test_damaged_and_large_bodies_are_refused(app, body, content_type, status, message):
     answer = run(post(app, body, content_type))
-    assert (answer.status, message in answer.json["error"]) == (status, True), answer.json
+    statuses = status if isinstance(status, tuple) else (status,)  # by version of the parser
+    assert answer.status in statuses and message in answer.json["error"], answer.json
 
 
 def test_large_bodies_are_refused_while_they_arrive(app, monkeypatch):
