@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import html
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +22,7 @@ from effcap.tools.serving.result_cards import Column, error_card, maps_html, pho
 from effcap.tools.serving.serve_options import MEGABYTE, ServeOptions
 from effcap.tools.serving.served_captioners import CaptionSettings
 from effcap.tools.serving.setting_controls import SettingControls, add_controls
+from effcap.tools.serving.upload_folder import MAX_AGE, upload_folder
 from effcap.utils.paths import resource_folder
 from effcap.utils.progress import print_line
 
@@ -45,15 +41,6 @@ FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 MAX_RUNS = 32  # pages that caption at once
 Outputs = tuple[str, str, str]  # status, results and maps as HTML
-
-
-@cache
-def upload_folder() -> Path:
-    """Returns the folder for uploads of all pages of this process, which is removed at its end."""
-    folder = tempfile.mkdtemp(prefix="effcap-uploads-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = folder
-    return Path(folder)
 
 
 def mount_page(app: FastAPI, service: CaptionService) -> PageFiles:
@@ -90,7 +77,7 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
     """Returns the page."""
     captioners = service.captioners
     with gradio.Blocks(
-        title="EffCap", analytics_enabled=False, delete_cache=(60, 3600), fill_width=True
+        title="EffCap", analytics_enabled=False, delete_cache=(60, int(MAX_AGE)), fill_width=True
     ) as blocks:
         gradio.HTML(HEADER)
         with gradio.Row():
