@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import html
 import json
+import os
 import re
+import signal
 import threading
 import time
 import urllib.error
@@ -278,3 +280,69 @@ def test_stopping_finishes_requests_and_frees_the_port():
     thread.join(20)
     assert answers == [200]
     listen("127.0.0.1", server.port).close()
+
+
+def small_server(monkeypatch, app):
+    """Returns a server of an application without a page."""
+    for package in ("gradio", "uvicorn"):
+        pytest.importorskip(package)
+    from effcap.tools.serving.guard import Guard
+    from effcap.tools.serving.server import Server
+
+    monkeypatch.setattr(
+        "effcap.tools.serving.server.create_app", lambda service: Guard(app, service.options)
+    )
+    return Server({"fake": FakeCaptioner()}, ServeOptions(port=0))
+
+
+def test_an_application_that_does_not_start_is_an_error(monkeypatch):
+    async def broken(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no resources"})
+
+    server = small_server(monkeypatch, broken)
+    server.start()
+    with pytest.raises(RuntimeError, match="the application did not start"):
+        server.wait()
+
+
+def test_a_second_interrupt_cuts_the_requests_that_the_first_one_finishes(monkeypatch):
+    waiting, answers = threading.Event(), []
+
+    async def endless(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            waiting.set()
+            await asyncio.Event().wait()
+
+    server = small_server(monkeypatch, endless)
+    former = signal.getsignal(signal.SIGINT)
+
+    def client():
+        try:
+            urllib.request.urlopen(f"{server.url}/health", timeout=20)
+        except OSError as error:
+            answers.append(error)
+
+    def interrupt():
+        waiting.wait(20)
+        while signal.getsignal(signal.SIGINT) is former:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        answers.append("first")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    server.start()
+    threads = [threading.Thread(target=target) for target in (client, interrupt)]
+    for thread in threads:
+        thread.start()
+    server.wait()
+    for thread in threads:
+        thread.join(20)
+    assert answers[0] == "first" and len(answers) == 2
+    assert signal.getsignal(signal.SIGINT) is former
