@@ -284,7 +284,7 @@ def test_a_photo_of_one_pixel_is_captioned(app):
         (form(*[(f"f{i}", None, b"x") for i in range(65)])[0], form()[1], 413, "64 fields"),
         (form(("photos", "big.png", b"x" * 11_000))[0], form()[1], 413, "big.png is too large"),
         (part_header(*[b"X: " + b"x" * 3_000] * 3), form()[1], 413, "8192 bytes of headers"),
-        (part_header(*[b"X: " + b"x" * 1_000_000]), form()[1], (400, 413), "eader"),
+        (part_header(*[b"X: " + b"x" * 20_000]), form()[1], (400, 413), "eader"),
         (part_header(*[b"X: x"] * 17), form()[1], (400, 413), "header"),
     ],
 )  # fmt: skip
