@@ -101,6 +101,9 @@ def test_the_page_of_the_endpoint_loads_nothing(app):
     assert page.status == 200
     text = page.body.decode()
     assert "num_beams" in text and "413" in text
+    limits = text[text.index("<h2>Limits") : text.index("<h2>Answer")]
+    for row in ("max_photos</code></th><td>5<", "max_request</code></th><td>0.03<"):
+        assert row in limits
     assert "http" not in text.replace("http://127.0.0.1:7860", "")
 
 
