@@ -54,7 +54,7 @@ def limits(options: ServeOptions) -> list[tuple[str, str, str]]:
     ] + [
         ("num_beams, num_captions", f"{MAX_ROWS}", "captions or beams per photo"),
         ("prefix", f"{MAX_PREFIX}", "characters"),
-        ("include, exclude", f"{MAX_PHRASES}", f"phrases of together {MAX_PHRASE_CHARACTERS} characters"),
+        ("include, exclude", f"{MAX_PHRASES}", f"phrases, {MAX_PHRASE_CHARACTERS} characters"),
         ("suppress_tokens", f"{MAX_SUPPRESSED}", "tokens"),
     ]
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 INSTALL = "The server requires further packages: pip install 'effcap[serve]'"
 MAX_CONNECTIONS = 500
-WORKER_SECONDS = 8.0  # for a batch that still runs when all requests are answered
 NOT_STARTED = "the application did not start; the lines above say why"
 
 
@@ -158,6 +157,8 @@ class Server:
         """Serves until SIGINT or SIGTERM, then stops as `close` does; another one cuts requests."""
 
         def stop(*_: object) -> None:
+            if self._abort.is_set():
+                raise KeyboardInterrupt
             (self._abort if self._stop.is_set() else self._stop).set()
 
         former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -166,7 +167,7 @@ class Server:
             while self._thread.is_alive() and not self._stop.wait(0.5):
                 pass
             if self._thread.is_alive():
-                print_line("Finishing the requests that run. Press Ctrl+C again to stop at once")
+                print_line("Finishing the requests that run. Press Ctrl+C again to cut them")
         finally:
             self.close()
             for number, handler in former.items():
@@ -184,7 +185,7 @@ class Server:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.service.close(0.0 if self._abort.is_set() else WORKER_SECONDS)
+        self.service.close()
         self._socket.close()
         if self._failure is not None:
             raise RuntimeError(f"The server failed: {self._failure}") from self._failure
