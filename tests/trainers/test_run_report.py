@@ -17,11 +17,12 @@ from effcap.trainers.engine import report_writer
 from effcap.trainers.engine.chart import Line, Panel
 from effcap.trainers.engine.report_writer import ReportWriter
 from effcap.trainers.engine.validation import ScoredCaption, Validation
-from effcap.trainers.reports import html_page
+from effcap.trainers.reports import photo_cards
 from effcap.trainers.reports.run_history import read_run
 from effcap.trainers.reports.run_notes import RunNotes
 from effcap.trainers.reports.svg_chart import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, chart_figure
 from effcap.trainers.reports.words import format_duration
+from effcap.utils import html_page
 from helpers.page_parser import Page, read_page
 from helpers.run_maker import SCORES, make_run
 
@@ -144,7 +145,7 @@ def test_photos_that_cannot_be_read_are_placeholders_and_missing_ones_only_names
 def test_thumbnails_are_made_once_and_removed_when_they_are_no_longer_shown(tmp_path, monkeypatch):
     photos = [save_photo(tmp_path / f"{i}.png") for i in range(3)]
     made = []
-    thumbnail = html_page.thumbnail_jpeg
+    thumbnail = photo_cards.thumbnail_jpeg
     monkeypatch.setattr(
         "effcap.trainers.reports.run_notes.thumbnail_jpeg",
         lambda photo: made.append(photo) or thumbnail(photo),
@@ -250,7 +251,7 @@ def test_a_killed_writer_leaves_the_earlier_report(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("killed")
 
-    monkeypatch.setattr(html_page, "replace_file", fail)
+    monkeypatch.setattr(html_page, "write_bytes_atomically", fail)
     with pytest.raises(OSError, match="killed"):
         write_run_report(folder)
     assert (folder / "report.html").read_bytes() == before

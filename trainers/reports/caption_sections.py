@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effcap.trainers.reports.html_page import (
+from effcap.trainers.reports.photo_cards import (
     caption_html,
     caption_rows,
     card,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from effcap.images import Photo, UnreadablePhoto
-from effcap.trainers.reports.html_page import thumbnail_jpeg
+from effcap.trainers.reports.photo_cards import thumbnail_jpeg
 from effcap.trainers.reports.run_history import (
     NOTES,
     RUNNING,
