@@ -19,7 +19,7 @@ from effcap.trainers.reports.run_history import (
     check_notes,
     read_thumbnail,
 )
-from effcap.utils.files import replace_file, write_text_atomically
+from effcap.utils.files import write_bytes_atomically, write_text_atomically
 
 
 class RunNotes:
@@ -89,9 +89,7 @@ class RunNotes:
             except UnreadablePhoto as error:
                 return {**entry, "unreadable": error.reason}
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_name(f".new-{file}")
-            new.write_bytes(jpeg)
-            replace_file(new, path)
+            write_bytes_atomically(path, jpeg)
         return {**entry, "thumbnail": file}
 
     def write(self) -> None:
