@@ -175,6 +175,15 @@ class TestPage:
             settings = controls.read(captioners, [name, *values])
             assert (settings.prefix, settings.sampler) == (fake.prefix, fake.sampler)
 
+    def test_stopping_and_clearing_cancel_all_runs(self):
+        from effcap.tools.serving.page_app import create_blocks
+
+        events = create_blocks(self.service).get_config_file()["dependencies"]
+        runs = {event["id"] for event in events if len(event["inputs"]) > 2}
+        assert len(runs) == 2  # of dropped photos and of the sample photos
+        cancelled = [set(event["cancels"]) for event in events if event["cancels"]]
+        assert cancelled == [runs, runs]
+
     def test_a_full_queue_and_a_timeout_are_reported(self, monkeypatch):
         self.fake.proceed.clear()
         self.service.options = ServeOptions(timeout=0.05)
