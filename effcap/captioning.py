@@ -75,7 +75,7 @@ class CaptioningModel(TokenMeanModel):
         Returns:
             One `str` per photo, or with `details=True` one list of `Caption` per photo, best
             first. For a single photo the `str` or the list itself. Notebooks show these lists with
-            the photos, which they keep unless they come from an iterator.
+            the photos, which they keep if these are paths or came in a list or an array.
 
         Raises:
             UnreadablePhoto: a photo is missing or cannot be decoded.
@@ -92,7 +92,8 @@ class CaptioningModel(TokenMeanModel):
             order = self.order_by_prefix(prefixes, len(all_photos))
             all_photos = [all_photos[i] for i in order]
             rows = zip(order, [prefixes[i] for i in order], strict=True)
-        keeps_all = not isinstance(photos, Iterator)  # their photos may not fit in memory
+        # Other iterables may read photos on demand, which do not fit in memory together.
+        keeps_all = isinstance(photos, Sequence) or is_single or hasattr(photos, "__array__")
         by_index: dict[int, PhotoCaptions] = {}
         for batch, images in self._load_batches(all_photos, batch_size):
             indices, batch_prefixes = zip(*islice(rows, len(images)), strict=True)
@@ -100,7 +101,7 @@ class CaptioningModel(TokenMeanModel):
                 {"images": images}, sampler, batch_size, indices, prefix=batch_prefixes
             )
             for i, photo, options in zip(indices, batch, captions, strict=True):
-                is_kept = keeps_all or isinstance(photo, str | PathLike)
+                is_kept = details and (keeps_all or isinstance(photo, str | PathLike))
                 by_index[i] = PhotoCaptions(options, photo if is_kept else None)
         results = CaptionedPhotos(by_index[i] for i in range(len(by_index)))
         if is_single:

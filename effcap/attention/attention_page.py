@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from string import Template
 
 from effcap.attention.drawing import NOTE, Sheet
 from effcap.display import image_url
+from effcap.utils.html_page import html_page
+
+HINT = (
+    "Point at a word, or reach it with the Tab key. Colors are relative to the highest value of "
+    "each word."
+)
 
 
 def attention_page(sheets: Sequence[Sheet]) -> str:
@@ -16,13 +21,13 @@ def attention_page(sheets: Sequence[Sheet]) -> str:
     The page holds all pictures, contains no scripts and loads nothing. It follows the reader's
     light or dark color scheme, and words can be reached by keyboard.
     """
-    most = max(len(sheet.tiles) for sheet in sheets)
+    most = max((len(sheet.tiles) for sheet in sheets), default=0)
     rules = "\n".join(
         f".photo:has(.w{i}:hover) .m{i}, .photo:has(.w{i}:focus) .m{i} {{ opacity: 1; }}"
         for i in range(most)
     )
     figures = "\n".join(_figure(sheet) for sheet in sheets)
-    return PAGE.substitute(rules=rules, figures=figures, note=html.escape(NOTE))
+    return html_page("Where the captioner looked", f"{HINT} {NOTE}", figures, STYLE + rules)
 
 
 def _figure(sheet: Sheet) -> str:
@@ -43,27 +48,9 @@ def _figure(sheet: Sheet) -> str:
     )
 
 
-PAGE = Template("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Where the captioner looked</title>
-<style>
-:root { --page: #f6f5f2; --card: #fff; --line: #e2dfd8; --text: #1e1d1a; --quiet: #6b675f;
-  --mark: #fbe3b0; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #161614; --card: #1f1f1c; --line: #33322d; --text: #ebe9e3; --quiet: #a09b90;
-    --mark: #5a4310; }
-}
-* { box-sizing: border-box; margin: 0; }
-body { max-width: 1500px; margin: 0 auto; padding: clamp(1rem, 4vw, 3rem);
-  background: var(--page); color: var(--text);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-header { margin-bottom: 1.5rem; }
-h1 { font-size: 1.6rem; line-height: 1.2; letter-spacing: -.02em; }
+STYLE = """\
+:root { --mark: #fbe3b0; }
+@media (prefers-color-scheme: dark) { :root { --mark: #5a4310; } }
 .quiet { color: var(--quiet); font-size: .8125rem; }
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr));
   gap: 1.5rem; align-items: start; }
@@ -76,16 +63,4 @@ figcaption { padding: .8rem 1.1rem; }
 .words { font-size: 1.15rem; margin-bottom: .3rem; }
 .w { padding: .1em .15em; border-radius: 5px; cursor: default; }
 .w:hover, .w:focus { background: var(--mark); outline: none; }
-$rules
-</style>
-</head>
-<body>
-<header><h1>Where the captioner looked</h1>
-<p class="quiet">Point at a word, or reach it with the Tab key. Colors are relative to the highest
-value of each word. $note</p></header>
-<main>
-$figures
-</main>
-</body>
-</html>
-""")
+"""

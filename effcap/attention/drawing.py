@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from effcap.images import Region
+from effcap.utils.files import write_bytes_atomically
 from effcap.utils.fonts import find_font, load_font, reads_from_right, shorten, wrap
+from effcap.utils.html_page import write_html
 
 TILE = 230  # pixels, side of the square that each photo is fitted to
 GAP = 14
@@ -165,7 +167,8 @@ class Writer:
         """Writes a line of text, cut to `width` pixels if that is given."""
         font = text_font(text, size)
         shown = text if width is None else shorten(text, font, width)
-        direction = "rtl" if reads_from_right(text) else None
+        has_layout = font.layout_engine == ImageFont.Layout.RAQM
+        direction = "rtl" if has_layout and reads_from_right(text) else None
         self.draw.text(position, shown, color, font, anchor, direction=direction)
 
 
@@ -188,15 +191,34 @@ def text_lines(text: str, size: int, width: float) -> list[str]:
     return wrap(text, text_font(text, size), width)
 
 
-def stack_pictures(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Puts pictures below each other."""
-    width, height = max(x.width for x in pictures), sum(x.height for x in pictures)
-    page = Image.new("RGB", (width, height), "white")
+def save_pictures(
+    path: str | PathLike, pictures: Callable[[], Sequence[Image.Image]], page: Callable[[], str]
+) -> None:
+    """Writes pictures below each other as `.png`, or a page in their place as `.html`.
+
+    Args:
+        path: file to write; missing folders are created.
+        pictures: draws the pictures.
+        page: returns the HTML of the page.
+
+    Raises:
+        ValueError: the suffix is another, or there is no picture.
+        OSError: the file cannot be written.
+    """
+    path = check_picture_file(path)
+    if path.suffix.lower() == ".html":
+        write_html(path, page())
+        return
+    drawn = pictures()
+    if not drawn:
+        raise ValueError(f"There is nothing to draw in {path}")
+    whole = Image.new("RGB", (max(x.width for x in drawn), sum(x.height for x in drawn)), "white")
     top = 0
-    for picture in pictures:
-        page.paste(picture, (0, top))
+    for picture in drawn:
+        whole.paste(picture, (0, top))
         top += picture.height
-    return page
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomically(path, png_bytes(whole))
 
 
 def png_bytes(picture: Image.Image) -> bytes:

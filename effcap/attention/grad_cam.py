@@ -55,22 +55,21 @@ def grad_cam(
     is_word = np.zeros((len(words), len(tokens)), np.float32)  # (W,T)
     for row, word in enumerate(words):
         is_word[row, word.start : word.stop] = 1
-    rows = np.arange(len(tokens))
+    targets, selection = np.array(tokens)[None, :, None], ops.convert_to_tensor(is_word)
 
     def log_probabilities(features: Any, repeats: int) -> Any:
         """Returns the log-probabilities (W, T) of the tokens, from features (W, S, C)."""
         memory = encoder({"features": features}, training=False)
         logits = decoder(np.repeat(inputs, repeats, axis=0), memory, training=False)
         log_probs = ops.log_softmax(logits, axis=-1)  # (W,T,V)
-        return ops.take_along_axis(
-            log_probs, ops.broadcast_to(np.array(tokens)[None, :, None], (repeats, len(rows), 1)), 2
-        )[..., 0]  # (W,T)
+        chosen = ops.convert_to_tensor(np.repeat(targets, repeats, axis=0), "int32")  # (W,T,1)
+        return ops.take_along_axis(log_probs, chosen, axis=2)[..., 0]  # (W,T)
 
     for name, activations, rest in _cuts(encoder.backbone, images):
         repeated = np.repeat(activations, len(words), axis=0)  # (W,h,w,C) or (W,S,C)
 
         def score(x: Any, rest: Rest = rest) -> Any:
-            return ops.sum(log_probabilities(rest(x), len(words)) * is_word)
+            return ops.sum(log_probabilities(rest(x), len(words)) * selection)
 
         gradients = gradient(score, repeated)  # as `repeated`
         maps = _maps(encoder.image_size, activations, gradients)

@@ -15,12 +15,10 @@ from effcap.attention.caption_words import split_words
 from effcap.attention.drawing import (
     Sheet,
     Tile,
-    check_picture_file,
     draw_sheet,
     overlay,
     peak_text,
-    png_bytes,
-    stack_pictures,
+    save_pictures,
 )
 from effcap.attention.grad_cam import grad_cam
 from effcap.attention.selection import Choice, select_weights
@@ -28,7 +26,6 @@ from effcap.attention.weights import attention_weights
 from effcap.caption import Caption
 from effcap.display import jpeg_bytes
 from effcap.images import Fit, Photo, Region, load_photos, load_thumbnail, visible_box
-from effcap.utils.files import write_bytes_atomically
 
 if TYPE_CHECKING:
     from effcap.decoders.base import Decoder
@@ -113,16 +110,11 @@ def save_attention(path: str | PathLike, attentions: Sequence[PhotoAttention]) -
         ValueError: the suffix is neither `.png` nor `.html`, or there is no photo.
         OSError: the file cannot be written.
     """
-    path = check_picture_file(path)
-    if not attentions:
-        raise ValueError(f"There is no photo to draw in {path}")
-    if path.suffix.lower() == ".html":
-        page = attention_page([attention.sheet() for attention in attentions])
-        content = page.encode("utf-8", errors="replace")
-    else:
-        content = png_bytes(stack_pictures([attention.plot() for attention in attentions]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, content)
+    save_pictures(
+        path,
+        lambda: [attention.plot() for attention in attentions],
+        lambda: attention_page([attention.sheet() for attention in attentions]),
+    )
 
 
 def photo_attention(
@@ -147,9 +139,9 @@ def photo_attention(
     else:
         tokens = list(caption.tokens)
         start = len(tokenizer.encode_prefix(caption.prefix))
-    if len(tokens) >= decoder.max_text_length:
+    if len(tokens) > decoder.max_text_length:
         raise ValueError(
-            f"Expected a caption of at most {decoder.max_text_length - 1} tokens. "
+            f"Expected a caption of at most {decoder.max_text_length} tokens. "
             f"Received: {len(tokens)} tokens"
         )
     words = split_words(tokenizer, tokens, start)
@@ -164,7 +156,8 @@ def photo_attention(
         maps, description = grad_cam(model, images, tokens, words)
     else:
         grid, leading = encoder.backbone.grid
-        _, weights = attention_weights(*model, {"images": images}, [tokens])
+        # The step that chose the last token has the tokens before it as input.
+        _, weights = attention_weights(*model, {"images": images}, [tokens[:-1]])
         mean, description = select_weights([layer[0][0] for layer in weights], layers, heads)
         by_word = np.stack([mean[word.start : word.stop].mean(axis=0) for word in words])  # (W,S)
         maps = by_word[:, leading:].reshape(-1, *grid)  # (W,S) -> (W,h,w)

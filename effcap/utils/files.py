@@ -17,10 +17,8 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Writes a file; an existing file is replaced only once the new one is on disk."""
-    new = path.with_name(f".new-{path.name}")
-    new.write_bytes(content)
-    replace_file(new, path)
+    """Writes a file; see `replace_contents`."""
+    replace_contents(path, [content])
 
 
 def replace_contents(path: Path, pieces: Iterable[bytes]) -> None:

@@ -34,6 +34,7 @@ def forced(captioner: effcap.Captioner, inputs: dict, caption: Caption) -> np.nd
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
 def test_details_are_the_tokens_and_their_log_probabilities(captioner, sampler: Sampler):
     inputs = example_inputs(captioner.encoder, 1)

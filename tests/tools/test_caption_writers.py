@@ -223,3 +223,32 @@ def test_the_command_writes_and_continues_without_loading_the_model(tmp_path, ca
 )
 def test_options_that_do_not_fit_are_reported(options, message, capsys):
     assert message in fails(["caption", *options], capsys)
+
+
+def test_an_xmp_file_without_contents_is_written_to(photo):
+    path = XmpSidecars().path(photo)
+    path.write_bytes(b" \n\0")
+    assert XmpSidecars().plan([photo]).left_out == set()
+    XmpSidecars().write(photo, CAPTIONS)
+    assert xmp_description(path.read_bytes()) == LINES
+
+
+def test_two_names_of_one_photo_are_refused(photo):
+    other = photo.with_name("link.jpg")
+    other.symlink_to(photo)
+    with pytest.raises(ValueError, match="link.jpg, which share"):
+        EmbeddedCaptions("exif", existing="append").plan([photo, other])
+
+
+def test_names_that_are_not_utf8_are_left_out_of_texts(tmp_path):
+    photo = Path(os.fsdecode(os.fsencode(tmp_path) + b"/B\xe4r.jpg"))
+    photo.write_bytes(encode("JPEG"))
+    Sidecars().write(photo, CAPTIONS)
+    with pytest.raises(CannotWrite, match="is not UTF-8"):
+        Sidecars(before="{name}: ", existing="overwrite").write(photo, CAPTIONS)
+    assert Sidecars().path(photo).read_text(encoding="utf-8") == LINES + "\n"
+
+
+def test_control_characters_around_captions_are_refused():
+    with pytest.raises(ValueError, match="before without control characters"):
+        Sidecars(before="a\x00")

@@ -65,7 +65,7 @@ def test_unreadable_photos_are_skipped_with_a_reason(folder, captioner):
     )
     ((path, reason),) = results.skipped
     assert path == folder / "photos" / "broken.jpg" and reason.startswith("it is not a")
-    with pytest.raises(ValueError, match="None of the 1 photos can be read, such as .*broken.jpg"):
+    with pytest.raises(ValueError, match="None of the 1 photos can be used, such as .*broken.jpg"):
         caption_folder([path], captioner)
     with pytest.raises(ValueError, match="batch_size=0"):
         caption_folder(folder / "photos", captioner, batch_size=0)
@@ -156,7 +156,7 @@ def test_values_out_of_range_are_reported_in_one_line(folder, capsys):
 
 def test_a_folder_without_readable_photos_is_an_error(folder, capsys):
     assert main(words(folder, photos="photos/broken.jpg")) == 2
-    assert "None of the 1 photos can be read" in capsys.readouterr().err
+    assert "None of the 1 photos can be used" in capsys.readouterr().err
 
 
 def test_a_process_prints_captions_and_nothing_else(folder):

@@ -168,6 +168,7 @@ def test_mistakes_are_reported_in_one_line(runs, tmp_path, capsys):
     assert "Expected JSON in" in fails(["compare", one, other], capsys)
 
 
+@pytest.mark.slow  # trains a run, unless another test of the process did
 def test_trained_runs_are_compared(trained_run, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(trained_run.folder, folder, ignore=shutil.ignore_patterns("best", "last"))

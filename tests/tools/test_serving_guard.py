@@ -12,6 +12,7 @@ pytest.importorskip("fastapi")
 from effcap.tools.serving.guard import Guard
 from effcap.tools.serving.page_files import PageFiles
 from effcap.tools.serving.serve_options import ServeOptions
+from effcap.tools.serving.upload_folder import delete_old_files
 from helpers.serving import call
 
 JSON = {"Content-Type": "application/json"}
@@ -171,3 +172,25 @@ def test_files_that_were_not_uploaded_are_refused(tmp_path):
         assert join(uploads / "a b é.jpg", path) == 403, path
     for body in (b"", b"[" * 100_000, b'{"path": 3}'):
         assert answer("/gradio_api/queue/join", JSON, "POST", body, app).status in (400, 403)
+
+
+def test_uploads_are_refused_while_the_folder_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr("effcap.tools.serving.page_files.MAX_BYTES", 10)
+    app = PageFiles(echo, tmp_path)
+    (tmp_path / "hash").mkdir()
+    (tmp_path / "hash" / "a b é.jpg").write_bytes(b"x" * 10)
+    assert answer("/gradio_api/upload", method="POST", body=b"photo", app=app).body == b"photo"
+    (tmp_path / "broken off").write_bytes(b"x")
+    chunks = [b"photo", b"photo"]
+    refused = answer("/gradio_api/upload", method="POST", body=chunks, app=app)
+    assert refused.status == 503 and refused.headers["retry-after"]
+    assert answer("/gradio_api/queue/join", JSON, "POST", b"{}", app).status == 200
+
+
+def test_old_uploads_are_deleted(tmp_path):
+    (tmp_path / "hash").mkdir()
+    for name in ("hash/a b é.jpg", "broken off"):
+        (tmp_path / name).write_bytes(b"x" * 10)
+    assert delete_old_files(tmp_path) == 20
+    assert delete_old_files(tmp_path, max_age=-60) == 0
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import html
 import json
+import os
 import re
+import signal
 import threading
 import time
 import urllib.error
@@ -101,6 +103,86 @@ class TestPage:
         last = self.run(b"no photo", photo_bytes())[-1]
         assert last[1].count('role="alert"') == 1 and "not an image" in last[1]
         assert last[1].count("ec-best") == 1
+
+    def test_photos_are_counted_and_measured_before_they_are_read(self, tmp_path):
+        from effcap.tools.serving.page_app import caption_page
+
+        def status(*paths):
+            async def states():
+                return [state[0] async for state in caption_page(self.service, paths, [], [])]
+
+            return asyncio.run(states())
+
+        missing = [str(tmp_path / f"{number}.png") for number in range(4)]
+        assert "At most 3 photos at once. Received: 4" in status(*missing)[0]
+        assert "Drop them again" in status(*missing[:3])[0]
+        self.service.options = ServeOptions(max_upload=1, max_request=1.5)
+        for path in missing:
+            with open(path, "wb") as file:
+                file.truncate(2**20)
+        assert "at most 1.5 MB together. Received: 2 MB" in status(*missing[:2])[0]
+
+    def test_a_failing_batch_leaves_the_other_photos(self, monkeypatch, capsys):
+        generate = self.fake.generate_batch
+
+        def fail_on_black(inputs, *arguments, **options):
+            if not inputs["images"][0].any():
+                raise RuntimeError("out of\nmemory")
+            return generate(inputs, *arguments, **options)
+
+        monkeypatch.setattr(self.fake, "generate_batch", fail_on_black)
+        black, red = (0, 0, 0), (240, 0, 0)
+        last = self.run(*map(photo_bytes, (black, black, red)))[-1]  # batches of two
+        assert last[1].count("The server failed; its log says why") == 2
+        assert last[1].count("<article") == 3 and " ".join(color_words(red)) in last[1]
+        assert "fake failed: RuntimeError: out of memory\n" in capsys.readouterr().err
+
+    def test_a_failing_map_leaves_the_others(self, monkeypatch, capsys):
+        done = []
+
+        def maps(captioner, data, caption):
+            done.append(caption.text)
+            if len(done) == 1:
+                raise RuntimeError("no gradient")
+            return [("word", "data:,x")]
+
+        monkeypatch.setattr("effcap.tools.serving.page_app.caption_words", lambda *_: ["word"])
+        monkeypatch.setattr("effcap.tools.serving.caption_service.word_heatmaps", maps)
+        *_, last = self.run(photo_bytes(), photo_bytes())
+        assert re.findall('data-maps="(.*?)"', last[2]) == ["1-0"]
+        assert last[1].count("ec-best") == 2
+        assert "RuntimeError: no gradient" in capsys.readouterr().err
+
+    def test_a_preset_brings_its_own_sampler_and_prefix(self):
+        import gradio
+
+        from effcap.samplers import Beam, Nucleus
+        from effcap.tools.serving.served_captioners import ServedCaptioners
+        from effcap.tools.serving.setting_controls import add_controls, preset_values
+
+        fakes = {name: FakeCaptioner() for name in ("first", "second")}
+        fakes["first"].sampler = Beam(num_beams=2, exclude=("x",), max_new_tokens=9)
+        fakes["second"].sampler = Nucleus(
+            top_p=0.25, seed=3, include=(("a", "b"), "c"), max_new_tokens=8
+        )
+        fakes["second"].prefix = "my"
+        captioners = ServedCaptioners(fakes)
+        with gradio.Blocks():
+            controls = add_controls(captioners)
+        for name, fake in fakes.items():
+            values = preset_values(captioners, name, list(controls.fields))
+            values = [one["value"] if isinstance(one, dict) else one for one in values]
+            settings = controls.read(captioners, [name, *values])
+            assert (settings.prefix, settings.sampler) == (fake.prefix, fake.sampler)
+
+    def test_stopping_and_clearing_cancel_all_runs(self):
+        from effcap.tools.serving.page_app import create_blocks
+
+        events = create_blocks(self.service).get_config_file()["dependencies"]
+        runs = {event["id"] for event in events if len(event["inputs"]) > 2}
+        assert len(runs) == 2  # of dropped photos and of the sample photos
+        cancelled = [set(event["cancels"]) for event in events if event["cancels"]]
+        assert cancelled == [runs, runs]
 
     def test_a_full_queue_and_a_timeout_are_reported(self, monkeypatch):
         self.fake.proceed.clear()
@@ -207,3 +289,69 @@ def test_stopping_finishes_requests_and_frees_the_port():
     thread.join(20)
     assert answers == [200]
     listen("127.0.0.1", server.port).close()
+
+
+def small_server(monkeypatch, app):
+    """Returns a server of an application without a page."""
+    for package in ("gradio", "uvicorn"):
+        pytest.importorskip(package)
+    from effcap.tools.serving.guard import Guard
+    from effcap.tools.serving.server import Server
+
+    monkeypatch.setattr(
+        "effcap.tools.serving.server.create_app", lambda service: Guard(app, service.options)
+    )
+    return Server({"fake": FakeCaptioner()}, ServeOptions(port=0))
+
+
+def test_an_application_that_does_not_start_is_an_error(monkeypatch):
+    async def broken(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no resources"})
+
+    server = small_server(monkeypatch, broken)
+    server.start()
+    with pytest.raises(RuntimeError, match="the application did not start"):
+        server.wait()
+
+
+def test_a_second_interrupt_cuts_the_requests_that_the_first_one_finishes(monkeypatch):
+    waiting, answers = threading.Event(), []
+
+    async def endless(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            waiting.set()
+            await asyncio.Event().wait()
+
+    server = small_server(monkeypatch, endless)
+    former = signal.getsignal(signal.SIGINT)
+
+    def client():
+        try:
+            urllib.request.urlopen(f"{server.url}/health", timeout=20)
+        except OSError as error:
+            answers.append(error)
+
+    def interrupt():
+        waiting.wait(20)
+        while signal.getsignal(signal.SIGINT) is former:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        answers.append("first")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    server.start()
+    threads = [threading.Thread(target=target) for target in (client, interrupt)]
+    for thread in threads:
+        thread.start()
+    server.wait()
+    for thread in threads:
+        thread.join(20)
+    assert answers[0] == "first" and len(answers) == 2
+    assert signal.getsignal(signal.SIGINT) is former

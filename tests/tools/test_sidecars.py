@@ -18,6 +18,8 @@ from effcap.tools.reports.tables import read_table
 from helpers.cli_errors import fails
 from helpers.data_maker import make_photos, make_randomized_captioner
 
+pytestmark = pytest.mark.usefixtures("eager")  # faster for a few photos
+
 SAMPLER = Greedy(max_new_tokens=6)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 
 import pytest
@@ -71,3 +72,9 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match=r"effcap\[parquet\]"):
         write_table(tmp_path / "a.parquet", SINGLE)
+
+
+@pytest.mark.parametrize("suffix", (".json", ".jsonl", ".csv", ".parquet"))
+def test_names_that_are_not_utf8_are_written_with_escapes(suffix, tmp_path):
+    write_table(tmp_path / f"t{suffix}", [{"image": os.fsdecode(b"B\xe4r.jpg"), "score": 1.0}])
+    assert read_table(tmp_path / f"t{suffix}")[0]["image"] == "B\\udce4r.jpg"

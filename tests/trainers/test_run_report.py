@@ -17,11 +17,12 @@ from effcap.trainers.engine import report_writer
 from effcap.trainers.engine.chart import Line, Panel
 from effcap.trainers.engine.report_writer import ReportWriter
 from effcap.trainers.engine.validation import ScoredCaption, Validation
-from effcap.trainers.reports import html_page
+from effcap.trainers.reports import photo_cards
 from effcap.trainers.reports.run_history import read_run
 from effcap.trainers.reports.run_notes import RunNotes
 from effcap.trainers.reports.svg_chart import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, chart_figure
 from effcap.trainers.reports.words import format_duration
+from effcap.utils import html_page
 from helpers.page_parser import Page, read_page
 from helpers.run_maker import SCORES, make_run
 
@@ -130,7 +131,7 @@ def test_photos_that_cannot_be_read_are_placeholders_and_missing_ones_only_names
     for path in (folder / "thumbnails").iterdir():
         path.unlink()
     page = report(folder)
-    assert page.texts["span"].count("its thumbnail was removed from the run folder") == 2
+    assert page.texts["span"].count("its thumbnail in the run folder is missing or damaged") == 2
     (tmp_path / "bad.jpg").write_bytes(b"GIF?")
     for name, photo in (("bad", tmp_path / "bad.jpg"), ("none", None)):
         writer = make_writer(tmp_path / name, photo)
@@ -144,7 +145,7 @@ def test_photos_that_cannot_be_read_are_placeholders_and_missing_ones_only_names
 def test_thumbnails_are_made_once_and_removed_when_they_are_no_longer_shown(tmp_path, monkeypatch):
     photos = [save_photo(tmp_path / f"{i}.png") for i in range(3)]
     made = []
-    thumbnail = html_page.thumbnail_jpeg
+    thumbnail = photo_cards.thumbnail_jpeg
     monkeypatch.setattr(
         "effcap.trainers.reports.run_notes.thumbnail_jpeg",
         lambda photo: made.append(photo) or thumbnail(photo),
@@ -165,6 +166,45 @@ def test_thumbnails_are_made_once_and_removed_when_they_are_no_longer_shown(tmp_
     assert writer.notes.values["worst"]["epoch"] == 3
 
 
+@pytest.mark.parametrize("num_bytes", (0, 4, 300))
+def test_a_damaged_thumbnail_is_a_placeholder_until_the_run_is_resumed(tmp_path, num_bytes):
+    folder, photo = tmp_path / "run", save_photo(tmp_path / "photo.png")
+    writer = make_writer(folder, photo)
+    writer.write_caption("captions/0", "a caption", None, 1)
+    writer.flush()
+    (thumbnail,) = (folder / "thumbnails").iterdir()
+    intact = thumbnail.read_bytes()
+    thumbnail.write_bytes(intact[:num_bytes])
+    page = report(folder)
+    assert not page.images and "Not readable" in page.texts["strong"]
+    make_writer(folder, photo, epoch=1, resume=True)
+    assert thumbnail.read_bytes() == intact and len(report(folder).images) == 1
+
+
+def test_an_error_in_the_report_does_not_end_the_run(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError("no space left\non the disk")
+
+    monkeypatch.setattr("effcap.trainers.reports.run_notes.thumbnail_jpeg", fail)
+    photo = save_photo(tmp_path / "photo.png")
+    writer = make_writer(tmp_path / "run", photo)
+    message = "its thumbnail was not written: no space left on the disk"
+    assert capsys.readouterr().err == f"one: {message}\n"
+    worst = ScoredCaption(Source("w", fail), "a dog", ["A cat."], 0.125)
+    writer.write_validation(Validation({}, [worst], 9), 1, is_best=True)
+    writer.write_caption("captions/0", "a caption", None, 1)
+    writer.flush()
+    page = read_page(tmp_path / "run" / "report.html")
+    assert page.texts["span"].count(message) == 2 and "a dog" in page.text
+    capsys.readouterr()
+    monkeypatch.setattr(report_writer, "write_run_report", fail)
+    writer.flush()
+    writer.close(failed=False)
+    line = "report.html was not written: no space left on the disk\n"
+    assert capsys.readouterr().err == 2 * line
+    make_writer(tmp_path / "other", photo).write_scalars({}, 1)
+
+
 def test_a_resumed_run_continues_the_history_from_its_checkpoint(tmp_path):
     photo = save_photo(tmp_path / "photo.png")
     writer = make_writer(tmp_path / "run", photo)
@@ -180,9 +220,14 @@ def test_a_resumed_run_continues_the_history_from_its_checkpoint(tmp_path):
     assert run.seconds >= seconds and run.notes["epochs"][2]["seconds"] >= seconds
     make_writer(tmp_path / "run", photo)  # without resuming
     assert list(read_run(tmp_path / "run").captions()) == []
-    (tmp_path / "run" / "report.json").write_bytes(b'{"epochs": [')  # damaged
-    make_writer(tmp_path / "run", photo, epoch=1, resume=True)
-    assert read_run(tmp_path / "run").planned_epochs == 4
+    for damaged in (
+        '{"epochs": [',
+        '{"epochs": [{"epoch": "1", "captions": []}]}',
+        '{"seconds": ""}',
+    ):
+        (tmp_path / "run" / "report.json").write_text(damaged)
+        make_writer(tmp_path / "run", photo, epoch=1, resume=True)
+        assert read_run(tmp_path / "run").planned_epochs == 4
 
 
 def test_a_long_epoch_updates_the_report_every_minute(tmp_path, monkeypatch):
@@ -206,7 +251,7 @@ def test_a_killed_writer_leaves_the_earlier_report(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("killed")
 
-    monkeypatch.setattr(html_page, "replace_file", fail)
+    monkeypatch.setattr(html_page, "write_bytes_atomically", fail)
     with pytest.raises(OSError, match="killed"):
         write_run_report(folder)
     assert (folder / "report.html").read_bytes() == before

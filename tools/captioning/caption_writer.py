@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class CaptionWriter(ABC):
             Default "".
 
     Raises:
-        ValueError: there is no such `existing`.
+        ValueError: there is no such `existing`, or a text has control characters.
     """
 
     existing: str = "skip"
@@ -66,6 +67,12 @@ class CaptionWriter(ABC):
                 f"Expected existing out of {', '.join(EXISTING)}. "
                 f"Received: existing={self.existing!r}"
             )
+        for name in ("before", "after"):
+            text = getattr(self, name)
+            if any(unicodedata.category(character) == "Cc" for character in text):
+                raise ValueError(
+                    f"Expected {name} without control characters. Received: {name}={text!r}"
+                )
 
     @abstractmethod
     def path(self, photo: Path) -> Path:
@@ -102,21 +109,20 @@ class CaptionWriter(ABC):
                 written for none of the photos.
         """
         owners: dict[str, Path] = {}
-        for photo in photos:
-            path = self.path(photo)
-            other = owners.setdefault(os.path.abspath(path), photo)
-            if other != photo:
-                raise ValueError(
-                    "Expected photos with different names, or in different folders. "
-                    f"Received: {other} and {photo}, which share {path}"
-                )
         plan = WritePlan(self, [], [])
         for photo in photos:
             try:
+                path = self.path(photo)
+                file = os.path.normcase(os.path.realpath(path))
+                if owners.setdefault(file, photo) != photo:
+                    raise ValueError(
+                        "Expected photos with different names, or in different folders. "
+                        f"Received: {owners[file]} and {photo}, which share {path}"
+                    )
                 if self.exists(photo) and self.existing == "skip":
                     plan.existing.append(photo)
                 else:
-                    check_writable(self.path(photo))
+                    check_writable(path)
             except CannotWrite as error:
                 plan.refused.append((photo, str(error)))
             except OSError as error:
@@ -161,6 +167,8 @@ class CaptionWriter(ABC):
             self.replace(photo, "\n".join(lines))
         except PermissionError as error:
             raise CannotWrite(f"{self.path(photo)}: {error.strerror}") from error
+        except UnicodeEncodeError:  # `before` or `after` with a name that is not UTF-8
+            raise CannotWrite("the name of the photo or of its folder is not UTF-8") from None
 
 
 def check_writable(path: Path) -> None:

@@ -75,10 +75,11 @@ class XmpSidecars(CaptionWriter):
 
     def _packet(self, photo: Path) -> Packet | None:
         path = self.path(photo)
-        if not path.exists() or not path.stat().st_size:
+        data = path.read_bytes() if path.exists() else b""
+        if not data.strip(b"\0 \t\r\n"):
             return None
         try:
-            return Packet(path.read_bytes())
+            return Packet(data)
         except MetadataError as error:
             raise CannotWrite(f"{path}: {error}") from None
 

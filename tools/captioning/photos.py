@@ -18,6 +18,7 @@ from effcap.tools.captioning.results import (
     CaptionResults,
     check_batch_size,
     check_min_confidence,
+    check_some_captioned,
     load_captioner,
 )
 from effcap.trainers.data.dataset import photo_encoder
@@ -58,8 +59,9 @@ def caption_folder(
 
     Raises:
         FileNotFoundError: a file, folder or preset does not exist, or there are no photos.
-        ValueError: no photo can be read or written to, the captioner takes other inputs, two
-            photos share a file of captions, or `min_confidence` is not in 0..1.
+        ValueError: without `writer`, no photo can be read; with it, none can be written to; the
+            captioner takes other inputs, two photos share a file of captions, or `min_confidence`
+            is not in 0..1.
         OSError: captions cannot be written.
 
     Example:
@@ -140,8 +142,8 @@ def caption_paths(
                 except CannotWrite as error:
                     skipped.append((paths[index], str(error)))
             bar.advance(steps=len(batch))
-    if plan is None or not plan.existing:  # a repeated call may find only unreadable ones left
-        check_some_readable(len(order), skipped)
+    if plan is None:  # a repeated call with one may find only unreadable photos left
+        check_some_captioned(len(order), skipped)
     return CaptionResults(
         [(paths[index], captions[index]) for index in sorted(captions)],
         skipped if plan is None else [*plan.refused, *skipped],
@@ -193,10 +195,3 @@ def load_batches(
 def unzip(pairs: Sequence[tuple[int, np.ndarray]]) -> tuple[list[int], list[np.ndarray]]:
     """Returns the indices and the photos of (index, photo) pairs."""
     return [index for index, _ in pairs], [photo for _, photo in pairs]
-
-
-def check_some_readable(num_photos: int, skipped: Sequence[tuple[Path, str]]) -> None:
-    """Raises a `ValueError` if all photos were skipped."""
-    if skipped and num_photos == len(skipped):
-        path, reason = skipped[0]
-        raise ValueError(f"None of the {num_photos} photos can be read, such as {path}: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from effcap.caption import Caption
     from effcap.captioner import Captioner
+    from effcap.samplers import Sampler
 
 Name = TypeVar("Name")
 DEFAULT_PRESET = "flickr8k-lite0"
@@ -40,11 +42,14 @@ class CaptionResults(Generic[Name]):
 
     def _repr_html_(self) -> str:
         """Returns what a notebook shows: the first photos with their captions, and the others."""
-        from effcap.caption import PhotoCaptions
-        from effcap.display import list_html
+        from effcap.display import list_html, photo_html
 
         blocks = (
-            PhotoCaptions(captions, name if isinstance(name, Path) else None)._repr_html_()
+            photo_html(
+                name if isinstance(name, Path) else None,
+                (caption._repr_html_() for caption in captions),
+                name.name if isinstance(name, Path) else str(name),
+            )
             for name, captions in self.captions
         )
         counts = {
@@ -97,6 +102,25 @@ def load_captioner(
     return captioner
 
 
+def preset_sampler(preset: str | PathLike[str]) -> Sampler | None:
+    """Returns the sampler of a preset given by name or folder, without loading it; None for none.
+
+    Raises:
+        FileNotFoundError: there is no such preset.
+        ValueError: its configuration is damaged.
+    """
+    from effcap.presets import preset_folder, read_config
+    from effcap.samplers.registry import from_config
+    from effcap.weights.captioner_config import SAMPLER, is_captioner_folder, read_captioner_config
+
+    folder = preset_folder(preset)
+    if is_captioner_folder(folder):
+        config = read_captioner_config(folder).hparams[SAMPLER]
+    else:
+        config = read_config(folder).get(SAMPLER)
+    return None if config is None else from_config(config)
+
+
 def model_name(model: str | PathLike[str]) -> str:
     """Returns the name of a preset; of the best or last preset of a run, such as "run/best"."""
     path = Path(model)
@@ -115,3 +139,10 @@ def check_batch_size(batch_size: int) -> None:
     """Raises a `ValueError` for a batch size below 1."""
     if batch_size < 1:
         raise ValueError(f"Expected batch_size of at least 1. Received: batch_size={batch_size}")
+
+
+def check_some_captioned(num_photos: int, skipped: Sequence[tuple[Path, str]]) -> None:
+    """Raises a `ValueError` if all photos were skipped."""
+    if skipped and num_photos == len(skipped):
+        path, reason = skipped[0]
+        raise ValueError(f"None of the {num_photos} photos can be used, such as {path}: {reason}")

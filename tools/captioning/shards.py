@@ -9,10 +9,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effcap.presets import preset_folder, read_config
+from effcap.presets import preset_folder
 from effcap.tools.captioning.parquet import CaptionFolder
 from effcap.tools.captioning.ray import RayOptions, caption_on_ray
-from effcap.tools.captioning.results import DEFAULT_PRESET, check_batch_size, load_captioner
+from effcap.tools.captioning.results import (
+    DEFAULT_PRESET,
+    check_batch_size,
+    load_captioner,
+    preset_sampler,
+)
 from effcap.tools.captioning.shard_captions import caption_each
 from effcap.tools.captioning.shard_copies import ShardCopies
 from effcap.tools.captioning.shard_output import ShardCaptions, ShardOutput, locate, preset_id
@@ -156,18 +161,12 @@ def _find_sampler(
 ) -> Sampler:
     """Returns a sampler, by default that of a captioner or of a preset."""
     from effcap.samplers import get
-    from effcap.samplers.registry import from_config
-    from effcap.weights.captioner_config import SAMPLER, is_captioner_folder, read_captioner_config
 
     if sampler is not None:
         return get(sampler)
     if not isinstance(captioner, str | PathLike):
         return captioner.sampler or get("beam")
-    if preset is not None and is_captioner_folder(preset):
-        config = read_captioner_config(preset).hparams[SAMPLER]
-    else:
-        config = None if preset is None else read_config(preset).get(SAMPLER)
-    return get("beam") if config is None else from_config(config)
+    return (None if preset is None else preset_sampler(preset)) or get("beam")
 
 
 def _caption_here(

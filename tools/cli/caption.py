@@ -19,6 +19,7 @@ from effcap.tools.captioning.results import (
 from effcap.tools.cli.caption_attention import (
     add_attention,
     check_attention_options,
+    check_number_of_photos,
     write_attention,
 )
 from effcap.tools.cli.caption_playlists import (
@@ -50,7 +51,7 @@ from effcap.tools.cli.outputs import (
 from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.sampling import add_sampling, make_sampler, sampler_fields
 from effcap.tools.cli.terminal import start_keras
-from effcap.tools.reports.tables import read_table
+from effcap.tools.reports.tables import read_table, valid_text
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
@@ -152,6 +153,7 @@ def run_photos(arguments: argparse.Namespace) -> None:
     paths = find_photos(arguments.photos)
     earlier = read_earlier_captions(arguments.beside) if arguments.beside else None
     writer = make_writer(arguments)
+    check_number_of_photos(arguments, len(paths))
     plan = None if writer is None else writer.plan(paths)
     if plan is not None and len(plan.left_out) == len(paths):
         finish(arguments, CaptionResults([], plan.refused, plan.existing), plan, len(paths))
@@ -178,8 +180,8 @@ def run_photos(arguments: argparse.Namespace) -> None:
         for entry, photo_words in zip(entries, words, strict=True):
             entry["prefix_words"] = photo_words
     write(arguments, entries, earlier)
-    write_attention(arguments, captioner, results)
     finish(arguments, results, plan, len(paths))
+    write_attention(arguments, captioner, results)
 
 
 def finish(
@@ -188,14 +190,36 @@ def finish(
     plan: WritePlan | None,
     num_photos: int,
 ) -> None:
-    """Prints what was written and what was not, and writes the table of --report."""
+    """Prints what was written and what was not, and writes the table of --report.
+
+    Raises:
+        ValueError: no photo could be captioned.
+    """
+    from effcap.tools.captioning.results import check_some_captioned
+
     if plan is not None:
         print_written(plan, results)
+        if results.existing:
+            print_without_existing(arguments, results)
     print_missing(results.captions + results.uncertain)
     print_uncertain(results, num_photos, arguments.min_confidence or 0.0)
     reason = "cannot be read" if plan is None else "were skipped"
     print_skipped(results.skipped, num_photos, reason)
     write_report(arguments.report, results)
+    if plan is not None and not plan.existing:
+        check_some_captioned(num_photos, results.skipped)
+
+
+def print_without_existing(arguments: argparse.Namespace, results: CaptionResults[Path]) -> None:
+    """Says of each file of captions that it is without those of earlier runs."""
+    from effcap.utils.progress import print_line
+
+    for option in ("out", "page", "attention"):
+        path = getattr(arguments, option)
+        if path is not None and results.captions:
+            print_line(f"{path} has the {len(results.captions)} new captions only")
+        elif path is not None:
+            print_line(f"{path} is not written: there are no new captions")
 
 
 def write_report(path: Path | None, results: CaptionResults[Path]) -> None:
@@ -245,7 +269,7 @@ def write(
                 shown = [entry["image"], caption]
                 if "prefix_words" in entry:
                     shown.append(" ".join(word or MASKED_WORD for word in entry["prefix_words"]))
-                print(*shown, sep="\t")
+                print(*map(valid_text, shown), sep="\t")
     if arguments.page:
         from effcap.tools.reports.page import write_page
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from effcap.captioner import Captioner
     from effcap.tools.captioning.results import CaptionResults
 
+MAX_PHOTOS = 100  # of a picture, which is drawn in memory
+
 
 def add_attention(parser: argparse.ArgumentParser) -> None:
     """Adds the options of attention to `effcap caption`."""
@@ -57,23 +59,40 @@ def check_attention_options(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{option_flag(chosen[0])} requires PHOTO. Received: --playlist")
 
 
+def check_number_of_photos(arguments: argparse.Namespace, number: int) -> None:
+    """Raises a `ValueError` if there are too many photos for one picture."""
+    if arguments.attention is not None and number > MAX_PHOTOS:
+        raise ValueError(
+            f"--attention draws at most {MAX_PHOTOS} photos into one file. Received: {number}"
+        )
+
+
 def write_attention(
     arguments: argparse.Namespace, captioner: Captioner, results: CaptionResults[Path]
 ) -> None:
-    """Writes the picture of --attention, for the best caption of each photo."""
+    """Writes the picture of --attention, for the best caption of each photo.
+
+    Raises:
+        ValueError: it can be drawn for none of the photos.
+    """
     from effcap.attention.photo_attention import save_attention
     from effcap.utils.progress import print_line, track
 
     if arguments.attention is None:
         return
-    attentions = [
-        captioner.attention(
-            path,
-            captions[0],
-            layers=arguments.attention_layers,
-            heads=arguments.attention_heads,
-        )
-        for path, captions in track(results.captions, len(results.captions), "attention")
-    ]
-    save_attention(arguments.attention, attentions)
+    if not results.captions:
+        print_line(f"no captions to draw in {arguments.attention}")
+        return
+    drawn, errors = [], []
+    choice = {"layers": arguments.attention_layers, "heads": arguments.attention_heads}
+    for path, captions in track(results.captions, len(results.captions), "attention"):
+        try:
+            drawn.append(captioner.attention(path, captions[0], **choice))
+        except ValueError as error:  # such as an empty caption
+            errors.append((path, error))
+    if not drawn:
+        raise errors[0][1]
+    save_attention(arguments.attention, drawn)
     print_line(f"attention: {arguments.attention}")
+    for path, error in errors:
+        print_line(f"without attention: {path}: {error}")

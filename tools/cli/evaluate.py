@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.metrics.tokenize import TOKENIZATIONS
-from effcap.tools.captioning.results import DEFAULT_PRESET, load_captioner
+from effcap.tools.captioning.results import DEFAULT_PRESET, load_captioner, preset_sampler
 from effcap.tools.cli.caption_regions import add_features
 from effcap.tools.cli.data_options import add_columns, add_images, columns
 from effcap.tools.cli.evaluate_playlists import (
@@ -126,11 +126,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def sampler_record(arguments: argparse.Namespace, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the name and the fields of the sampler, for the record of the scores."""
-    from effcap.presets import preset_folder, read_config
+    from effcap.samplers.registry import to_config
 
-    if arguments.sampler is None and not fields and not arguments.captions:
-        config = read_config(preset_folder(arguments.model or DEFAULT_PRESET)).get("sampler")
-        if config is not None:
+    if arguments.sampler is None and not arguments.captions:
+        own = preset_sampler(arguments.model or DEFAULT_PRESET)
+        sampler = own and (make_sampler(arguments) or own)
+        if own is not None and type(sampler) is type(own):
+            config = to_config(sampler)
             return {"name": config["kind"], **{k: v for k, v in config.items() if k != "kind"}}
     return {"name": arguments.sampler or DEFAULT, **fields}
 

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from effcap.tools.captioning.results import DEFAULT_PRESET, preset_sampler
 from effcap.tools.cli.options import add_options, given_options, option_flag
 from effcap.tools.cli.parsing import add_settings, check_fields, parse_sections
 
@@ -95,6 +96,8 @@ def sampler_fields(arguments: argparse.Namespace) -> dict[str, Any]:
 def make_sampler(arguments: argparse.Namespace) -> Sampler | None:
     """Returns the sampler, or None for that of the preset if no option is given; imports Keras.
 
+    Without --sampler, options change the sampler of the preset if it has them.
+
     Raises:
         ValueError: an option is out of range or belongs to another sampler.
     """
@@ -103,6 +106,10 @@ def make_sampler(arguments: argparse.Namespace) -> Sampler | None:
     fields = sampler_fields(arguments)
     if arguments.sampler is None and not fields:
         return None
+    if arguments.sampler is None:
+        own = preset_sampler(arguments.model or DEFAULT_PRESET)
+        if own is not None and all(hasattr(own, name) for name in fields):
+            return dataclasses.replace(own, **fields)
     return samplers.get(arguments.sampler or DEFAULT, **fields)
 
 

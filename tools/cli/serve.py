@@ -8,12 +8,9 @@ from effcap.tools.captioning.results import DEFAULT_PRESET
 from effcap.tools.cli.options import add_options, given_options
 from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.terminal import start_keras
-from effcap.tools.serving.serve_options import ServeOptions
+from effcap.tools.serving.serve_options import LIMITS, ServeOptions
 
 ADDRESS = ("host", "port", "allow_host")
-LIMITS = (
-    "queue_size", "max_photos", "max_upload", "max_request", "max_megapixels", "timeout",
-)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

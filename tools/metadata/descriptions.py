@@ -86,7 +86,7 @@ def write_description(path: Path, kind: Kind, text: str) -> None:
         edits = _edits(file, path, kind, text)
         if os.fstat(file.fileno()).st_size < 2**24:  # a copy of large ones is not kept in memory
             new = io.BytesIO(b"".join(edited(file, edits)))
-            if _read(new, path, kind).text != text.strip():
+            if _read(new, path, kind).text.strip() != text.strip():
                 raise MetadataError("its metadata are damaged, the description was not found again")
         replace_contents(path, edited(file, edits))
 

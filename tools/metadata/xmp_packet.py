@@ -93,6 +93,8 @@ class Packet:
         if "\ud7ff" < max(text, default="") < "\ue000":
             raise MetadataError("its XMP is damaged")
         content = text.lstrip().rstrip("\0 \t\r\n")
+        if not content:
+            raise MetadataError("its XMP is empty")
         self.data = content.encode("utf-8")
         before, _, after = text.partition(content)
         self.around = before, after

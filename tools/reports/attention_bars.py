@@ -5,20 +5,17 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from string import Template
 
 from PIL import Image
 
 from effcap.attention.drawing import (
     QUIET,
     Writer,
-    check_picture_file,
-    png_bytes,
-    stack_pictures,
+    save_pictures,
     text_lines,
 )
 from effcap.tools.captioning.playlist_attention import MAX_ROWS, RowAttention
-from effcap.utils.files import write_bytes_atomically
+from effcap.utils.html_page import html_page
 
 Ranking = Mapping[str, Sequence[RowAttention]]
 
@@ -81,16 +78,11 @@ def save_bars(path: str | PathLike, playlists: Mapping[str, Ranking]) -> None:
         ValueError: the suffix is another, or there is no playlist.
         OSError: the file cannot be written.
     """
-    path = check_picture_file(path)
-    if not playlists:
-        raise ValueError(f"There is no playlist to draw in {path}")
-    if path.suffix.lower() == ".html":
-        content = _page(playlists).encode("utf-8", errors="replace")
-    else:
-        pictures = [draw_bars(heading, attention) for heading, attention in playlists.items()]
-        content = png_bytes(stack_pictures(pictures))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, content)
+    save_pictures(
+        path,
+        lambda: [draw_bars(heading, attention) for heading, attention in playlists.items()],
+        lambda: _page(playlists),
+    )
 
 
 def _bars(rows: Sequence[RowAttention], max_rows: int) -> list[tuple[str, float, str]]:
@@ -115,39 +107,17 @@ def _page(playlists: Mapping[str, Ranking]) -> str:
                 for label, weight, word in _bars(rows, MAX_ROWS)
             ] or ["<p>no features</p>"]
         sections.append(f"<section>{''.join(body)}</section>")
-    return PAGE.substitute(sections="\n".join(sections), note=html.escape(NOTE))
+    return html_page("Attention to tracks, tags and artists", NOTE, "\n".join(sections), STYLE)
 
 
-PAGE = Template("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Attention to tracks, tags and artists</title>
-<style>
-:root { --page: #f6f5f2; --card: #fff; --line: #e2dfd8; --text: #1e1d1a; --quiet: #6b675f; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #161614; --card: #1f1f1c; --line: #33322d; --text: #ebe9e3; --quiet: #a09b90; }
-}
-* { box-sizing: border-box; margin: 0; }
-body { max-width: 900px; margin: 0 auto; padding: clamp(1rem, 4vw, 3rem);
-  background: var(--page); color: var(--text);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+STYLE = """\
+body { max-width: 900px; }
 section { margin: 1.5rem 0; padding: 1.2rem 1.4rem; background: var(--card);
   border: 1px solid var(--line); border-radius: 12px; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.1rem; } h3 { margin-top: .8rem; font-size: .9rem; }
+h2 { font-size: 1.1rem; }
+h3 { margin-top: .8rem; font-size: .9rem; }
 p, small { color: var(--quiet); font-size: .8125rem; }
 .row { display: grid; grid-template-columns: 14rem 1fr 9rem; gap: .7rem; align-items: center; }
 .row span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: .875rem; }
 .row i { height: .9rem; min-width: 1px; background: #c8552b; border-radius: 2px; }
-</style>
-</head>
-<body>
-<h1>Attention to tracks, tags and artists</h1>
-<p>$note</p>
-$sections
-</body>
-</html>
-""")
+"""

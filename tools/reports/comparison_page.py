@@ -8,7 +8,7 @@ from typing import Any
 
 from effcap.tools.reports.run_comparison import LOSSES, RunComparison
 from effcap.trainers.reports.caption_sections import photo_html, references_html
-from effcap.trainers.reports.html_page import caption_html, write_html
+from effcap.trainers.reports.photo_cards import caption_html, write_card_page
 from effcap.trainers.reports.run_curves import comparison_panels
 from effcap.trainers.reports.run_history import RunHistory
 from effcap.trainers.reports.run_tables import table
@@ -35,7 +35,7 @@ def write_comparison_page(comparison: RunComparison, path: Path) -> None:
     ]
     title = f"Comparison of {len(comparison.runs)} runs"
     note = " · ".join(comparison.names)
-    write_html(path, title, note, "\n".join(sections), CHART_STYLE + REPORT_STYLE + STYLE)
+    write_card_page(path, title, note, "\n".join(sections), CHART_STYLE + REPORT_STYLE + STYLE)
 
 
 def _section(title: str, hint: str, body: str) -> str:

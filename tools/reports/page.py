@@ -10,14 +10,14 @@ from typing import TypeGuard
 import numpy as np
 
 from effcap.images import Photo, UnreadablePhoto
-from effcap.trainers.reports.html_page import (
+from effcap.trainers.reports.photo_cards import (
     Line,
     caption_rows,
     card,
     picture,
     placeholder,
     thumbnail_jpeg,
-    write_html,
+    write_card_page,
 )
 
 Scored = tuple[str, float]
@@ -76,7 +76,7 @@ def write_page(
     body = "\n".join(cards) or '<p class="none">No photos.</p>'
     path = Path(path)
     note = " · ".join(text for text in (note, count) if text)
-    write_html(path, title, note, f'<div class="cards">\n{body}\n</div>')
+    write_card_page(path, title, note, f'<div class="cards">\n{body}\n</div>')
     return path
 
 

@@ -72,6 +72,7 @@ def write_table(path: str | PathLike[str], rows: Rows) -> None:
     check_table(path)
     path = Path(path)
     suffix = path.suffix.lower()
+    rows = [{name: valid_text(value) for name, value in row.items()} for row in rows]
     if suffix == ".json":
         write_json(path, rows)
         return
@@ -85,6 +86,13 @@ def write_table(path: str | PathLike[str], rows: Rows) -> None:
     else:
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         write_text_atomically(path, "".join(lines))
+
+
+def valid_text(value: Any) -> Any:
+    """Returns a value with escapes in place of bytes of file names that are not UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return [valid_text(item) for item in value] if isinstance(value, list) else value
 
 
 def read_table(path: str | PathLike[str]) -> Any:

@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
+from effcap.tools.docstrings import field_docs, first_sentence
 from effcap.tools.serving.caption_service import CaptionService
+from effcap.tools.serving.sampler_settings import (
+    MAX_PHRASE_CHARACTERS,
+    MAX_PHRASES,
+    MAX_ROWS,
+    MAX_SUPPRESSED,
+)
+from effcap.tools.serving.serve_options import LIMITS, ServeOptions
+from effcap.tools.serving.served_captioners import MAX_PREFIX
 
 
 def docs_page(openapi: Mapping[str, Any], service: CaptionService) -> str:
@@ -31,9 +40,23 @@ def docs_page(openapi: Mapping[str, Any], service: CaptionService) -> str:
         version=html.escape(openapi["info"]["version"]),
         presets=html.escape(", ".join(service.captioners.names)),
         settings=table(rows),
+        limits=table(limits(service.options)),
         answer=table(answers),
         errors=table(errors),
     )
+
+
+def limits(options: ServeOptions) -> list[tuple[str, str, str]]:
+    """Returns the limits in force, each with its value and its meaning."""
+    docs = field_docs(ServeOptions)
+    return [
+        (name, f"{getattr(options, name):g}", first_sentence(docs[name])) for name in LIMITS
+    ] + [
+        ("num_beams, num_captions", f"{MAX_ROWS}", "captions or beams per photo"),
+        ("prefix", f"{MAX_PREFIX}", "characters"),
+        ("include, exclude", f"{MAX_PHRASES}", f"phrases, {MAX_PHRASE_CHARACTERS} characters"),
+        ("suppress_tokens", f"{MAX_SUPPRESSED}", "tokens"),
+    ]
 
 
 def described(schema: Mapping[str, Any]) -> str:
@@ -110,6 +133,8 @@ print(json.load(urllib.request.urlopen(request))["captions"])</pre>
 <h2>Fields of the request</h2>
 <p>A multipart form, or a JSON object with photos in base64. Paths and URLs are never opened.</p>
 $settings
+<h2>Limits</h2>
+$limits
 <h2>Answer</h2>
 $answer
 <h2>Errors</h2>

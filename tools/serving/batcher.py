@@ -104,6 +104,10 @@ class Batcher:
                 entry.result.cancel()
         return not self._worker.is_alive()
 
+    def join(self) -> None:
+        """Waits until the batch that runs is done, after `close`."""
+        self._worker.join()
+
     def _drop_cancelled(self) -> None:
         if any(entry.result.cancelled() for entry in self._waiting):
             self._waiting = deque(e for e in self._waiting if not e.result.cancelled())

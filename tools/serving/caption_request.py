@@ -16,6 +16,7 @@ from effcap.tools.serving.sampler_settings import sampler_settings
 from effcap.tools.serving.serve_options import ServeOptions
 
 PHOTOS = "photos"
+MAX_SETTINGS = 2**16  # bytes of JSON besides the contents of the photos
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "")
 
 
@@ -81,7 +82,9 @@ def from_form(form: MultipartForm) -> CaptionRequest:
     for name, file_name, _ in form.files:
         if name != PHOTOS:
             raise RequestError(
-                400, f'Expected photos in the field "{PHOTOS}". Received: {file_name} in {name!r}'
+                400,
+                f'Expected photos in the field "{PHOTOS}". '
+                f"Received: {file_name[:80]} in {name[:80]!r}",
             )
     uploads = [
         Upload(file_name or f"photo {number}", data)
@@ -118,8 +121,12 @@ def from_json(data: bytes, options: ServeOptions) -> CaptionRequest:
     """Returns the request of a JSON body.
 
     Raises:
-        RequestError: it is no such JSON, or a photo is not base64 or exceeds a limit.
+        RequestError: it is no such JSON, a photo is not base64, or something exceeds a limit.
     """
+    # Photos have no commas, so that this bounds the objects which the parser makes of any body.
+    values_at_most = sum(data.count(sign) for sign in (b",", b"[", b"{"))
+    if values_at_most > MAX_SETTINGS + 4 * options.max_photos:
+        raise settings_too_large()
     try:
         values = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -134,13 +141,23 @@ def from_json(data: bytes, options: ServeOptions) -> CaptionRequest:
             413,
             f"Expected at most {options.max_photos} photos per request. Received: {len(photos)}",
         )
-    uploads = [decode_photo(photo, number, options) for number, photo in enumerate(photos, 1)]
+    names = [photo.get("name", "") for photo in photos if isinstance(photo, dict)]
     try:
-        json.dumps([values, [upload.name for upload in uploads]], ensure_ascii=False).encode()
+        settings = json.dumps([values, names], ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError):
         reason = "Expected flat JSON with whole characters. Received: a surrogate, or deep nesting"
         raise RequestError(400, reason) from None
+    if len(settings) > MAX_SETTINGS:
+        raise settings_too_large()
+    uploads = [decode_photo(photo, number, options) for number, photo in enumerate(photos, 1)]
     return make_request(uploads, values)
+
+
+def settings_too_large() -> RequestError:
+    """Returns the error for JSON with too much besides the photos."""
+    return RequestError(
+        413, f"Expected at most {MAX_SETTINGS} bytes of JSON besides the photos. Received: more"
+    )
 
 
 def decode_photo(photo: Any, number: int, options: ServeOptions) -> Upload:

@@ -166,9 +166,14 @@ class CaptionService:
         except ValueError as error:
             raise refusal(error) from None
 
-    def close(self, timeout: float) -> None:
-        """Finishes the photos that wait, for at most `timeout` seconds, and stops the threads."""
+    def close(self, timeout: float = 0.0) -> None:
+        """Finishes the photos that wait, for at most `timeout` seconds, and stops the threads.
+
+        The batch that runs is finished in any case: TensorFlow would abort the process if it ended
+        in the middle of one.
+        """
         self.batcher.close(timeout)
+        self.batcher.join()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
 

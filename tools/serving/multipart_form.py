@@ -9,6 +9,7 @@ from effcap.tools.serving.request_error import RequestError
 
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 2**16
+MAX_HEADERS, MAX_HEADER_BYTES = 16, 2**13  # of a part
 
 
 class MultipartForm:
@@ -77,16 +78,34 @@ class MultipartForm:
 
     def _begin_part(self) -> None:
         self._headers: dict[bytes, bytes] = {}
+        self._num_headers = self._num_header_bytes = 0
         self._header_name, self._header_value = b"", b""
         self._data = bytearray()
 
     def _add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._count_header_bytes(end - start)
         self._header_name += data[start:end]
 
     def _add_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header_bytes(end - start)
         self._header_value += data[start:end]
 
+    def _count_header_bytes(self, count: int) -> None:
+        self._num_header_bytes += count
+        if self._num_header_bytes > MAX_HEADER_BYTES:
+            raise RequestError(
+                413,
+                f"Expected at most {MAX_HEADER_BYTES} bytes of headers in each part of the form. "
+                "Received: more",
+            )
+
     def _end_header(self) -> None:
+        self._num_headers += 1
+        if self._num_headers > MAX_HEADERS:
+            raise RequestError(
+                413,
+                f"Expected at most {MAX_HEADERS} headers in each part of the form. Received: more",
+            )
         self._headers[self._header_name.lower()] = self._header_value
         self._header_name, self._header_value = b"", b""
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import html
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +19,12 @@ from effcap.tools.serving.page_assets import CSS, HEAD
 from effcap.tools.serving.page_files import PageFiles
 from effcap.tools.serving.request_error import RequestError
 from effcap.tools.serving.result_cards import Column, error_card, maps_html, photo_card
+from effcap.tools.serving.serve_options import MEGABYTE, ServeOptions
 from effcap.tools.serving.served_captioners import CaptionSettings
 from effcap.tools.serving.setting_controls import SettingControls, add_controls
+from effcap.tools.serving.upload_folder import MAX_AGE, upload_folder
 from effcap.utils.paths import resource_folder
+from effcap.utils.progress import print_line
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -43,15 +41,6 @@ FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 MAX_RUNS = 32  # pages that caption at once
 Outputs = tuple[str, str, str]  # status, results and maps as HTML
-
-
-@cache
-def upload_folder() -> Path:
-    """Returns the folder for uploads of all pages of this process, which is removed at its end."""
-    folder = tempfile.mkdtemp(prefix="effcap-uploads-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = folder
-    return Path(folder)
 
 
 def mount_page(app: FastAPI, service: CaptionService) -> PageFiles:
@@ -88,7 +77,7 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
     """Returns the page."""
     captioners = service.captioners
     with gradio.Blocks(
-        title="EffCap", analytics_enabled=False, delete_cache=(60, 3600), fill_width=True
+        title="EffCap", analytics_enabled=False, delete_cache=(60, int(MAX_AGE)), fill_width=True
     ) as blocks:
         gradio.HTML(HEADER)
         with gradio.Row():
@@ -114,38 +103,30 @@ def create_blocks(service: CaptionService) -> gradio.Blocks:
 
         async def caption(paths: list[str] | None, both: bool, *values: Any) -> AsyncIterator:
             controls = [first, second] if both else [first]
-            uploads = read_uploads(paths or [], service.options.photo_bytes)
-            async for outputs in caption_page(service, uploads, controls, values):
+            async for outputs in caption_page(service, paths or [], controls, values):
                 yield outputs
 
-        running = gradio.on(
-            [run.click, photos.upload, first.prefix.submit, second.prefix.submit],
-            caption,
-            [photos, compare, *first.inputs, *second.inputs],
-            [status, results, maps],
-            show_progress="hidden",
-            concurrency_limit=MAX_RUNS,
-            trigger_mode="always_last",
-            api_visibility="private",
-        )
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        captioning: dict[str, Any] = {
+            "fn": caption,
+            "inputs": [photos, compare, *first.inputs, *second.inputs],
+            "outputs": [status, results, maps],
+            "concurrency_limit": MAX_RUNS,
+            **quiet,
+        }
+        triggers = [run.click, photos.upload, first.prefix.submit, second.prefix.submit]
+        running = gradio.on(triggers, trigger_mode="always_last", **captioning)
+        sampled = samples.click(sample_photos, None, photos, **quiet).then(**captioning)
+        runs = [running, sampled]
         compare.change(lambda both: gradio.update(visible=both), compare, second_group, **quiet)
         photos.clear(
             lambda: (status_html(""), EMPTY, ""),
             None,
             [status, results, maps],
-            cancels=[running],
+            cancels=runs,
             **quiet,
         )
-        stop.click(lambda: status_html("Stopped"), None, status, cancels=[running], **quiet)
-        samples.click(sample_photos, None, photos, **quiet).then(
-            caption,
-            [photos, compare, *first.inputs, *second.inputs],
-            [status, results, maps],
-            show_progress="hidden",
-            concurrency_limit=MAX_RUNS,
-            api_visibility="private",
-        )
+        stop.click(lambda: status_html("Stopped"), None, status, cancels=runs, **quiet)
     blocks.queue(max_size=2 * MAX_RUNS)
     return blocks
 
@@ -164,7 +145,7 @@ def theme() -> gradio.themes.Base:
 
 async def caption_page(
     service: CaptionService,
-    uploads: Sequence[Upload],
+    paths: Sequence[str],
     controls: Sequence[SettingControls],
     values: Sequence[Any],
 ) -> AsyncIterator[Outputs]:
@@ -172,19 +153,15 @@ async def caption_page(
 
     Args:
         service: captions the photos.
-        uploads: the photos.
+        paths: files of the photos, as Gradio has stored them; it refuses others.
         controls: controls of one or two columns.
         values: values of the controls, one column after the other.
     """
-    if not uploads:
+    if not paths:
         yield status_html("Drop photos first"), EMPTY, ""
         return
-    limit = service.options.max_photos
-    if len(uploads) > limit:
-        message = f"At most {limit} photos at once. Received: {len(uploads)}"
-        yield status_html(message, failed=True), "", ""
-        return
     try:
+        uploads = await asyncio.to_thread(read_uploads, paths, service.options)
         settings = []
         for one in controls:
             count = len(one.inputs)
@@ -226,8 +203,9 @@ class ResultPage:
         yield status_html(f"Captioning {photos_text(total)} …"), "", ""
         try:
             self._futures = [await self._submit(settings) for settings in self._settings]
-        except RequestError as error:
-            yield status_html(error.reason, failed=True), "", ""
+        except Exception as error:
+            reason = failure("Photos cannot be captioned", error)
+            yield status_html(reason, failed=True), "", ""
             return
         for number, upload in enumerate(self._uploads):
             left = self._service.options.timeout - (time.monotonic() - started)
@@ -246,8 +224,11 @@ class ResultPage:
         try:
             future = self._service.submit_maps(preset, data, caption)
             self._futures.append([future])
-            return maps_html(key, await future)
-        except (RequestError, ValueError):  # busy, or a backbone without a grid: captions stay
+            return maps_html(key, await asyncio.wait_for(future, self._service.options.timeout))
+        except (RequestError, ValueError, TimeoutError, asyncio.TimeoutError):
+            return ""  # busy, or a backbone without a grid: the captions stay
+        except Exception as error:
+            failure("The pictures of a caption are missing", error)
             return ""
 
     def cancel(self) -> None:
@@ -264,43 +245,88 @@ class ResultPage:
         return [one if isinstance(one, UnreadablePhoto) else next(futures) for one in decoded]
 
     async def _card(self, number: int, upload: Upload, timeout: float) -> str:
-        columns, deadline = [], time.monotonic() + timeout
-        for place, settings in enumerate(self._settings):
-            future = self._futures[place][number]
-            if isinstance(future, UnreadablePhoto):
-                return error_card(upload.name, future.reason)
-            sampler = to_config(settings.sampler)["kind"]
-            try:
-                captions = await asyncio.wait_for(future, max(deadline - time.monotonic(), 0.001))
-            except (TimeoutError, asyncio.TimeoutError):
-                seconds = self._service.options.timeout
-                error = f"The captions took longer than {seconds:g} seconds"
-                columns.append(Column(settings.preset, sampler, error=error))
-                continue
-            except ValueError as error:
-                reason = refusal(error).reason
-                columns.append(Column(settings.preset, sampler, error=reason))
-                continue
-            captioner, key = self._service.captioners.by_name[settings.preset], f"{number}-{place}"
-            words = caption_words(captioner, captions[0])
-            if words:
-                self._mapped.append((key, settings.preset, upload.data, captions[0]))
-            columns.append(Column(settings.preset, sampler, captions, words, key))
-        return await asyncio.to_thread(photo_card, upload.name, upload.data, columns)
+        """Returns the card of a photo, with what went wrong in place of its captions."""
+        deadline = time.monotonic() + timeout
+        try:
+            columns = [
+                await self._column(number, place, upload.data, deadline)
+                for place in range(len(self._settings))
+            ]
+            return await asyncio.to_thread(photo_card, upload.name, upload.data, columns)
+        except UnreadablePhoto as error:
+            return error_card(upload.name, error.reason)
+        except Exception as error:
+            return error_card(upload.name, failure(f"{upload.name} has no card", error))
+
+    async def _column(self, number: int, place: int, data: bytes, deadline: float) -> Column:
+        """Waits for the captions of a photo with one of the settings.
+
+        Raises:
+            UnreadablePhoto: the photo cannot be decoded.
+        """
+        future, settings = self._futures[place][number], self._settings[place]
+        if isinstance(future, UnreadablePhoto):
+            raise future
+        sampler = to_config(settings.sampler)["kind"]
+        try:
+            captions = await asyncio.wait_for(future, max(deadline - time.monotonic(), 0.001))
+        except (TimeoutError, asyncio.TimeoutError):
+            seconds = self._service.options.timeout
+            reason = f"The captions took longer than {seconds:g} seconds"
+            return Column(settings.preset, sampler, error=reason)
+        except ValueError as error:
+            return Column(settings.preset, sampler, error=refusal(error).reason)
+        except Exception as error:
+            reason = failure(f"{settings.preset} failed", error)
+            return Column(settings.preset, sampler, error=reason)
+        captioner, key = self._service.captioners.by_name[settings.preset], f"{number}-{place}"
+        words = caption_words(captioner, captions[0])
+        if words:
+            self._mapped.append((key, settings.preset, data, captions[0]))
+        return Column(settings.preset, sampler, captions, words, key)
 
 
-def read_uploads(paths: Sequence[str], max_bytes: int) -> list[Upload]:
-    """Reads the photos that Gradio has stored for this page.
+def failure(what: str, error: Exception) -> str:
+    """Returns the text that the page shows for an error, which is printed if it is not expected.
 
     Args:
-        paths: files in Gradio's upload folder; Gradio refuses others.
-        max_bytes: maximum size of a photo.
+        what: what failed, for the log.
+        error: the error.
     """
-    uploads = []
-    for path in map(Path, paths):
-        with path.open("rb") as file:
-            uploads.append(Upload(path.name, file.read(max_bytes + 1)))
-    return uploads
+    if isinstance(error, RequestError):
+        return error.reason
+    message = " ".join(str(error).split())
+    print_line(f"{what}: {type(error).__name__}: {message}")
+    return "The server failed; its log says why"
+
+
+def read_uploads(paths: Sequence[str], options: ServeOptions) -> list[Upload]:
+    """Reads photos, after checking their number and their total size.
+
+    Args:
+        paths: files of the photos.
+        options: limits.
+
+    Raises:
+        RequestError: there are too many photos or bytes, or a file has been deleted.
+    """
+    if len(paths) > options.max_photos:
+        raise RequestError(
+            413, f"At most {options.max_photos} photos at once. Received: {len(paths)}"
+        )
+    files = [Path(path) for path in paths]
+    try:
+        num_bytes = sum(file.stat().st_size for file in files)
+        if num_bytes > options.request_bytes:
+            raise RequestError(
+                413,
+                f"Expected photos of at most {options.max_request:g} MB together. "
+                f"Received: {num_bytes / MEGABYTE:.4g} MB",
+            )
+        return [Upload(file.name, file.read_bytes()) for file in files]
+    except OSError:
+        reason = "The photos were deleted, as those of more than an hour ago are. Drop them again"
+        raise RequestError(422, reason) from None
 
 
 def sample_folder() -> Path:

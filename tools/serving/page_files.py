@@ -1,7 +1,8 @@
-"""Refuses requests of the page that name other files than those that it uploaded."""
+"""Guards the files of the page: refuses others than its uploads, and uploads beyond a limit."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 from effcap.tools.serving.guard import App, Message, Receive, Send, answer
 from effcap.tools.serving.request_error import RequestError
+from effcap.tools.serving.upload_folder import MAX_BYTES, delete_old_files
 
 JOIN = "/gradio_api/queue/join"
+UPLOAD = "/gradio_api/upload"
+RETRY_AFTER = 600  # seconds
 
 
 class PageFiles:
@@ -25,6 +29,10 @@ class PageFiles:
         self.app, self.folder = app, folder.resolve()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == UPLOAD and await self.is_full():
+            await discard(receive)
+            await answer(send, full())
+            return
         if scope["type"] != "http" or scope["path"] != JOIN:
             await self.app(scope, receive, send)
             return
@@ -51,6 +59,13 @@ class PageFiles:
 
         await self.app(scope, replay, send)
 
+    async def is_full(self) -> bool:
+        """Returns whether the uploads of the last hour take too much; older ones are deleted.
+
+        Gradio deletes old files too, except those of uploads that broke off.
+        """
+        return await asyncio.to_thread(delete_old_files, self.folder) > MAX_BYTES
+
     def check(self, body: bytes) -> None:
         """Checks all files that a body names, wherever they are in it.
 
@@ -76,6 +91,19 @@ class PageFiles:
             return resolved.is_relative_to(self.folder) and resolved.is_file()
         except (OSError, ValueError, RuntimeError):  # too long, a null character, a loop of links
             return False
+
+
+async def discard(receive: Receive) -> None:
+    """Receives the body of a request, so that the client reads the answer."""
+    message = await receive()
+    while message["type"] == "http.request" and message.get("more_body", False):
+        message = await receive()
+
+
+def full() -> RequestError:
+    """Returns the error for a folder of uploads that is full."""
+    reason = f"The photos of the last hour take more than {MAX_BYTES / 2**30:g} GB. Try again later"
+    return RequestError(503, reason, retry_after=RETRY_AFTER)
 
 
 def named_files(value: Any) -> Iterator[Any]:

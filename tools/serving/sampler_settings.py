@@ -15,6 +15,9 @@ from effcap.tools.docstrings import field_docs, first_sentence
 
 DEFAULT_SAMPLER = "beam"
 MAX_ROWS = 32  # captions or beams per photo, which memory is proportional to
+MAX_PHRASES = 64  # of include and exclude, whose tables have a row per token of each
+MAX_PHRASE_CHARACTERS = 2000  # of all of them
+MAX_SUPPRESSED = 1000  # tokens
 Kind = Literal["integer", "number", "integers", "texts"]
 
 
@@ -37,22 +40,22 @@ class Setting:
     help: str
 
     def parse(self, value: Any) -> Any:
-        """Converts a JSON value, or text of a form, to the value of the field.
+        """Converts a JSON value, or text of a form that is not empty, to the value of the field.
 
         Raises:
             ValueError: the value has another type.
         """
-        if value is None or value == "":
-            if self.optional or value == "":
-                return next(iter(self.defaults.values()))
-            self._refuse(value)
+        if value is None and self.optional:
+            return None
         if self.kind in ("integers", "texts"):
             return self._parse_list(value)
         return self._parse_number(value, self.kind)
 
     def _parse_list(self, value: Any) -> tuple[Any, ...]:
         if isinstance(value, str):
-            value = json_list(value) or [item for item in value.split(",") if item.strip()]
+            listed = json_list(value)
+            words = [item for item in value.split(",") if item.strip()]
+            value = words if listed is None else listed
         if not isinstance(value, list | tuple):
             self._refuse(value)
         if self.kind == "integers":
@@ -147,26 +150,30 @@ def parse_sampler(name: str | None, values: Mapping[str, Any]) -> dict[str, Any]
 
     Args:
         name: "beam", "nucleus" or "greedy". None for the default.
-        values: values of fields, as JSON or as text of a form.
+        values: values of fields, as JSON or as text of a form, where "" stands for no value.
 
     Returns:
         None for the sampler of the preset, if neither a name nor a value is given.
 
     Raises:
-        ValueError: there is no such sampler or field, a value has another type, or the captions of
-            one photo would take more than `MAX_ROWS` rows.
+        ValueError: there is no such sampler or field, a value has another type, or values exceed a
+            limit.
     """
+    settings = sampler_settings()
+    for field in values:
+        if field not in settings:
+            known = ", ".join(settings)
+            raise ValueError(f"Unknown field {field[:80]!r}. The fields of samplers are {known}")
+    values = {field: value for field, value in values.items() if value != ""}
     if name in (None, "") and not values:
         return None
     name = name or DEFAULT_SAMPLER
     if name not in SAMPLERS:
-        raise ValueError(f"Expected sampler as one of {', '.join(SAMPLERS)}. Received: {name!r}")
-    settings = sampler_settings()
+        raise ValueError(
+            f"Expected sampler as one of {', '.join(SAMPLERS)}. Received: {name[:80]!r}"
+        )
     fields = {}
     for field, value in values.items():
-        if field not in settings:
-            known = ", ".join(settings)
-            raise ValueError(f"Unknown field {field[:80]!r}. The fields of samplers are {known}")
         if name not in settings[field].defaults:
             owners = " or ".join(settings[field].defaults)
             raise ValueError(f"{field} requires the sampler {owners}. Received: {name}")
@@ -174,7 +181,35 @@ def parse_sampler(name: str | None, values: Mapping[str, Any]) -> dict[str, Any]
     for field in ("num_beams", "num_captions"):
         if fields.get(field, 0) > MAX_ROWS:
             raise ValueError(f"Expected {field} of at most {MAX_ROWS}. Received: {fields[field]}")
+    check_lists(fields)
     return {"kind": name, **fields}
+
+
+def check_lists(fields: Mapping[str, Any]) -> None:
+    """Checks the sizes of the lists among the fields of a sampler.
+
+    Raises:
+        ValueError: they are too large for a server.
+    """
+    count = len(fields.get("suppress_tokens", ()))
+    if count > MAX_SUPPRESSED:
+        raise ValueError(f"Expected at most {MAX_SUPPRESSED} suppress_tokens. Received: {count}")
+    phrases = [
+        phrase
+        for item in (*fields.get("include", ()), *fields.get("exclude", ()))
+        for phrase in (item.split("|") if isinstance(item, str) else item)
+    ]
+    if len(phrases) > MAX_PHRASES:
+        raise ValueError(
+            f"Expected at most {MAX_PHRASES} phrases in include and exclude together. "
+            f"Received: {len(phrases)}"
+        )
+    characters = sum(map(len, phrases))
+    if characters > MAX_PHRASE_CHARACTERS:
+        raise ValueError(
+            f"Expected at most {MAX_PHRASE_CHARACTERS} characters in include and exclude together. "
+            f"Received: {characters}"
+        )
 
 
 def parse_json_number(text: str) -> int | float | None:

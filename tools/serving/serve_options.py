@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MEGABYTE = 2**20
+LIMITS = (
+    "queue_size", "max_photos", "max_upload", "max_request", "max_megapixels", "timeout",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from effcap.captioner import Captioner
 
 UNPROCESSABLE = 422
+MAX_PREFIX = 2000  # characters, checked before the prefix is tokenized
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ class ServedCaptioners:
             raise RequestError(
                 UNPROCESSABLE,
                 f"Expected preset as one of {', '.join(self.names)}. Received: {preset[:80]!r}",
+            )
+        if prefix is not None and len(prefix) > MAX_PREFIX:
+            raise RequestError(
+                UNPROCESSABLE,
+                f"Expected a prefix of at most {MAX_PREFIX} characters. Received: {len(prefix)}",
             )
         captioner, tokenizer = self.by_name[preset], self._tokenizers[preset]
         prefix = captioner.prefix if prefix is None else prefix

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import signal
 import socket
 import threading
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 INSTALL = "The server requires further packages: pip install 'effcap[serve]'"
 MAX_CONNECTIONS = 500
-GRACE_SECONDS = 8  # for requests that run when the server is stopped
+NOT_STARTED = "the application did not start; the lines above say why"
 
 
 def serve(
@@ -135,7 +137,7 @@ class Server:
         except BaseException:
             self._socket.close()
             raise
-        self._stop = threading.Event()
+        self._stop, self._abort = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
 
@@ -152,17 +154,20 @@ class Server:
         print_line(f"POST photos to {self.url}/caption, described at {self.url}/docs")
 
     def wait(self) -> None:
-        """Serves until SIGINT or SIGTERM, then stops."""
-        former = {
-            number: signal.signal(number, lambda *_: self._stop.set())
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        """Serves until SIGINT or SIGTERM, then stops as `close` does; another one cuts requests."""
+
+        def stop(*_: object) -> None:
+            if self._abort.is_set():
+                raise KeyboardInterrupt
+            (self._abort if self._stop.is_set() else self._stop).set()
+
+        former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         print_line("Press Ctrl+C to stop")
         try:
             while self._thread.is_alive() and not self._stop.wait(0.5):
                 pass
             if self._thread.is_alive():
-                print_line("Stopping")
+                print_line("Finishing the requests that run. Press Ctrl+C again to cut them")
         finally:
             self.close()
             for number, handler in former.items():
@@ -171,13 +176,16 @@ class Server:
     def close(self) -> None:
         """Stops accepting requests, finishes those that run, and stops.
 
+        Requests take at most `options.timeout` seconds. Photos that a page still captions are
+        dropped.
+
         Raises:
             RuntimeError: the server had failed.
         """
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.service.close(GRACE_SECONDS)
+        self.service.close()
         self._socket.close()
         if self._failure is not None:
             raise RuntimeError(f"The server failed: {self._failure}") from self._failure
@@ -193,6 +201,8 @@ class Server:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
+        except SystemExit:  # raised by Uvicorn
+            self._failure = RuntimeError(NOT_STARTED)
         except BaseException as error:
             self._failure = error
 
@@ -210,16 +220,24 @@ class Server:
             access_log=False,
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_graceful_shutdown=math.ceil(self.options.timeout) + 1,
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[self._socket]))
-        stopping = asyncio.create_task(asyncio.to_thread(self._stop.wait))
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-        self._stop.set()
+        while not serving.done() and not self._stop.is_set():
+            await asyncio.wait([serving], timeout=0.1)
         self._app.closing.set()
         server.should_exit = True
+        while not serving.done() and not self._abort.is_set():
+            await asyncio.wait([serving], timeout=0.1)
+        if not serving.done():
+            logging.getLogger("uvicorn.error").disabled = True  # logs each request that is cut
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            return
         await serving
+        if not server.started:
+            raise RuntimeError(NOT_STARTED)
 
 
 def check_packages() -> None:

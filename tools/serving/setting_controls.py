@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ def add_controls(captioners: ServedCaptioners, *, second: bool = False) -> Setti
     """
     names = captioners.names
     preset = names[1] if second and len(names) > 1 else names[0]
-    initial = to_config(captioners.by_name[preset].sampler or get(DEFAULT_SAMPLER))
+    initial = preset_sampler(captioners, preset)
     kinds = list(SAMPLERS)
     if second and len(names) == 1:
         initial = {"kind": next(kind for kind in kinds if kind != initial["kind"])}
@@ -91,14 +91,46 @@ def add_controls(captioners: ServedCaptioners, *, second: bool = False) -> Setti
             if name not in MAIN:
                 controls[name] = field_control(setting, initial)
     result = SettingControls(presets, sampler, prefix, controls)
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     sampler.change(
         lambda chosen: [gradio.update(visible=shown(settings[name], chosen)) for name in controls],
         sampler,
         list(controls.values()),
-        show_progress="hidden",
-        api_visibility="private",
+        **quiet,
+    )
+    presets.input(
+        lambda chosen: preset_values(captioners, chosen, list(controls)),
+        presets,
+        [sampler, prefix, *controls.values()],
+        **quiet,
     )
     return result
+
+
+def preset_sampler(captioners: ServedCaptioners, preset: str) -> dict[str, Any]:
+    """Returns the kind and the fields of the sampler of a preset."""
+    return to_config(captioners.by_name[preset].sampler or get(DEFAULT_SAMPLER))
+
+
+def preset_values(captioners: ServedCaptioners, preset: str, names: Sequence[str]) -> list[Any]:
+    """Returns the values of the controls when a preset is chosen.
+
+    Args:
+        captioners: the captioners to choose from.
+        preset: name of one of them.
+        names: names of the fields of samplers that have controls.
+
+    Returns:
+        Sampler and prefix of the preset, and for each field an update of its control.
+    """
+    config, settings = preset_sampler(captioners, preset), sampler_settings()
+    updates = [
+        gradio.update(
+            value=field_value(settings[name], config), visible=shown(settings[name], config["kind"])
+        )
+        for name in names
+    ]
+    return [config["kind"], captioners.by_name[preset].prefix, *updates]
 
 
 def is_changed(setting: Setting, sampler: str, value: Any) -> bool:
@@ -124,24 +156,36 @@ def field_control(setting: Setting, initial: dict[str, Any]) -> Any:
         setting: the field.
         initial: kind and fields of the sampler that the page starts with.
     """
-    kind = initial["kind"]
-    default = setting.defaults.get(kind, next(iter(setting.defaults.values())))
-    value = initial.get(setting.name, default)
     common = {
         "label": setting.name.replace("num_", "number_of_").replace("_", " ").capitalize(),
         "info": setting.help,
-        "visible": shown(setting, kind),
+        "visible": shown(setting, initial["kind"]),
         "min_width": 150,
     }
+    value = field_value(setting, initial)
     if setting.kind in ("integers", "texts"):
-        text = ", ".join(
-            "|".join(item) if isinstance(item, list | tuple) else str(item) for item in value
-        )
-        return gradio.Textbox(text, placeholder="separated by commas", max_lines=1, **common)
+        return gradio.Textbox(value, placeholder="separated by commas", max_lines=1, **common)
     if setting.optional:  # Gradio's numbers have no empty value
-        text = "" if value is None else str(value)
-        return gradio.Textbox(text, placeholder="none", max_lines=1, **common)
+        return gradio.Textbox(value, placeholder="none", max_lines=1, **common)
     step = 1 if setting.kind == "integer" else 0.05
     return gradio.Number(
         value, precision=0 if setting.kind == "integer" else None, step=step, **common
     )
+
+
+def field_value(setting: Setting, config: Mapping[str, Any]) -> Any:
+    """Returns the value of the control of a field, which is a text except for plain numbers.
+
+    Args:
+        setting: the field.
+        config: kind and fields of a sampler; without the field, its default is returned.
+    """
+    default = next(iter(setting.defaults.values()))
+    value = config.get(setting.name, setting.defaults.get(config["kind"], default))
+    if setting.kind in ("integers", "texts"):
+        return ", ".join(
+            "|".join(item) if isinstance(item, list | tuple) else str(item) for item in value
+        )
+    if setting.optional:
+        return "" if value is None else str(value)
+    return value

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from effcap.trainers.reports.run_history import FINISHED, STOPPED
 from effcap.trainers.reports.run_notes import RunNotes
-from effcap.trainers.reports.run_report import write_run_report
+from effcap.trainers.reports.run_report import REPORT, write_run_report
+from effcap.utils.progress import print_line
 
 if TYPE_CHECKING:
+    from effcap.images import Photo
     from effcap.trainers.batching.packed import Preview
     from effcap.trainers.engine.validation import Validation
 
@@ -23,7 +25,7 @@ class ReportWriter:
     """Writes report.html and report.json; a `LogWriter`.
 
     The report is written at the start, after each epoch, about once per minute within an epoch, and
-    at the end, also of an interrupted run.
+    at the end, also of an interrupted run. An error in it is printed and does not end the run.
 
     Args:
         notes: captions and times of the run, which the writer extends.
@@ -33,13 +35,7 @@ class ReportWriter:
     def __init__(self, notes: RunNotes, previews: Sequence[Preview]) -> None:
         self.notes = notes
         notes.values["photos"] = [
-            notes.photo(
-                preview.name or f"photo {number}",
-                preview.photo,
-                references=list(preview.references),
-                **({"prefix": preview.prefix} if preview.prefix else {}),
-            )
-            for number, preview in enumerate(previews, 1)
+            self._preview(preview, number) for number, preview in enumerate(previews, 1)
         ]
         self._captions: list[str] = []
         self._speeds: list[float] = []
@@ -69,9 +65,9 @@ class ReportWriter:
                 "epoch": epoch,
                 "num_photos": validation.num_photos,
                 "photos": [
-                    self.notes.photo(
+                    self._photo(
                         one.source.name,
-                        one.source.photo(),
+                        one.source.photo,
                         caption=one.text,
                         cider=round(one.cider, 4),
                         references=one.references,
@@ -92,7 +88,32 @@ class ReportWriter:
         self.notes.values["state"] = STOPPED if failed else FINISHED
         self._write()
 
+    def _preview(self, preview: Preview, number: int) -> dict[str, Any]:
+        return self._photo(
+            preview.name or f"photo {number}",
+            lambda: preview.photo,
+            references=list(preview.references),
+            **({"prefix": preview.prefix} if preview.prefix else {}),
+        )
+
+    def _photo(self, name: str, photo: Callable[[], Photo | None], **values: Any) -> dict[str, Any]:
+        """Returns the entry of a photo, without a thumbnail if it cannot be written."""
+        try:
+            return self.notes.photo(name, photo(), **values)
+        except Exception as error:  # such as a full disk, which training may outlast
+            reason = f"its thumbnail was not written: {one_line(error)}"
+            print_line(f"{name}: {reason}")
+            return {"name": name, **values, "unreadable": reason}
+
     def _write(self) -> None:
-        self.notes.write()
-        write_run_report(self.notes.folder)
         self._written = time.monotonic()
+        try:
+            self.notes.write()
+            write_run_report(self.notes.folder)
+        except Exception as error:
+            print_line(f"{REPORT} was not written: {one_line(error)}")
+
+
+def one_line(error: Exception) -> str:
+    """Returns the message of an error in one line, or its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

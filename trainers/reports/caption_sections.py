@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effcap.trainers.reports.html_page import (
+from effcap.trainers.reports.photo_cards import (
     caption_html,
     caption_rows,
     card,
@@ -32,7 +32,7 @@ def photo_html(run: RunHistory, photo: Mapping[str, Any], caption: str) -> str:
     if jpeg is not None:
         return picture(jpeg, caption)
     if "thumbnail" in photo:
-        return placeholder(photo["name"], "its thumbnail was removed from the run folder")
+        return placeholder(photo["name"], "its thumbnail in the run folder is missing or damaged")
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from effcap.images import UnreadablePhoto, load_thumbnail
 from effcap.trainers.engine.curves import BestEpoch, best_epoch, read_epochs, read_steps
 from effcap.trainers.engine.run_folder import RUN, SCORES
 from effcap.trainers.options.run import flatten
@@ -111,13 +113,20 @@ class RunHistory:
             yield epoch["epoch"], epoch["captions"]
 
     def thumbnail(self, photo: Mapping[str, Any]) -> bytes | None:
-        """Returns the JPEG of a photo in `notes`; None if it has none."""
+        """Returns the JPEG of a photo in `notes`; None if it has none, or a damaged one."""
         if not photo.get("thumbnail"):
             return None
-        try:
-            return (self.folder / THUMBNAILS / photo["thumbnail"]).read_bytes()
-        except OSError:
-            return None
+        return read_thumbnail(self.folder / THUMBNAILS / photo["thumbnail"])
+
+
+def read_thumbnail(path: Path) -> bytes | None:
+    """Returns the contents of the JPEG of a photo; None if it is missing or damaged."""
+    try:
+        jpeg = path.read_bytes()
+        load_thumbnail(jpeg, (8, 8))
+    except (OSError, UnreadablePhoto):
+        return None
+    return jpeg
 
 
 def read_run(run_folder: str | PathLike[str]) -> RunHistory:
@@ -161,9 +170,10 @@ def check_notes(notes: Mapping[str, Any]) -> None:
         KeyError, TypeError, AttributeError: they do not.
     """
     for epoch in notes.get("epochs", []):
-        int(epoch["epoch"]), [text.strip() for text in epoch["captions"]]
+        operator.index(epoch["epoch"]), [text.strip() for text in epoch["captions"]]
     worst = notes.get("worst") or {"photos": [], "epoch": 0, "num_photos": 0}
-    int(worst["epoch"]), int(worst["num_photos"])
+    operator.index(worst["epoch"]), operator.index(worst["num_photos"])
+    notes.get("seconds", 0.0) + 0.0
     for photo in notes.get("photos", []):
         photo["name"].strip()
     for photo in worst["photos"]:

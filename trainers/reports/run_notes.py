@@ -11,9 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from effcap.images import Photo, UnreadablePhoto
-from effcap.trainers.reports.html_page import thumbnail_jpeg
-from effcap.trainers.reports.run_history import NOTES, RUNNING, THUMBNAILS, check_notes
-from effcap.utils.files import replace_file, write_text_atomically
+from effcap.trainers.reports.photo_cards import thumbnail_jpeg
+from effcap.trainers.reports.run_history import (
+    NOTES,
+    RUNNING,
+    THUMBNAILS,
+    check_notes,
+    read_thumbnail,
+)
+from effcap.utils.files import write_bytes_atomically, write_text_atomically
 
 
 class RunNotes:
@@ -64,7 +70,7 @@ class RunNotes:
         self.values["epochs"].append(note)
 
     def photo(self, name: str, photo: Photo | None, **values: Any) -> dict[str, Any]:
-        """Returns the entry of a photo, and writes its thumbnail unless there is one.
+        """Returns the entry of a photo, and writes its thumbnail unless there is an intact one.
 
         Args:
             name: name of the photo in the data.
@@ -77,15 +83,13 @@ class RunNotes:
         key = str(photo) if isinstance(photo, Path | str) else name
         file = hashlib.blake2b(key.encode(errors="replace"), digest_size=8).hexdigest() + ".jpg"
         path = self.folder / THUMBNAILS / file
-        if not path.is_file():
+        if read_thumbnail(path) is None:
             try:
                 jpeg = thumbnail_jpeg(photo)
             except UnreadablePhoto as error:
                 return {**entry, "unreadable": error.reason}
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_name(f".new-{file}")
-            new.write_bytes(jpeg)
-            replace_file(new, path)
+            write_bytes_atomically(path, jpeg)
         return {**entry, "thumbnail": file}
 
     def write(self) -> None:

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from effcap.trainers.reports.caption_sections import caption_history, worst_captions
-from effcap.trainers.reports.html_page import write_html
+from effcap.trainers.reports.photo_cards import write_card_page
 from effcap.trainers.reports.run_curves import run_panels
 from effcap.trainers.reports.run_history import (
     FINISHED,
@@ -57,7 +57,7 @@ def write_run_report(run_folder: str | PathLike[str]) -> Path:
         _section("Data", data_table(run)),
         _section("Environment", environment(run)),
     ]
-    write_html(path, run.name, _note(run), "\n".join(sections), CHART_STYLE + REPORT_STYLE)
+    write_card_page(path, run.name, _note(run), "\n".join(sections), CHART_STYLE + REPORT_STYLE)
     return path
 
 

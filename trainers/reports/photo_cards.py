@@ -1,8 +1,4 @@
-"""Parts of self-contained HTML pages: the page itself, photos and captions.
-
-The pages contain no scripts and load nothing. They follow the reader's light or dark color scheme
-and can be printed.
-"""
+"""Photos and captions as parts of HTML pages."""
 
 from __future__ import annotations
 
@@ -11,12 +7,11 @@ import html
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from string import Template
 
 from PIL import Image
 
 from effcap.images import Photo, load_thumbnail
-from effcap.utils.files import replace_file
+from effcap.utils.html_page import html_page, write_html
 
 THUMBNAIL_SIDE = 360  # pixels
 MINUS = "\N{MINUS SIGN}"
@@ -24,24 +19,15 @@ MINUS = "\N{MINUS SIGN}"
 Line = tuple[str, float | None]  # caption, score
 
 
-def write_html(path: Path, title: str, note: str, body: str, style: str = "") -> None:
-    """Writes a page; an existing file is replaced once the new one is on disk.
+def write_card_page(path: Path, title: str, note: str, body: str, style: str = "") -> None:
+    """Writes a page with photos and captions; an existing file is replaced by the whole new one.
 
     Args:
         path: file to write; missing folders are created.
-        title: title, as text.
-        note: line below the title, as text.
-        body: HTML of the page below its header.
-        style: CSS to add to that of all pages.
+        title, note, body: as in `html_page`.
+        style: CSS to add to that of photos and captions.
     """
-    text = PAGE.substitute(
-        title=html.escape(title), note=html.escape(note), style=STYLE + style, body=body
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".new-{path.name}")
-    # Replaces surrogates, which come from file names that are not UTF-8.
-    new.write_bytes(text.encode("utf-8", errors="replace"))
-    replace_file(new, path)
+    write_html(path, html_page(title, note, body, CARD_STYLE + style))
 
 
 def thumbnail_jpeg(photo: Photo) -> bytes:
@@ -112,28 +98,7 @@ def card(image: str, name: str, rows: str) -> str:
     )
 
 
-STYLE = """\
-:root {
-  --page: #f6f5f2; --card: #fff; --mat: #eceae5; --line: #e2dfd8;
-  --text: #1e1d1a; --quiet: #6b675f; --warn: #a3402a;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #161614; --card: #1f1f1c; --mat: #121210; --line: #33322d;
-    --text: #ebe9e3; --quiet: #a09b90; --warn: #f0937b;
-  }
-}
-* { box-sizing: border-box; margin: 0; }
-body {
-  max-width: 1680px; margin: 0 auto; padding: clamp(1rem, 4vw, 3.5rem);
-  background: var(--page); color: var(--text);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
-}
-header { margin-bottom: 2rem; }
-h1 { font-size: clamp(1.5rem, 3vw, 2.1rem); line-height: 1.2; letter-spacing: -.02em;
-  overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; line-height: 1.2; }
-header p { margin-top: .4rem; color: var(--quiet); overflow-wrap: anywhere; }
+CARD_STYLE = """\
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr));
   gap: 1.5rem; }
 .cards h2 { grid-column: 1 / -1; }
@@ -158,25 +123,5 @@ dd + dd { margin-top: .3rem; }
 .score { margin-left: .25rem; color: var(--quiet); font-size: .75rem; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .none { color: var(--quiet); }
-@media print { body { padding: 0; background: none; } .cards { gap: .75rem; } }
+@media print { .cards { gap: .75rem; } }
 """
-
-PAGE = Template("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<style>
-$style</style>
-</head>
-<body>
-<header><h1>$title</h1><p>$note</p></header>
-<main>
-$body
-</main>
-</body>
-</html>
-""")
