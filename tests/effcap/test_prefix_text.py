@@ -15,6 +15,8 @@ from helpers.captioners import (
     example_inputs,
 )
 
+pytestmark = pytest.mark.usefixtures("eager")  # faster for a few photos
+
 PREFIXES = ["a", None, "x "]
 SAMPLERS = {
     "greedy": Greedy(max_new_tokens=4, no_repeat_ngram_size=2, repetition_penalty=1.3),

@@ -61,6 +61,7 @@ def test_accumulated_batches_equal_one_batch_as_large_as_all(make_model, make_op
         np.testing.assert_allclose(weights, other, rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("smoothing", (0.0, 0.2))
 def test_evaluate_returns_the_loss_per_token_for_every_batch_size(make_model, smoothing):
     captioner = make_model()

@@ -19,6 +19,8 @@ from helpers.cli_errors import fails
 from helpers.cli_process import CHATTER, effcap, environment
 from helpers.data_maker import make_captioner, make_photos
 
+pytestmark = pytest.mark.usefixtures("eager")  # faster for a few photos
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

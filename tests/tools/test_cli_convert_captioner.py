@@ -20,6 +20,8 @@ from helpers.captioner_folders import (
 from helpers.cli_errors import fails
 from helpers.transformers_files import write_torch
 
+pytestmark = pytest.mark.usefixtures("eager")  # faster for a few photos
+
 
 def test_the_preset_of_a_folder_captions_photos(tmp_path, capsys):
     source = write_captioner(tmp_path / "source", "vit-gpt2", changed(max_length=9, num_beams=2))

@@ -15,6 +15,8 @@ from helpers.cli_errors import fails
 from helpers.data_maker import make_photos, make_randomized_captioner, random_jpeg, write_csv
 from helpers.tar_maker import write_tar
 
+pytestmark = pytest.mark.usefixtures("eager")  # faster for a few photos
+
 SAMPLER = Greedy(max_new_tokens=6)
 PREFIX = "a picture of "
 

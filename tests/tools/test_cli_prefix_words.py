@@ -12,6 +12,8 @@ from helpers.captioners import randomize, tiny_hparams
 from helpers.cli_errors import fails
 from helpers.data_maker import make_photos
 
+pytestmark = pytest.mark.usefixtures("eager")  # faster for a few photos
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tokenizer):

@@ -55,7 +55,7 @@ def run(*words: object) -> None:
 
 @pytest.mark.parametrize(
     ("language", "steps"),
-    (("japanese", 1), pytest.param("arabic", 300, marks=pytest.mark.slow)),
+    (pytest.param(*case, marks=pytest.mark.slow) for case in (("japanese", 1), ("arabic", 300))),
 )
 def test_a_gpt2_of_another_language_learns_to_caption(
     language, steps, tmp_path, monkeypatch, request

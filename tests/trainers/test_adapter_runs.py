@@ -54,6 +54,7 @@ def assert_equal_to_the_bit(one: Captioner, other: Captioner) -> None:
         assert np.array_equal(numpy(weight), numpy(same)), weight.path
 
 
+@pytest.mark.slow
 def test_a_run_saves_the_adapter_alone_and_leaves_the_base_as_it_is(folder, whole):
     out, history = whole
     assert len(history) == 2 and history[1]["loss"] < history[0]["loss"]
@@ -126,6 +127,7 @@ def test_an_adapter_is_trained_further_and_by_scst(folder, whole, tmp_path):
     assert config["base"] == str((folder / "base").resolve())
 
 
+@pytest.mark.slow  # trains, as the other tests of the file
 def test_an_adapter_needs_a_trained_captioner_without_one(folder, whole, tmp_path):
     with pytest.raises(ValueError, match="tiny.json' is a variant: train it first"):
         train(folder, tmp_path, model="tiny.json")

@@ -18,7 +18,7 @@ from effcap.tools.captioning.results import (
     CaptionResults,
     check_batch_size,
     check_min_confidence,
-    check_some_captioned,
+    check_some_used,
     load_captioner,
 )
 from effcap.trainers.data.dataset import photo_encoder
@@ -143,7 +143,7 @@ def caption_paths(
                     skipped.append((paths[index], str(error)))
             bar.advance(steps=len(batch))
     if plan is None:  # a repeated call with one may find only unreadable photos left
-        check_some_captioned(len(order), skipped)
+        check_some_used(len(order), skipped)
     return CaptionResults(
         [(paths[index], captions[index]) for index in sorted(captions)],
         skipped if plan is None else [*plan.refused, *skipped],

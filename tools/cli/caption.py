@@ -195,7 +195,7 @@ def finish(
     Raises:
         ValueError: no photo could be captioned.
     """
-    from effcap.tools.captioning.results import check_some_captioned
+    from effcap.tools.captioning.results import check_some_used
 
     if plan is not None:
         print_written(plan, results)
@@ -207,7 +207,7 @@ def finish(
     print_skipped(results.skipped, num_photos, reason)
     write_report(arguments.report, results)
     if plan is not None and not plan.existing:
-        check_some_captioned(num_photos, results.skipped)
+        check_some_used(num_photos, results.skipped)
 
 
 def print_without_existing(arguments: argparse.Namespace, results: CaptionResults[Path]) -> None:

@@ -83,7 +83,8 @@ def write_attention(
     if not results.captions:
         print_line(f"no captions to draw in {arguments.attention}")
         return
-    drawn, errors = [], []
+    drawn = []
+    errors: list[tuple[Path, ValueError]] = []
     choice = {"layers": arguments.attention_layers, "heads": arguments.attention_heads}
     for path, captions in track(results.captions, len(results.captions), "attention"):
         try:
@@ -94,5 +95,5 @@ def write_attention(
         raise errors[0][1]
     save_attention(arguments.attention, drawn)
     print_line(f"attention: {arguments.attention}")
-    for path, error in errors:
-        print_line(f"without attention: {path}: {error}")
+    for path, reason in errors:
+        print_line(f"without attention: {path}: {reason}")

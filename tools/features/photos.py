@@ -15,8 +15,8 @@ from effcap.captioner import Captioner
 from effcap.conversion.backbone_weights import load_backbone_weights
 from effcap.generation import pad_rows
 from effcap.presets import preset_folder
-from effcap.tools.captioning.photos import check_some_readable, load_batches
-from effcap.tools.captioning.results import check_batch_size
+from effcap.tools.captioning.photos import load_batches
+from effcap.tools.captioning.results import check_batch_size, check_some_used
 from effcap.tools.features.photo_keys import find_keys
 from effcap.trainers.data.dataset import photo_encoder
 from effcap.trainers.data.feature_cache import FeatureExtractor, backbone_fingerprint
@@ -88,7 +88,7 @@ def write_features(
                 f"stopped with features of {len(writer.keys)} photos; start again to continue"
             ) from None
         writer.finish(lambda keys, total: track(keys, total, f"writing {out.name}"))
-    check_some_readable(len(files), skipped)
+    check_some_used(len(files), skipped)
     return WrittenFeatures(out, num_positions, feature_dim, len(files) - len(missing), skipped)
 
 
