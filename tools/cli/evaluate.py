@@ -126,9 +126,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def sampler_record(arguments: argparse.Namespace, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the name and the fields of the sampler, for the record of the scores."""
-    from effcap.samplers.registry import to_config
-
     if arguments.sampler is None and not arguments.captions:
+        from effcap.samplers.registry import to_config  # imports Keras
+
         own = preset_sampler(arguments.model or DEFAULT_PRESET)
         sampler = own and (make_sampler(arguments) or own)
         if own is not None and type(sampler) is type(own):
