@@ -116,7 +116,6 @@ def test_encoder_runs_once_per_image_however_many_captions(captioner, photos, mo
 # Captions of photos
 
 
-@pytest.mark.usefixtures("eager")
 def test_photos_are_accepted_in_every_form(captioner, photos, tmp_path):
     path = tmp_path / "photo.png"
     Image.fromarray(photos[1]).save(path)
@@ -131,7 +130,6 @@ def test_photos_are_accepted_in_every_form(captioner, photos, tmp_path):
     assert captioner.generate([path, photos[1]], GREEDY) == [expected] * 2
 
 
-@pytest.mark.usefixtures("eager")
 def test_photos_are_accepted_in_every_collection(captioner, photos, tmp_path):
     batch = np.stack([photos[0], photos[0][::-1], photos[0][:, ::-1]])
     paths = [tmp_path / f"{number}.png" for number in range(3)]
@@ -190,7 +188,6 @@ def test_photos_are_squashed_by_default(tokenizer):
     assert hparams["encoder"]["backbone"]["fit"] == "squash"
 
 
-@pytest.mark.usefixtures("eager")
 def test_an_array_of_photos_is_a_batch(captioner, photos):
     batch = np.stack([photos[0], photos[0][::-1], photos[0][:, ::-1]])
     captions = captioner.generate(batch, GREEDY)
@@ -199,7 +196,6 @@ def test_an_array_of_photos_is_a_batch(captioner, photos):
     assert captioner.generate(tuple(batch), GREEDY) == captions
 
 
-@pytest.mark.usefixtures("eager")
 def test_samplers_are_accepted_by_name(captioner, photos):
     longest = captioner.decoder.max_text_length
     named = captioner.generate(photos[0], "greedy", details=True)
@@ -214,7 +210,6 @@ def test_no_photos_give_no_captions(captioner):
     assert captioner.generate([]) == []
 
 
-@pytest.mark.usefixtures("eager")
 def test_details_returns_captions_best_first(captioner, photos):
     sampler = Beam(num_beams=3, num_captions=2, max_new_tokens=6)
     single = captioner.generate(photos[0], sampler, details=True)
@@ -228,7 +223,6 @@ def test_details_returns_captions_best_first(captioner, photos):
     assert [options[0].text for options in several] == captioner.generate(photos, sampler)
 
 
-@pytest.mark.usefixtures("eager")
 def test_the_same_seed_draws_the_same_captions(captioner):
     inputs = example_inputs(captioner.encoder, 2)
 

@@ -14,7 +14,6 @@ from effcap.samplers import Beam, Greedy, Nucleus
 from effcap.tokenizers.wordpiece import WordPieceTokenizer
 from helpers.captioners import randomize, tiny_hparams
 
-pytestmark = pytest.mark.usefixtures("eager")  # faster for a few photos
 
 SAMPLERS = [
     Greedy(max_new_tokens=5, suppress_tokens=(3, 7)),

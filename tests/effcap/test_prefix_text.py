@@ -15,7 +15,6 @@ from helpers.captioners import (
     example_inputs,
 )
 
-pytestmark = pytest.mark.usefixtures("eager")  # faster for a few photos
 
 PREFIXES = ["a", None, "x "]
 SAMPLERS = {
