@@ -2,7 +2,7 @@
 
 python3 start.py demo        captions the sample photos, fine-tunes on them, captions them again
 python3 start.py test        runs the tests, except slow ones
-python3 start.py test-all    runs all tests
+python3 start.py test-all    runs all tests, also exhaustive ones
 python3 start.py lint        checks style, format and types
 python3 start.py docs        builds the documentation site
 """
@@ -53,7 +53,10 @@ def main() -> None:
     elif arguments.job == "docs":
         docs(programs / "python")
     else:
-        test(programs / "python", "not slow" if arguments.job == "test" else "slow or not slow")
+        test(
+            programs / "python",
+            "not slow" if arguments.job == "test" else "slow or not slow or exhaustive",
+        )
 
 
 def install(venv: Path, package: str) -> Path:

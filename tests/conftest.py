@@ -16,6 +16,16 @@ from helpers.captioners import CAPTIONS, eagerly, randomize, tiny_hparams
 from helpers.data_maker import make_data, make_variant
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves exhaustive tests out unless -m names them."""
+    if "exhaustive" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     """A small tokenizer."""

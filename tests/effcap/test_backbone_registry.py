@@ -53,7 +53,10 @@ def test_all_networks_are_registered():
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED],
+    [
+        name if name in LIGHT else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in PUBLISHED
+    ],
 )
 def test_networks_have_neither_classifier_nor_preprocessing(name):
     model = BACKBONES[name].build((64, 96, 3))

@@ -233,12 +233,21 @@ def is_large(variant: str) -> bool:
     return any(name in variant for name in ("gpt2", "blip", "clipcap"))
 
 
+def is_huge(variant: str) -> bool:
+    """Returns whether a variant takes ten seconds to create, and differs in its sizes only."""
+    return variant in ("gpt2-774m", "gpt2-1558m", "blip-large")
+
+
+def mark(variant: str) -> tuple:
+    """Returns the marks of a variant."""
+    if is_huge(variant):
+        return (pytest.mark.exhaustive,)
+    return (pytest.mark.slow,) if is_large(variant) else ()
+
+
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if is_large(name) else ())
-        for name in list_variants()
-    ],
+    [pytest.param(name, marks=mark(name)) for name in list_variants()],
 )
 def test_variants_state_their_number_of_parameters(name):
     assert load_hparams(name)["parameters"] == size_of(load_hparams(name))

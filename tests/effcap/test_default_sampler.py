@@ -14,7 +14,6 @@ from effcap.samplers import Beam, Greedy, Nucleus
 from effcap.tokenizers.wordpiece import WordPieceTokenizer
 from helpers.captioners import randomize, tiny_hparams
 
-
 SAMPLERS = [
     Greedy(max_new_tokens=5, suppress_tokens=(3, 7)),
     Beam(num_beams=2, max_new_tokens=4, length_penalty=1.0, no_repeat_ngram_size=2),

@@ -15,7 +15,6 @@ from helpers.captioners import (
     example_inputs,
 )
 
-
 PREFIXES = ["a", None, "x "]
 SAMPLERS = {
     "greedy": Greedy(max_new_tokens=4, no_repeat_ngram_size=2, repetition_penalty=1.3),
