@@ -79,7 +79,12 @@ def _picture(photo: Photo | None) -> str:
 
 def image_url(image: Any) -> str:
     """Returns a Pillow image as a data URL of a JPEG."""
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(image)).decode()}"
+    return data_url(jpeg_bytes(image))
+
+
+def data_url(data: bytes, kind: str = "jpeg") -> str:
+    """Returns the contents of an image file, "jpeg" or "png", as a data URL."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def jpeg_bytes(image: Any) -> bytes:

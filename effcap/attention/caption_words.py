@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from effcap.caption import Caption
 from effcap.tokenizers import Tokenizer
 
 
@@ -21,6 +22,13 @@ class Word:
     text: str
     start: int
     stop: int
+
+
+def caption_tokens(tokenizer: Tokenizer, caption: str | Caption) -> tuple[list[int], int]:
+    """Returns the tokens of a caption, and the number of those of its prefix."""
+    if isinstance(caption, str):
+        return tokenizer.encode_captions([caption])[0], 0
+    return list(caption.tokens), len(tokenizer.encode_prefix(caption.prefix))
 
 
 def split_words(tokenizer: Tokenizer, tokens: Sequence[int], start: int = 0) -> list[Word]:

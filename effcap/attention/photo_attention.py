@@ -1,4 +1,4 @@
-"""Where a captioner looked for each word of a caption."""
+"""Computes where a captioner looked for each word of a caption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from effcap.attention.attention_page import attention_page
-from effcap.attention.caption_words import split_words
+from effcap.attention.caption_words import caption_tokens, split_words
 from effcap.attention.drawing import (
     Sheet,
     Tile,
@@ -133,12 +133,8 @@ def photo_attention(
     encoder, decoder, tokenizer = model
     thumbnail = load_thumbnail(photo, (PHOTO_SIDE, PHOTO_SIDE))
     images = load_photos([photo], encoder.image_size, encoder.fit, resample=encoder.resample)
-    text, start = (caption, 0) if isinstance(caption, str) else (caption.text, 0)
-    if isinstance(caption, str):
-        tokens = tokenizer.encode_captions([caption])[0]
-    else:
-        tokens = list(caption.tokens)
-        start = len(tokenizer.encode_prefix(caption.prefix))
+    text = caption if isinstance(caption, str) else caption.text
+    tokens, start = caption_tokens(tokenizer, caption)
     if len(tokens) > decoder.max_text_length:
         raise ValueError(
             f"Expected a caption of at most {decoder.max_text_length} tokens. "

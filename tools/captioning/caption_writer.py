@@ -1,4 +1,4 @@
-"""What all destinations of captions have in common: beside photos and in them."""
+"""Base class of the destinations of captions: beside photos and in them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class CaptionWriter(ABC):
     @property
     @abstractmethod
     def where(self) -> str:
-        """What is written where, such as "files .txt written beside the photos"."""
+        """Names what is written where, such as "files .txt written beside the photos"."""
 
     def plan(self, photos: Sequence[Path]) -> WritePlan:
         """Finds out which photos get captions, before any is made.

@@ -43,7 +43,7 @@ class XmpSidecars(CaptionWriter):
 
     @property
     def where(self) -> str:
-        """What is written where."""
+        """Names what is written where."""
         return "XMP files written beside the photos"
 
     def read(self, photo: Path) -> str:
@@ -114,7 +114,7 @@ class EmbeddedCaptions(CaptionWriter):
 
     @property
     def where(self) -> str:
-        """What is written where."""
+        """Names what is written where."""
         return f"photos with captions written to {FIELDS[self.kind]}"
 
     def read(self, photo: Path) -> str:

@@ -46,7 +46,7 @@ class Sidecars(CaptionWriter):
 
     @property
     def where(self) -> str:
-        """What is written where."""
+        """Names what is written where."""
         return f"files {self.suffix} written beside the photos"
 
     def exists(self, photo: Path) -> bool:

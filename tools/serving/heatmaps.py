@@ -1,15 +1,15 @@
-"""Where a captioner looked when it wrote each word, as pictures to lay over the photo."""
+"""Draws where a captioner looked when it wrote each word, to lay over the photo."""
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from effcap.attention.caption_words import split_words
+from effcap.attention.caption_words import caption_tokens, split_words
 from effcap.attention.drawing import MOST_OPAQUE, enlarge_map, heat_colors, png_bytes
+from effcap.display import data_url
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
@@ -24,8 +24,8 @@ def caption_words(captioner: Captioner, caption: Caption) -> list[str]:
     tokenizer = captioner.tokenizer
     if tokenizer is None:
         return []
-    start = len(tokenizer.encode_prefix(caption.prefix))
-    return [word.text for word in split_words(tokenizer, caption.tokens, start)]
+    words = split_words(tokenizer, *caption_tokens(tokenizer, caption))
+    return [word.text for word in words]
 
 
 def word_heatmaps(captioner: Captioner, photo: Photo, caption: Caption) -> list[tuple[str, str]]:
@@ -53,5 +53,5 @@ def word_heatmaps(captioner: Captioner, photo: Photo, caption: Caption) -> list[
         alpha = 255 * MOST_OPAQUE * strength[..., None]  # (H,W,1)
         pixels = np.concatenate([heat_colors(strength), alpha], axis=-1)  # (H,W,4)
         pictures.append(png_bytes(Image.fromarray(pixels.round().astype(np.uint8))))
-    addresses = [f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in pictures]
+    addresses = [data_url(data, "png") for data in pictures]
     return list(zip(attention.words, addresses, strict=True))

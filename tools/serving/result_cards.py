@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING
 
+from effcap.display import image_url
 from effcap.images import load_thumbnail
 
 if TYPE_CHECKING:
@@ -52,9 +51,6 @@ def photo_card(name: str, data: bytes, columns: Sequence[Column]) -> str:
         UnreadablePhoto: the photo cannot be decoded.
     """
     image = load_thumbnail(data, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    file = BytesIO()
-    image.save(file, "JPEG", quality=82, optimize=True)
-    address = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
     best = next((column.captions[0].text for column in columns if column.captions), name)
     rows = [
         [name, column.preset, column.sampler, rank, caption.text, caption.score, caption.confidence]
@@ -65,7 +61,7 @@ def photo_card(name: str, data: bytes, columns: Sequence[Column]) -> str:
     body = "".join(column_html(column, headed or len(columns) > 1) for column in columns)
     return (
         f'<article class="ec-card" data-rows="{html.escape(json.dumps(rows))}">'
-        f'<figure class="ec-photo"><div class="ec-frame"><img src="{address}" '
+        f'<figure class="ec-photo"><div class="ec-frame"><img src="{image_url(image)}" '
         f'width="{image.width}" height="{image.height}" alt="{html.escape(best)}">'
         f'<img class="ec-heat" alt=""></div><figcaption>{html.escape(name)}</figcaption></figure>'
         f'<div class="ec-columns">{body}</div></article>'

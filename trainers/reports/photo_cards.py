@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Sequence
 from io import BytesIO
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from effcap.display import data_url
 from effcap.images import Photo, load_thumbnail
 from effcap.utils.html_page import html_page, write_html
 
@@ -49,10 +49,10 @@ def picture(jpeg: bytes, text: str) -> str:
         jpeg: contents of the JPEG file.
         text: text for readers who do not see it.
     """
-    address = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
     with Image.open(BytesIO(jpeg)) as image:
         width, height = image.size
-    return f'<img src="{address}" width="{width}" height="{height}" alt="{html.escape(text)}">'
+    address, text = data_url(jpeg), html.escape(text)
+    return f'<img src="{address}" width="{width}" height="{height}" alt="{text}">'
 
 
 def placeholder(name: str, reason: str) -> str:
