@@ -163,9 +163,9 @@ class AttentionPool(layers.Layer):
         x = ops.reshape(x, (-1, height * width, channels))  # (B,hw,C)
         x = ops.concatenate([ops.mean(x, axis=1, keepdims=True), x], axis=1)  # (B,S,C)
         x = x + ops.cast(self.position_embedding.embeddings, x.dtype)
-        queries = split_heads(self.query(x[:, :1]), 1, self.num_heads)[0]  # (B,1,H,d)
-        keys = split_heads(self.key(x), 1, self.num_heads)[0]  # (B,S,H,d)
-        values = split_heads(self.value(x), 1, self.num_heads)[0]  # (B,S,H,d)
+        queries = split_heads(self.query(x[:, :1]), 1, self.num_heads)[0]  # (B,H,1,d)
+        keys = split_heads(self.key(x), 1, self.num_heads)[0]  # (B,H,S,d)
+        values = split_heads(self.value(x), 1, self.num_heads)[0]  # (B,H,S,d)
         pooled, _ = attend(queries, keys, values)  # (B,1,C)
         return self.c_proj(pooled)  # (B,1,E)
 

@@ -53,9 +53,9 @@ class WindowAttention(layers.Layer):
 
     def call(self, x: Any, window_mask: Any = None) -> Any:
         tokens = self.window_size**2
-        queries, keys, values = split_heads(self.qkv(x), 3, self.num_heads)  # 3 x (B*W,N,H,d)
+        queries, keys, values = split_heads(self.qkv(x), 3, self.num_heads)  # 3 x (B*W,H,N,d)
         queries = queries * queries.shape[-1] ** -0.5
-        scores = ops.einsum("bqhd,bshd->bhqs", queries, keys)  # (B*W,H,N,N)
+        scores = ops.matmul(queries, ops.swapaxes(keys, 2, 3))  # (B*W,H,N,N)
         scores = ops.cast(scores, "float32")
         bias = self.position_bias(relative_positions(self.window_size))  # (N,N,H)
         scores = scores + ops.cast(ops.transpose(bias, (2, 0, 1)), "float32")  # (B*W,H,N,N)

@@ -223,7 +223,7 @@ class PostNormCrossFusion(keras.layers.Layer):
         self.built = True
 
     def precompute_kv(self, memory: Any) -> list[dict]:
-        """Computes the keys and values, each (B, S, H, d), of the memory."""
+        """Computes the keys and values, each (B, H, S, d), of the memory."""
         return [self.attention.precompute_kv(level.values, level.mask) for level in memory]
 
     def call(

@@ -98,7 +98,7 @@ class BlockDecoder(Decoder):
                 f"Expected max_new_tokens of at most {self.max_text_length}, as many as the "
                 f"decoder has positions for. Received: {length}"
             )
-        shape = (rows, length, self.num_heads, self.hidden_dim // self.num_heads)
+        shape = (rows, self.num_heads, length, self.hidden_dim // self.num_heads)
         return [
             {name: ops.zeros(shape, dtype=self.compute_dtype) for name in ("keys", "values")}
             for _ in range(self.num_layers)
@@ -119,7 +119,7 @@ class BlockDecoder(Decoder):
         self, tokens: Any, positions: Any, cache: list[dict], memory_kv: list
     ) -> tuple[Any, list[dict]]:
         """Runs the blocks over tokens (R, T) at consecutive positions (T,), and their cache."""
-        length = cache[0]["keys"].shape[1]
+        length = cache[0]["keys"].shape[2]
         start = self.start_embedding(memory_kv, ops.shape(tokens)[0])  # (R,D)
         if start is not None:
             start = ops.expand_dims(start, 1)  # (R,1,D)

@@ -57,7 +57,7 @@ class CrossFusion(keras.layers.Layer):
         self.built = True
 
     def precompute_kv(self, memory: Any, norm: keras.layers.Layer) -> list[dict]:
-        """Computes the keys and values, each (B, S, H, d), of the memory."""
+        """Computes the keys and values, each (B, H, S, d), of the memory."""
         return [self.attention.precompute_kv(level.values, level.mask) for level in memory]
 
     def call(

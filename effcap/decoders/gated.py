@@ -89,7 +89,7 @@ class MeshedFusion(keras.layers.Layer):
         self.built = True
 
     def precompute_kv(self, memory: Any, norm: keras.layers.Layer) -> list[dict]:
-        """Computes the keys and values, each (B, S, H, d), of each level of memory."""
+        """Computes the keys and values, each (B, H, S, d), of each level of memory."""
         return [self.attention.precompute_kv(norm(level.values), level.mask) for level in memory]
 
     def call(
@@ -162,7 +162,7 @@ class ModalityFusion(keras.layers.Layer):
         self.built = True
 
     def precompute_kv(self, memory: Any, norm: keras.layers.Layer) -> list[dict]:
-        """Computes the keys and values, each (B, S, H, d), of each memory."""
+        """Computes the keys and values, each (B, H, S, d), of each memory."""
         return [
             attention.precompute_kv(norm(modality.values), modality.mask)
             for attention, modality in zip(self.attentions, memory, strict=True)

@@ -211,7 +211,7 @@ class GPT2(BlockDecoder):
         return self.prefix_fusion(memory, training=training)
 
     def _prefix_kv(self, prefix: Prefix, training: bool | None) -> list[dict]:
-        """Runs the blocks over a prefix: L x {"keys", "values"}, each (B, P, H, d).
+        """Runs the blocks over a prefix: L x {"keys", "values"}, each (B, H, P, d).
 
         Without a start token, the last of the prefix embeddings is left to the text: it is "start"
         (B, D) of the first block.

@@ -49,8 +49,8 @@ class MapperBlock(keras.layers.Layer):
 
     def call(self, x: Any, attention_mask: Any = None) -> Any:
         normed = self.norm1(x)  # (B,S,D)
-        (queries,) = split_heads(self.query(normed), 1, self.num_heads)  # (B,S,H,d)
-        keys, values = split_heads(self.key_value(normed), 2, self.num_heads)  # 2 x (B,S,H,d)
+        (queries,) = split_heads(self.query(normed), 1, self.num_heads)  # (B,H,S,d)
+        keys, values = split_heads(self.key_value(normed), 2, self.num_heads)  # 2 x (B,H,S,d)
         mixed, _ = attend(queries, keys, values, attention_mask)  # (B,S,D)
         x = x + self.c_proj(mixed)  # (B,S,D)
         hidden = ops.relu(self.fc1(self.norm2(x)))  # (B,S,2D)

@@ -26,9 +26,9 @@ def attend(
     """Computes scaled dot-product attention (Vaswani et al. 2017), with the softmax in float32.
 
     Args:
-        queries: (B, Q, H, d).
-        keys: (B, S, H, d).
-        values: (B, S, H, d).
+        queries: (B, H, Q, d).
+        keys: (B, H, S, d).
+        values: (B, H, S, d).
         mask: bool, broadcastable to (B, 1, Q, S), true where a query attends. None attends
             everywhere.
         dropout: layer applied to the attention weights. None applies none.
@@ -43,9 +43,9 @@ def attend(
 
 
 def attention_scores(queries: Any, keys: Any, mask: Any = None) -> Any:
-    """Computes float32 scores (B, H, Q, S) of queries (B, Q, H, d) and keys (B, S, H, d)."""
+    """Computes float32 scores (B, H, Q, S) of queries (B, H, Q, d) and keys (B, H, S, d)."""
     queries = queries * (1.0 / math.sqrt(queries.shape[-1]))
-    scores = ops.einsum("bqhd,bshd->bhqs", queries, keys)  # (B,H,Q,S)
+    scores = ops.matmul(queries, ops.swapaxes(keys, 2, 3))  # (B,H,Q,S)
     scores = ops.cast(scores, "float32")
     return scores if mask is None else ops.where(mask, scores, MASKED_SCORE)
 
@@ -81,19 +81,19 @@ def gate_gradient(scores: Any, gate: Any, dtype: Any) -> Any:
 
 
 def weighted_values(weights: Any, values: Any) -> Any:
-    """Computes the sums (B, Q, H*d) of values (B, S, H, d) by weights (B, H, Q, S)."""
+    """Computes the sums (B, Q, H*d) of values (B, H, S, d) by weights (B, H, Q, S)."""
     length = weights.shape[2] or ops.shape(weights)[2]
-    num_heads, head_dim = values.shape[2:]
-    mixed = ops.einsum("bhqs,bshd->bqhd", weights, values)  # (B,Q,H,d)
+    num_heads, head_dim = values.shape[1], values.shape[3]
+    mixed = ops.swapaxes(ops.matmul(weights, values), 1, 2)  # (B,H,Q,d) -> (B,Q,H,d)
     return ops.reshape(mixed, (-1, length, num_heads * head_dim))  # (B,Q,H*d)
 
 
 def split_heads(x: Any, num_tensors: int, num_heads: int) -> list[Any]:
-    """Splits (B, T, N*H*d) into `num_tensors` N tensors of shape (B, T, H, d)."""
+    """Splits (B, T, N*H*d) into `num_tensors` N tensors of shape (B, H, T, d)."""
     length = x.shape[1] or ops.shape(x)[1]
     tensors = ops.split(x, num_tensors, axis=-1)  # N x (B,T,H*d)
-    head_dim = tensors[0].shape[-1] // num_heads
-    return [ops.reshape(tensor, (-1, length, num_heads, head_dim)) for tensor in tensors]
+    shape = (-1, length, num_heads, tensors[0].shape[-1] // num_heads)
+    return [ops.swapaxes(ops.reshape(tensor, shape), 1, 2) for tensor in tensors]
 
 
 def dense(
@@ -117,6 +117,14 @@ def check_num_heads(hidden_dim: int, num_heads: int) -> None:
         )
 
 
+def share_rows(x: Any, images: Any) -> Any:
+    """Puts the K rows of an image side by side: (B*K, H, T, N) -> (B, H, K*T, N)."""
+    rows, num_heads, length, width = ops.shape(x)
+    x = ops.reshape(x, (images, rows // images, num_heads, length, width))  # (B,K,H,T,N)
+    x = ops.swapaxes(x, 1, 2)  # (B,K,H,T,N) -> (B,H,K,T,N)
+    return ops.reshape(x, (images, num_heads, -1, width))  # (B,H,KT,N)
+
+
 class SelfAttention(keras.layers.Layer):
     """Self-attention with GPT-2's fused query-key-value projection.
 
@@ -131,10 +139,10 @@ class SelfAttention(keras.layers.Layer):
         x: (R, T, D).
         attention_mask: bool (R or 1, T, S), true where position t attends to s. None attends
             everywhere.
-        cache: `{"keys", "values"}`, each (R, S, H, d): buffers of earlier positions, into which the
+        cache: `{"keys", "values"}`, each (R, H, S, d): buffers of earlier positions, into which the
             keys and values of x are written at `position`. None uses those of x alone.
         position: int scalar, where in the buffers x starts. Only with `cache`.
-        prefix_kv: `{"keys", "values"}`, each (B, P, H, d), of a prefix that all R = B*K rows of an
+        prefix_kv: `{"keys", "values"}`, each (B, H, P, d), of a prefix that all R = B*K rows of an
             image attend to; optionally `"mask"`, bool (B, P), and, with one row per image,
             `"gate"` (B, P), the mask as a number whose gradient is computed. None, or no
             `"keys"`, for no prefix.
@@ -174,10 +182,10 @@ class SelfAttention(keras.layers.Layer):
         prefix_kv: dict | None = None,
         training: bool | None = None,
     ) -> tuple[Any, dict, Any]:
-        queries, keys, values = split_heads(self.c_attn(x), 3, self.num_heads)  # 3 x (R,T,H,d)
+        queries, keys, values = split_heads(self.c_attn(x), 3, self.num_heads)  # 3 x (R,H,T,d)
         if cache is not None:
-            keys = ops.slice_update(cache["keys"], (0, position, 0, 0), keys)  # (R,S,H,d)
-            values = ops.slice_update(cache["values"], (0, position, 0, 0), values)  # (R,S,H,d)
+            keys = ops.slice_update(cache["keys"], (0, 0, position, 0), keys)  # (R,H,S,d)
+            values = ops.slice_update(cache["values"], (0, 0, position, 0), values)  # (R,H,S,d)
         cache = {"keys": keys, "values": values}
         mask = None if attention_mask is None else ops.expand_dims(attention_mask, 1)  # (R,1,T,S)
         if prefix_kv is None or "keys" not in prefix_kv:
@@ -185,7 +193,7 @@ class SelfAttention(keras.layers.Layer):
             return self.c_proj(mixed), cache, None
         scores = attention_scores(queries, keys, mask)  # (R,H,T,S)
         prefix_scores = self._prefix_scores(queries, prefix_kv, prefix_kv.get("mask"))
-        num_prefix = prefix_kv["keys"].shape[1]
+        num_prefix = prefix_kv["keys"].shape[2]
         all_scores = ops.concatenate([prefix_scores, scores], axis=-1)  # (R,H,T,P+S)
         weights = attention_weights(all_scores, values.dtype)  # (R,H,T,P+S)
         if "gate" in prefix_kv:
@@ -199,28 +207,23 @@ class SelfAttention(keras.layers.Layer):
 
     def _prefix_scores(self, queries: Any, prefix_kv: dict, mask: Any = None) -> Any:
         """Computes scores (R, H, T, P) on the prefix, whose keys are not repeated for each row."""
-        rows, length = ops.shape(queries)[0], ops.shape(queries)[1]
-        keys = prefix_kv["keys"]  # (B,P,H,d)
-        images = ops.shape(keys)[0]
-        captions = rows // images
-        shared = ops.reshape(queries, (images, captions * length, *queries.shape[2:]))  # (B,KT,H,d)
+        rows, length = ops.shape(queries)[0], ops.shape(queries)[2]
+        keys = prefix_kv["keys"]  # (B,H,P,d)
+        images, num_prefix = ops.shape(keys)[0], keys.shape[2]
         if mask is not None:
             mask = mask[:, None, None, :]  # (B,1,1,P)
+        shared = share_rows(queries, images)  # (B,H,KT,d)
         scores = attention_scores(shared, keys, mask)  # (B,H,KT,P)
-        num_prefix = keys.shape[1]
-        scores = ops.reshape(scores, (images, self.num_heads, captions, length, num_prefix))
-        scores = ops.transpose(scores, (0, 2, 1, 3, 4))  # (B,H,K,T,P) -> (B,K,H,T,P)
+        scores = ops.reshape(
+            scores, (images, self.num_heads, rows // images, length, num_prefix)
+        )  # (B,H,K,T,P)
+        scores = ops.swapaxes(scores, 1, 2)  # (B,H,K,T,P) -> (B,K,H,T,P)
         return ops.reshape(scores, (rows, self.num_heads, length, num_prefix))  # (R,H,T,P)
 
     def _prefix_values(self, weights: Any, values: Any) -> Any:
-        """Computes the sums (R, T, D) of the prefix's values (B, P, H, d) by weights."""
+        """Computes the sums (R, T, D) of the prefix's values (B, H, P, d) by weights."""
         rows, length = ops.shape(weights)[0], ops.shape(weights)[2]
-        images, num_prefix = ops.shape(values)[0], values.shape[1]
-        shape = (images, rows // images, self.num_heads, length, num_prefix)
-        weights = ops.reshape(weights, shape)  # (B,K,H,T,P)
-        weights = ops.transpose(weights, (0, 2, 1, 3, 4))  # (B,K,H,T,P) -> (B,H,K,T,P)
-        weights = ops.reshape(weights, (images, self.num_heads, -1, num_prefix))  # (B,H,KT,P)
-        mixed = ops.einsum("bhqs,bshd->bqhd", weights, values)  # (B,KT,H,d)
+        mixed = weighted_values(share_rows(weights, ops.shape(values)[0]), values)  # (B,KT,D)
         return ops.reshape(mixed, (rows, length, self.hidden_dim))  # (R,T,D)
 
 
@@ -268,29 +271,27 @@ class CrossAttention(keras.layers.Layer):
         self.built = True
 
     def precompute_kv(self, memory: Any, mask: Any = None) -> dict:
-        """Computes the keys and values, each (B, S, H, d), of memory (B, S, D).
+        """Computes the keys and values, each (B, H, S, d), of memory (B, S, D).
 
         Args:
             memory: (B, S, D).
             mask: bool (B, S), false at padding. None masks nothing.
         """
-        keys, values = split_heads(self.key_value(memory), 2, self.num_heads)  # 2 x (B,S,H,d)
+        keys, values = split_heads(self.key_value(memory), 2, self.num_heads)  # 2 x (B,H,S,d)
         memory_kv = {"keys": keys, "values": values}
         return memory_kv if mask is None else {**memory_kv, "mask": mask}
 
     def call(self, x: Any, memory_kv: dict, training: bool | None = None) -> tuple[Any, Any]:
-        keys, values = memory_kv["keys"], memory_kv["values"]  # (B,S,H,d)
+        keys, values = memory_kv["keys"], memory_kv["values"]  # (B,H,S,d)
         mask = memory_kv.get("mask")  # (B,S)
         if mask is not None:
             any_real = ops.any(mask, axis=1)[:, None, None]  # (B,1,1)
             mask = mask[:, None, None, :]  # (B,1,1,S)
-        images, positions = ops.shape(keys)[0], ops.shape(keys)[1]
+        images, positions = ops.shape(keys)[0], ops.shape(keys)[2]
         rows, length = ops.shape(x)[0], ops.shape(x)[1]
         captions = rows // images
-        queries = ops.reshape(
-            self.query(x),
-            (images, captions * length, self.num_heads, self.hidden_dim // self.num_heads),
-        )  # (B,K*T,H,d)
+        queries = ops.reshape(self.query(x), (images, captions * length, -1))  # (B,K*T,D)
+        (queries,) = split_heads(queries, 1, self.num_heads)  # (B,H,K*T,d)
         mixed, weights = attend(
             queries, keys, values, mask, self.attention_dropout, training
         )  # (B,K*T,D), (B,H,K*T,S)
@@ -302,6 +303,6 @@ class CrossAttention(keras.layers.Layer):
         weights = ops.reshape(
             weights, (images, self.num_heads, captions, length, positions)
         )  # (B,H,K,T,S)
-        weights = ops.transpose(weights, (0, 2, 1, 3, 4))  # (B,K,H,T,S)
+        weights = ops.swapaxes(weights, 1, 2)  # (B,H,K,T,S) -> (B,K,H,T,S)
         weights = ops.reshape(weights, (rows, self.num_heads, length, positions))  # (R,H,T,S)
         return output, weights

@@ -229,8 +229,12 @@ class TiedHead(Adaptable):
         self.built = True
 
     def call(self, x: Any, tables: list[Any], training: bool | None = None) -> Any:
-        logits = [ops.matmul(x, ops.transpose(table)) for table in tables]  # (...,V_i)
-        output = ops.concatenate(logits, axis=-1) if logits[1:] else logits[0]  # (...,V)
+        # On CPUs, the transposed table as the second factor takes two to eight times as long.
+        flat = ops.transpose(ops.reshape(x, (-1, self.input_dim)))  # (...,D) -> (D,N)
+        logits = [ops.matmul(table, flat) for table in tables]  # (V_i,N)
+        output = ops.concatenate(logits, axis=0) if logits[1:] else logits[0]  # (V,N)
+        output = ops.transpose(output)  # (V,N) -> (N,V)
+        output = ops.reshape(output, (*ops.shape(x)[:-1], self.units))  # (N,V) -> (...,V)
         output = ops.cast(self.add_updates(output, x, training), "float32")
         return output if self.bias is None else output + ops.cast(self.bias, "float32")
 

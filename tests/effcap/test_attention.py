@@ -16,24 +16,24 @@ def softmax(x):
 
 
 def by_hand(queries, keys, values, mask):
-    """Computes attention row by row and head by head: queries (B,Q,H,d), mask (B,Q,S)."""
+    """Computes attention row by row and head by head: queries (B,H,Q,d), mask (B,Q,S)."""
     mixed = np.zeros_like(queries)
     for row in range(queries.shape[0]):
-        for head in range(queries.shape[2]):
-            q, k, v = (x[row, :, head] for x in (queries, keys, values))
+        for head in range(queries.shape[1]):
+            q, k, v = (x[row, head] for x in (queries, keys, values))
             scores = np.where(mask[row], q @ k.T / np.sqrt(q.shape[-1]), -np.inf)
-            mixed[row, :, head] = softmax(scores) @ v
+            mixed[row, head] = softmax(scores) @ v
     return mixed
 
 
 def test_attention_equals_its_formula():
     rng = np.random.default_rng(0)
-    queries = rng.normal(size=(2, 3, 4, 5)).astype("float32")
-    keys, values = rng.normal(size=(2, 2, 6, 4, 5)).astype("float32")
+    queries = rng.normal(size=(2, 4, 3, 5)).astype("float32")
+    keys, values = rng.normal(size=(2, 2, 4, 6, 5)).astype("float32")
     mask = rng.random((2, 3, 6)) < 0.5
     mask[:, :, 0] = True
     mixed, weights = attend(*map(ops.convert_to_tensor, (queries, keys, values, mask[:, None])))
-    expected = by_hand(queries, keys, values, mask)
+    expected = by_hand(queries, keys, values, mask).transpose(0, 2, 1, 3)  # (B,Q,H,d)
     np.testing.assert_allclose(numpy(mixed).reshape(2, 3, 4, 5), expected, rtol=1e-5, atol=1e-5)
     weights = numpy(weights)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
@@ -68,8 +68,8 @@ def test_keys_and_values_have_one_row_per_image():
     layer = cross_attention()
     memory_kv = layer.precompute_kv(np.zeros((3, 5, 8), "float32"))
     assert {name: tuple(tensor.shape) for name, tensor in memory_kv.items()} == {
-        "keys": (3, 5, 4, 2),
-        "values": (3, 5, 4, 2),
+        "keys": (3, 4, 5, 2),
+        "values": (3, 4, 5, 2),
     }
 
 
@@ -82,7 +82,7 @@ def test_cached_self_attention_equals_uncached():
     expected, _, prefix_weights = layer(x, attention_mask=ops.convert_to_tensor(causal))
     assert prefix_weights is None
     # A buffer longer than the text, whose rest must not matter.
-    cache = {name: ops.full((2, 7, 2, 4), 3.0) for name in ("keys", "values")}
+    cache = {name: ops.full((2, 2, 7, 4), 3.0) for name in ("keys", "values")}
     for position in range(5):
         mask = ops.convert_to_tensor(np.arange(7)[None, None] <= position)
         output, cache, _ = layer(
