@@ -19,7 +19,7 @@ from effcap.decoders.prefix_words import MASKED, nearest_tokens
 from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
 from effcap.generation import GenerationCache, check_sampler
-from effcap.images import as_photos, load_photos
+from effcap.images import as_photos, load_ahead, load_photo
 from effcap.phrases import contains, missing_groups
 from effcap.samplers import Hypotheses, Sampler, get
 from effcap.samplers.registry import to_config
@@ -164,11 +164,13 @@ class CaptioningModel(TokenMeanModel):
         self, photos: Iterable[Photo], batch_size: int
     ) -> Iterator[tuple[list[Photo], np.ndarray]]:
         """Yields batches of photos, and their pixels (B, h, w, 3) as the encoder takes them."""
-        stream = iter(photos)
-        while batch := list(islice(stream, batch_size)):
-            encoder = self.encoder
-            pixels = load_photos(batch, encoder.image_size, encoder.fit, resample=encoder.resample)
-            yield batch, pixels  # (B,h,w,3)
+        encoder = self.encoder
+
+        def load(photo: Photo) -> np.ndarray:
+            return load_photo(photo, encoder.image_size, encoder.fit, encoder.resample)  # (h,w,3)
+
+        for batch, pixels in load_ahead(photos, load, batch_size):
+            yield batch, np.stack(pixels)  # (B,h,w,3)
 
     def generate_batch(
         self,

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from effcap.images.collections import as_photos
 from effcap.images.framing import WHOLE, Fit, Region, Resample, visible_box
-from effcap.images.loading import load_photo, load_photos, load_thumbnail, read_photo
+from effcap.images.loading import (
+    load_ahead,
+    load_photo,
+    load_photos,
+    load_thumbnail,
+    read_photo,
+)
 from effcap.images.opening import FORMATS, LARGEST_FILE, Photo, upright_size
 from effcap.images.unreadable_photo import UnreadablePhoto
 from effcap.utils.find_files import IMAGE_SUFFIXES
@@ -23,6 +29,7 @@ __all__ = [
     "Resample",
     "UnreadablePhoto",
     "as_photos",
+    "load_ahead",
     "load_photo",
     "load_photos",
     "load_thumbnail",

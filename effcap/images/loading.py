@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -33,6 +35,10 @@ from effcap.images.opening import (
 )
 from effcap.images.pixels import to_rgb
 from effcap.images.unreadable_photo import UnreadablePhoto
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+BATCHES_AHEAD = 1  # loaded while the caller uses an earlier one
 
 
 def load_photo(
@@ -154,6 +160,41 @@ def load_photos(
     finally:
         pool.shutdown(cancel_futures=True)
     return batch
+
+
+def load_ahead(
+    items: Iterable[Item], load: Callable[[Item], Loaded], batch_size: int
+) -> Iterator[tuple[list[Item], list[Loaded]]]:
+    """Yields batches, which threads load while the caller uses the batch before.
+
+    Args:
+        items: what to load, such as photos. It is iterated over in the caller's thread, up to two
+            batches ahead of what the caller has received.
+        load: loads one item.
+        batch_size: items per batch; only the last one is smaller.
+
+    Yields:
+        Items, and what `load` returned for each.
+
+    Raises:
+        Exception: what `load` raised for the first item of a batch that it failed for, after all
+            earlier batches.
+    """
+    stream = iter(items)
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    pending: deque[tuple[list[Item], list[Future[Loaded]]]] = deque()
+    try:
+        while True:
+            batch = list(islice(stream, batch_size))
+            if batch:
+                pending.append((batch, [pool.submit(load, item) for item in batch]))
+            elif not pending:
+                return
+            if len(pending) > BATCHES_AHEAD or not batch:
+                loading, futures = pending.popleft()
+                yield loading, [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _read(

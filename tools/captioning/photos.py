@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effcap.images import UnreadablePhoto, load_photo
+from effcap.images import UnreadablePhoto, load_ahead, load_photo
 from effcap.tools.captioning.caption_writer import CannotWrite, CaptionWriter, WritePlan
 from effcap.tools.captioning.results import (
     DEFAULT_PRESET,
@@ -48,8 +49,9 @@ def caption_folder(
         captioner: captioner, or the name or folder of a preset.
         sampler: sampler, or its name (default: that of the captioner).
         batch_size: photos per batch.
-        writer: writes the captions of each photo after its batch: `Sidecars` into text files,
-            `XmpSidecars` into XMP files beside the photos, `EmbeddedCaptions` into the photos.
+        writer: writes the captions of each photo after its batch, while the next is captioned:
+            `Sidecars` into text files, `XmpSidecars` into XMP files beside the photos,
+            `EmbeddedCaptions` into the photos.
         min_confidence: photos whose best caption has a lower confidence are left for a person:
             no captions of theirs are written, and they are `uncertain` in the results.
 
@@ -124,24 +126,33 @@ def caption_paths(
     uncertain: dict[int, list[Caption]] = {}
     skipped: list[tuple[Path, str]] = []
     ordered = [paths[index] for index in order]
-    with ProgressBar("captioning", len(order)) as bar:
+
+    def write(batch: dict[int, list[Caption]]) -> None:
+        for index, photo_captions in batch.items():
+            try:
+                if plan is not None:
+                    plan.writer.write(paths[index], photo_captions)
+                captions[index] = photo_captions
+            except CannotWrite as error:
+                skipped.append((paths[index], str(error)))
+
+    writing: Future[None] | None = None  # of the batch before
+    with ThreadPoolExecutor(1) as thread, ProgressBar("captioning", len(order)) as bar:
         for numbers, images in load_batches(ordered, backbone, batch_size, skipped):
             inputs = {"images": np.stack(images)}  # (B, h, w, 3)
             indices = [order[number] for number in numbers]
             batch = captioner.generate_batch(
                 inputs, sampler, batch_size, indices, prefix=[prefixes[index] for index in indices]
             )
-            for index, photo_captions in zip(indices, batch, strict=True):
-                if photo_captions[0].confidence < min_confidence:
-                    uncertain[index] = photo_captions
-                    continue
-                try:
-                    if plan is not None:
-                        plan.writer.write(paths[index], photo_captions)
-                    captions[index] = photo_captions
-                except CannotWrite as error:
-                    skipped.append((paths[index], str(error)))
+            by_index = dict(zip(indices, batch, strict=True))
+            doubtful = {i for i in indices if by_index[i][0].confidence < min_confidence}
+            uncertain |= {i: by_index.pop(i) for i in doubtful}
+            if writing is not None:
+                writing.result()
+            writing = thread.submit(write, by_index)
             bar.advance(steps=len(batch))
+        if writing is not None:
+            writing.result()
     if plan is None:  # a repeated call with one may find only unreadable photos left
         check_some_used(len(order), skipped)
     return CaptionResults(
@@ -158,7 +169,7 @@ def load_batches(
     batch_size: int,
     skipped: list[tuple[Path, str]],
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    """Decodes photos in threads and yields those that can be read in batches.
+    """Decodes photos in threads, a batch ahead, and yields those that can be read in batches.
 
     Args:
         paths: photo files.
@@ -177,17 +188,16 @@ def load_batches(
             return error
 
     readable: list[tuple[int, np.ndarray]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), batch_size):
-            group = paths[start : start + batch_size]
-            for index, photo in enumerate(pool.map(load, group), start):
-                if isinstance(photo, UnreadablePhoto):
-                    skipped.append((paths[index], photo.reason))
-                else:
-                    readable.append((index, photo))
-            if len(readable) >= batch_size:
-                yield unzip(readable[:batch_size])
-                readable = readable[batch_size:]
+    indices = count()
+    for group, photos in load_ahead(paths, load, batch_size):
+        for path, photo, index in zip(group, photos, indices):
+            if isinstance(photo, UnreadablePhoto):
+                skipped.append((path, photo.reason))
+            else:
+                readable.append((index, photo))
+        if len(readable) >= batch_size:
+            yield unzip(readable[:batch_size])
+            readable = readable[batch_size:]
     if readable:
         yield unzip(readable)
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -31,10 +31,27 @@ def quiet() -> Iterator[None]:
             os.close(stderr)
 
 
+# Keras imports these if they are installed, which takes up to a third of its start, for wrappers
+# and plots that no command uses.
+UNUSED_BY_COMMANDS = ("matplotlib", "sklearn")
+
+
+@contextmanager
+def without_packages(names: Iterable[str]) -> Iterator[None]:
+    """Makes packages that are not imported yet look as if they were not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # importing a None raises ImportError
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
 def start_keras() -> None:
     """Imports Keras and initializes its backend without their messages."""
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # hides warnings on intended retracing
-    with quiet():
+    with quiet(), without_packages(UNUSED_BY_COMMANDS):
         import keras
 
         if keras.backend.backend() == "tensorflow":
