@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -181,18 +180,19 @@ def load_batches(
         Indices of paths, and photos (height, width, 3) uint8.
     """
 
-    def load(path: Path) -> np.ndarray | UnreadablePhoto:
+    size, fit, resample = backbone.image_size, backbone.fit, backbone.resample
+
+    def load(index: int) -> np.ndarray | UnreadablePhoto:
         try:
-            return load_photo(path, backbone.image_size, backbone.fit, backbone.resample)  # (h,w,3)
+            return load_photo(paths[index], size, fit, resample)  # (h,w,3)
         except UnreadablePhoto as error:
             return error
 
     readable: list[tuple[int, np.ndarray]] = []
-    indices = count()
-    for group, photos in load_ahead(paths, load, batch_size):
-        for path, photo, index in zip(group, photos, indices):
+    for indices, photos in load_ahead(range(len(paths)), load, batch_size):
+        for index, photo in zip(indices, photos, strict=True):
             if isinstance(photo, UnreadablePhoto):
-                skipped.append((path, photo.reason))
+                skipped.append((paths[index], photo.reason))
             else:
                 readable.append((index, photo))
         if len(readable) >= batch_size:
