@@ -40,8 +40,9 @@ UNUSED_BY_COMMANDS = ("matplotlib", "sklearn")
 def without_packages(names: Iterable[str]) -> Iterator[None]:
     """Makes packages that are not imported yet look as if they were not installed."""
     hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # importing a None raises ImportError
     try:
+        for name in hidden:
+            sys.modules[name] = None  # type: ignore[assignment]  # importing it raises ImportError
         yield
     finally:
         for name in hidden:
