@@ -290,7 +290,9 @@ class CrossAttention(keras.layers.Layer):
         images, positions = ops.shape(keys)[0], ops.shape(keys)[2]
         rows, length = ops.shape(x)[0], ops.shape(x)[1]
         captions = rows // images
-        queries = ops.reshape(self.query(x), (images, captions * length, -1))  # (B,K*T,D)
+        queries = ops.reshape(
+            self.query(x), (images, captions * length, self.hidden_dim)
+        )  # (B,K*T,D)
         (queries,) = split_heads(queries, 1, self.num_heads)  # (B,H,K*T,d)
         mixed, weights = attend(
             queries, keys, values, mask, self.attention_dropout, training
