@@ -18,7 +18,8 @@ MAPPED_FOLDERS = (*FLOORS, "hparams", "res")
 # Levels inside effcap, lowest first.
 LEVELS = (
     ("utils", "version"),
-    ("tokenizers", "images", "metrics", "losses", "optimizers", "layers", "display", "caption"),
+    ("fused_adam", "tokenizers", "images", "metrics", "losses", "layers", "display", "caption"),
+    ("optimizers",),
     ("npair", "phrases"),
     ("backbones",),
     ("encoders", "decoders"),
