@@ -42,14 +42,13 @@ class FusedAdam(keras.optimizers.Optimizer):
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
         grads_and_vars = zip(grads, trainable_variables, strict=True)
-        rates: dict[tuple[str, float, float], tuple[Any, Any]] = {}
+        rates: dict[tuple[float, float], tuple[Any, Any]] = {}
         updates = []
         for gradient, variable in self._all_reduce_sum_gradients(grads_and_vars):
             factor, decay = self._rate_factor_and_decay(variable)
-            dtype = keras.backend.standardize_dtype(variable.dtype)
-            key = (dtype, factor, decay)
+            key = (factor, decay)
             if key not in rates:
-                rate = ops.cast(learning_rate, dtype) * factor  # ()
+                rate = ops.cast(learning_rate, "float32") * factor  # ()
                 rates[key] = (rate, rate * decay if decay else None)
             index = self._get_variable_index(variable)
             updates.append(
@@ -57,7 +56,7 @@ class FusedAdam(keras.optimizers.Optimizer):
                     variable,
                     self._momentums[index],
                     self._velocities[index],
-                    adam_kernel.dense(gradient, dtype),
+                    adam_kernel.dense(gradient, "float32"),
                     *rates[key],
                 )
             )
@@ -82,7 +81,7 @@ class FusedAdam(keras.optimizers.Optimizer):
 
     @property
     def _has_kernel(self) -> bool:
-        return adam_kernel.is_available() and not self.amsgrad
+        return adam_kernel.is_available(self._trainable_variables) and not self.amsgrad
 
 
 def fuse(optimizer: keras.optimizers.Optimizer) -> None:

@@ -11,6 +11,7 @@ from effcap.fused_adam import fuse
 from effcap.losses import CaptionLoss
 from effcap.npair import NPairLoss
 from effcap.optimizers import accumulate_by_tokens
+from effcap.utils.graph_rewriting import without_graph_rewriting
 from effcap.utils.replicas import is_mirrored, strategy_scope, sum_over_replicas
 
 
@@ -54,7 +55,15 @@ class TokenMeanModel(keras.Model):
         if optimizer is not None and not optimizer.built:
             with strategy_scope(self):
                 optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
+        if force or self.train_function is None:
+            super().make_train_function(force)
+            self.train_function = without_graph_rewriting(self.train_function)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes the compiled step of `evaluate`."""
+        if force or self.test_function is None:
+            super().make_test_function(force)
+            self.test_function = without_graph_rewriting(self.test_function)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 
 class AdamUpdate(NamedTuple):
-    """Update of a variable.
+    """Update of a variable of float32.
 
     Attributes:
         variable: variable to update.
         momentum: mean of its gradients.
         velocity: mean of their squares.
-        gradient: gradient in the dtype of the variable.
+        gradient: dense gradient in float32.
         rate: learning rate.
         decay: product of learning rate and decoupled weight decay; None for no decay.
     """
@@ -32,9 +33,10 @@ class AdamUpdate(NamedTuple):
     decay: Any = None
 
 
-def is_available() -> bool:
-    """Returns whether the backend has the kernel, as only TensorFlow does."""
-    return keras.backend.backend() == "tensorflow"
+def is_available(variables: Sequence[keras.Variable] = ()) -> bool:
+    """Returns whether there is a kernel for variables: in TensorFlow, for those of float32."""
+    is_float32 = all(keras.backend.standardize_dtype(v.dtype) == "float32" for v in variables)
+    return keras.backend.backend() == "tensorflow" and is_float32
 
 
 def dense(gradient: Any, dtype: Any = None) -> Any:
@@ -67,28 +69,28 @@ def apply_adam(
     """
     import tensorflow as tf
 
-    constants: dict[str, dict[str, Any]] = {}
-    for dtype in {update.gradient.dtype.name for update in updates}:
-        first, second, count = (tf.cast(value, dtype) for value in (beta_1, beta_2, step))
-        constants[dtype] = {
-            "beta1": first,
-            "beta2": second,
-            "beta1_power": first**count,
-            "beta2_power": second**count,
-            "epsilon": tf.cast(epsilon, dtype),
-        }
+    # The kernel's 1 - beta has another rounding error than Keras's.
+    correction = tf.sqrt(_mean_ratio(beta_2, step)) / _mean_ratio(beta_1, step)  # ()
+    first, second, count = (tf.cast(value, "float32") for value in (beta_1, beta_2, step))
+    constants = {
+        "beta1": first,
+        "beta2": second,
+        "beta1_power": first**count,
+        "beta2_power": second**count,
+        "epsilon": tf.cast(epsilon, "float32"),
+    }
 
     def update_one(variable: Any, momentum: Any, velocity: Any, *values: Any) -> None:
         gradient, rate, *decay = values
         if decay:
-            variable.assign(variable * (1 - decay[0]))
+            variable.assign_sub(variable * decay[0])  # 1 - decay would be rounded
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=momentum.handle,
             v=velocity.handle,
             grad=gradient,
-            lr=rate,
-            **constants[variable.dtype.name],
+            lr=rate * tf.cast(correction, tf.float32),
+            **constants,
         )
 
     def update_replicas(strategy: Any, arguments: Sequence[Sequence[Any]]) -> None:
@@ -105,6 +107,15 @@ def apply_adam(
         return
     for values in arguments:
         update_one(*values)
+
+
+def _mean_ratio(beta: float, step: Any) -> Any:
+    """Returns the ratio of a mean of equal values in the kernel to the one that Keras computes."""
+    import tensorflow as tf
+
+    count = tf.cast(step, "float64")
+    new, keras_new = 1 - float(np.float32(beta)), float(np.float32(1 - beta))
+    return (1 - (1 - new) ** count) / (1 - (1 - keras_new) ** count)
 
 
 def update_average(average: keras.Variable, variable: keras.Variable, rate: Any) -> None:
