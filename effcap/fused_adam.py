@@ -86,9 +86,9 @@ class FusedAdam(keras.optimizers.Optimizer):
 
 def fuse(optimizer: keras.optimizers.Optimizer) -> None:
     """Makes an Adam or AdamW of Keras a `FusedAdam`; leaves other optimizers as they are."""
-    if type(optimizer) in (keras.optimizers.Adam, keras.optimizers.AdamW):
-        if adam_kernel.is_available():
-            change_class(optimizer, FusedAdam)
+    is_adam = type(optimizer) in (keras.optimizers.Adam, keras.optimizers.AdamW)
+    if is_adam and adam_kernel.is_available():
+        change_class(optimizer, FusedAdam)
 
 
 def change_class(optimizer: keras.optimizers.Optimizer, mixin: type) -> None:
