@@ -28,6 +28,8 @@ class TokenMeanModel(keras.Model):
 
     npair_mean: keras.metrics.Mean | None = None
     is_evaluating = False
+    train_function: Any
+    test_function: Any
 
     def compile(self, optimizer: Any, loss: Any, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does.

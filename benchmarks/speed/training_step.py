@@ -50,6 +50,7 @@ def effcap_steps(size: int, length: int) -> dict[str, Step]:
     captioner = Captioner.from_hparams("gpt2-124m", encoder={"backbone": backbone})
     optimizer = make_optimizer(TrainingOptions(learning_rate=1e-4), 1000, captioner)
     captioner.compile(optimizer, jit_compile=False)
+    optimizer.build(captioner.trainable_variables)
     images, tokens = random_batch(size, length)
     inputs = {"images": images, "tokens": tokens, "segments": np.ones_like(tokens)}
     weights = np.ones(tokens.shape, np.float32)  # (B,T)
