@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from effcap.fused_adam import FusedAdam, change_class
 from effcap.utils.replicas import sum_over_replicas
 
 
@@ -50,21 +51,14 @@ def accumulate_by_tokens(optimizer: keras.optimizers.Optimizer) -> None:
 
     The change is in place, so that its state and the caller's references to it remain valid.
     """
-    cls = type(optimizer)
-    if not issubclass(cls, TokenAccumulation):
-        names = {"__module__": cls.__module__, "__doc__": cls.__doc__}
-        optimizer.__class__ = type(cls.__name__, (TokenAccumulation, cls), names)
-        package, _, name = keras.saving.get_registered_name(cls).rpartition(">")
-        if package:  # saved files name the original class
-            keras.saving.register_keras_serializable(package, name)(type(optimizer))
-            keras.saving.register_keras_serializable(package, name)(cls)
+    change_class(optimizer, TokenAccumulation)
     if optimizer.num_tokens is None:
         optimizer.num_tokens = optimizer.add_variable((), "ones", name="num_tokens")
         optimizer.total_tokens = optimizer.add_variable((), "zeros", name="total_tokens")
 
 
 @keras.saving.register_keras_serializable("effcap")
-class CaptionOptimizer(TokenAccumulation, keras.optimizers.Adam):
+class CaptionOptimizer(TokenAccumulation, FusedAdam, keras.optimizers.Adam):
     """AdamW (Loshchilov and Hutter, 2019) with learning rates and decay by variable.
 
     Args:
@@ -105,6 +99,11 @@ class CaptionOptimizer(TokenAccumulation, keras.optimizers.Adam):
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         """Returns its argument, because `apply` sums the gradients before clipping."""
         return grads_and_vars
+
+    def _rate_factor_and_decay(self, variable: Any) -> tuple[float, float]:
+        index = self._get_variable_index(variable)
+        _, weight_decay = super()._rate_factor_and_decay(variable)
+        return self._factors[index], self._decays[index] + weight_decay
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)

@@ -7,10 +7,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from effcap.fused_adam import fuse
 from effcap.losses import CaptionLoss
 from effcap.npair import NPairLoss
 from effcap.optimizers import accumulate_by_tokens
-from effcap.utils.replicas import is_mirrored, sum_over_replicas
+from effcap.utils.graph_rewriting import without_graph_rewriting
+from effcap.utils.replicas import is_mirrored, strategy_scope, sum_over_replicas
 
 
 class TokenMeanModel(keras.Model):
@@ -26,6 +28,8 @@ class TokenMeanModel(keras.Model):
 
     npair_mean: keras.metrics.Mean | None = None
     is_evaluating = False
+    train_function: Any
+    test_function: Any
 
     def compile(self, optimizer: Any, loss: Any, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does.
@@ -34,6 +38,7 @@ class TokenMeanModel(keras.Model):
             ValueError: the optimizer accumulates gradients on several devices under TensorFlow.
         """
         super().compile(optimizer, loss, **kwargs)
+        fuse(self._inner_optimizer)
         self.token_loss = keras.metrics.Mean("loss")
         self.npair_mean = keras.metrics.Mean("npair") if isinstance(loss, NPairLoss) else None
         accumulating = self._accumulating_optimizer
@@ -45,6 +50,22 @@ class TokenMeanModel(keras.Model):
                     "size, or KERAS_BACKEND=jax"
                 )
             accumulate_by_tokens(accumulating)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the compiled step; the optimizer is built before, so that it is traced once."""
+        optimizer = self.optimizer
+        if optimizer is not None and not optimizer.built:
+            with strategy_scope(self):
+                optimizer.build(self.trainable_variables)
+        if force or self.train_function is None:
+            super().make_train_function(force)
+            self.train_function = without_graph_rewriting(self.train_function)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes the compiled step of `evaluate`."""
+        if force or self.test_function is None:
+            super().make_test_function(force)
+            self.test_function = without_graph_rewriting(self.test_function)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -108,9 +129,14 @@ class TokenMeanModel(keras.Model):
         return super().train_step((trainable, non_trainable, values, metrics), data)
 
     @property
+    def _inner_optimizer(self) -> Any:
+        """The optimizer, without the wrapper that scales the loss of float16."""
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
+
+    @property
     def _accumulating_optimizer(self) -> Any:
         """The optimizer, if it accumulates gradients."""
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # of float16
+        optimizer = self._inner_optimizer
         return optimizer if getattr(optimizer, "gradient_accumulation_steps", None) else None
 
     def _normalizer(self, y: Any, sample_weight: Any) -> Any:

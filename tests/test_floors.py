@@ -18,7 +18,8 @@ MAPPED_FOLDERS = (*FLOORS, "hparams", "res")
 # Levels inside effcap, lowest first.
 LEVELS = (
     ("utils", "version"),
-    ("tokenizers", "images", "metrics", "losses", "optimizers", "layers", "display", "caption"),
+    ("fused_adam", "tokenizers", "images", "metrics", "losses", "layers", "display", "caption"),
+    ("optimizers",),
     ("npair", "phrases"),
     ("backbones",),
     ("encoders", "decoders"),
@@ -198,8 +199,12 @@ def test_modules_with_computed_names_are_imported_in_two_places_only():
 
 def test_model_and_samplers_import_no_backend():
     # A loss must be added up over the devices of TensorFlow in a notebook, too; Keras has no
-    # gradients of its own.
-    exempt = ("effcap.weights", "effcap.utils.replicas", "effcap.utils.gradients")
+    # gradients of its own, no kernel of Adam, and no setting of the graph rewriter.
+    exempt = (
+        "effcap.weights",
+        *("effcap.utils.replicas", "effcap.utils.gradients"),
+        *("effcap.utils.adam_kernel", "effcap.utils.graph_rewriting"),
+    )
     offenders = [
         f"{module} imports {name}"
         for module in modules()

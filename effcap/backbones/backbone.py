@@ -166,6 +166,8 @@ class Backbone(keras.layers.Layer):
             training = False  # no stochastic depth in a frozen network either
         x = self.preprocessing(ops.cast(images, self.compute_dtype))  # (B,h,w,3)
         x = self.net(x, training=training)  # (B,h,w,C) or (B,S,C)
+        if not any(variable.trainable for variable in self.net.variables):
+            x = ops.stop_gradient(x)  # TensorFlow would trace the gradients of frozen weights, too
         return ops.reshape(x, (-1, *self.feature_shape))  # (B,S,C)
 
     def get_config(self) -> dict[str, Any]:

@@ -21,6 +21,11 @@ def is_mirrored(model: keras.Model) -> bool:
     return model.distribute_strategy.num_replicas_in_sync > 1
 
 
+def has_replicas() -> bool:
+    """Returns whether the step that is being traced runs on several replicas."""
+    return _replica_context() is not None
+
+
 def strategy_scope(model: keras.Model) -> AbstractContextManager[Any]:
     """Returns the scope of the strategy that a model was made in, for variables created later."""
     if keras.backend.backend() != "tensorflow":

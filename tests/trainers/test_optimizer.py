@@ -9,10 +9,12 @@ from keras.ops import convert_to_numpy as numpy
 
 from effcap.captioner import Captioner
 from effcap.config import load_hparams
+from effcap.fused_adam import FusedAdam, fuse
 from effcap.optimizers import CaptionOptimizer, LinearDecay, accumulate_by_tokens
 from effcap.trainers import TrainingOptions
 from effcap.trainers.engine.optimizer import make_optimizer
 from effcap.trainers.engine.smoke import shrink
+from helpers.captioners import example_batch
 from helpers.data_maker import make_captioner
 
 
@@ -83,6 +85,80 @@ def test_updates_equal_those_of_adamw():
     adamw = keras.optimizers.AdamW(0.1, weight_decay=0.2)
     theirs = apply(adamw, [make_variable(start)], gradients)
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    (
+        {"global_clipnorm": 1.0, "use_ema": True, "ema_momentum": 0.9},
+        {"clipvalue": 0.3, "gradient_accumulation_steps": 4},
+    ),
+)
+def test_a_hundred_steps_equal_those_of_keras(settings):
+    rng = np.random.default_rng(0)
+    shapes = ((5, 4), (3,))
+    starts = [rng.normal(size=shape) for shape in shapes]
+    gradients = [[rng.normal(size=shape) * (1 + i % 7) for shape in shapes] for i in range(100)]
+    fused = keras.optimizers.AdamW(1e-3, weight_decay=0.1, **settings)
+    fuse(fused)
+    optimizers = {
+        "keras": keras.optimizers.AdamW(1e-3, weight_decay=0.1, **settings),
+        "fused": fused,
+        "captions": CaptionOptimizer(1e-3, decay=0.1, **settings),
+    }
+    states = {}
+    for name, optimizer in optimizers.items():
+        variables = [make_variable(start) for start in starts]
+        optimizer.build(variables)
+        for arrays in gradients:
+            optimizer.apply([keras.ops.convert_to_tensor(x, "float32") for x in arrays])
+        states[name] = [*variables, *optimizer.variables]
+    for name in ("fused", "captions"):
+        for one, other in zip(states["keras"], states[name], strict=True):
+            # Keras and the kernel round 1 - beta differently.
+            np.testing.assert_allclose(numpy(one), numpy(other), rtol=2e-5, atol=1e-6)
+        for one, other in zip(states["keras"][:2], states[name][:2], strict=True):
+            np.testing.assert_allclose(numpy(one), numpy(other), rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has slices")
+def test_the_slices_of_a_repeated_row_are_summed():
+    import tensorflow as tf
+
+    rows = tf.constant([[1.0, 2.0], [3.0, -5.0], [4.0, 4.0]])
+    slices = tf.IndexedSlices(rows, tf.constant([1, 1, 0]), tf.constant([3, 2]))
+    by_kind = []
+    for gradient in (slices, tf.convert_to_tensor(slices)):
+        table = make_variable(np.ones((3, 2)))
+        optimizer = CaptionOptimizer(0.1, global_clipnorm=1.0)
+        optimizer.build([table])
+        optimizer.apply([gradient])
+        optimizer.apply([gradient])
+        by_kind.append([numpy(x) for x in (table, *optimizer.variables)])
+    for one, other in zip(*by_kind, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_gradient_that_is_not_finite_is_not_hidden_by_clipping():
+    optimizer = CaptionOptimizer(0.1, global_clipnorm=1.0)
+    (values,) = apply(optimizer, [make_variable([1.0, 1.0])], [[np.inf, 1.0]])
+    assert np.isnan(values).all()
+
+
+def test_a_saved_optimizer_of_keras_is_loaded_with_its_state_and_fused_again(captioner, tmp_path):
+    captioner.compile(keras.optimizers.AdamW(0.01, weight_decay=0.1), run_eagerly=True)
+    assert type(captioner.optimizer).__name__ == "AdamW"
+    captioner.train_on_batch(*example_batch(captioner))
+    captioner.save(tmp_path / "captioner.keras")
+    loaded = keras.saving.load_model(tmp_path / "captioner.keras")
+    assert isinstance(loaded.optimizer, keras.optimizers.AdamW)
+    assert isinstance(loaded.optimizer, FusedAdam) == isinstance(captioner.optimizer, FusedAdam)
+    assert isinstance(loaded.optimizer, FusedAdam) == (keras.backend.backend() == "tensorflow")
+    states = captioner.optimizer.variables, loaded.optimizer.variables
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_array_equal(numpy(one), numpy(other))
+    assert numpy(loaded.optimizer.iterations) == 1
 
 
 def test_variables_without_weight_decay_keep_their_values():
