@@ -57,7 +57,9 @@ def main() -> None:
     # JAX would take most of the memory of a GPU that two processes use.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("KERAS_BACKEND", "jax")
-    print(f"{'size':6} {'job':9} {'library':13} {'photos/s':>9} {'ratio':>6} {'of peak':>8}  device")
+    print(
+        f"{'size':6} {'job':9} {'library':13} {'photos/s':>9} {'ratio':>6} {'of peak':>8}  device"
+    )
     for size in arguments.sizes:
         for job in arguments.jobs:
             run(size, job, arguments)

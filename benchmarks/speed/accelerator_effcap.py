@@ -41,9 +41,7 @@ def generate(captioner: Any) -> Callable[[dict[str, int]], Any]:
 
     def run(request: dict[str, int]) -> None:
         tokens = request["tokens"]
-        sampler = Beam(
-            num_beams=request["beams"], min_new_tokens=tokens, max_new_tokens=tokens
-        )
+        sampler = Beam(num_beams=request["beams"], min_new_tokens=tokens, max_new_tokens=tokens)
         images = random_images(request["photos"], captioner.encoder.image_size)
         captioner.generate_batch({"images": images}, sampler)
 

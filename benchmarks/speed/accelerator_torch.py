@@ -25,7 +25,7 @@ TINY_VIT = {
 def caption_and_train(job: str, size: str) -> tuple[Answer, dict[str, Any]]:
     """Returns a worker's functions for "captions" or "training" at a size."""
     import torch
-    from transformers import GPT2Config, ViTConfig, VisionEncoderDecoderModel
+    from transformers import GPT2Config, VisionEncoderDecoderModel, ViTConfig
     from transformers import VisionEncoderDecoderConfig as Config
 
     place = "cuda" if torch.cuda.is_available() else "cpu"

@@ -25,7 +25,12 @@ from workers import WorkerError
 
 SIZES = ("124m", "355m")
 BASE = {"photos": 8, "beams": 5, "tokens": 20}
-AXES = {"photos": (1, 2, 4, 8, 16, 32, 64), "beams": (1, 2, 3, 5, 8, 10), "tokens": (10, 20, 40, 60)}
+AXES = {
+    "photos": (1, 2, 4, 8, 16, 32, 64),
+    "beams": (1, 2, 3, 5, 8, 10),
+    "tokens": (10, 20, 40, 60),
+}
+VALUES = {"seconds": "seconds", "cpu": "seconds of all cores"}
 Point = tuple[str, str, int, int, int]  # size, engine, photos, beams, tokens
 
 
@@ -76,8 +81,8 @@ def measure(size: str, arguments: argparse.Namespace, end: float) -> None:
                 worker.close()
 
 
-def plot(rows: dict[Point, dict[str, Any]], path: Path) -> None:
-    """Draws seconds over each axis, one line per engine and size.
+def plot(rows: dict[Point, dict[str, Any]], path: Path, value: str) -> None:
+    """Draws a value in seconds over each axis, one line per engine and size.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -92,17 +97,17 @@ def plot(rows: dict[Point, dict[str, Any]], path: Path) -> None:
     figure, panels = pyplot.subplots(1, len(AXES), figsize=(9, 3), layout="constrained")
     lines = sorted({(engine, size) for size, engine, *_ in rows})
     colors = {size: f"C{number}" for number, size in enumerate(SIZES)}
-    styles = dict(zip(sorted({engine for engine, _ in lines}), ("-", "--", ":", "-."), strict=False))
+    styles = dict(
+        zip(sorted({engine for engine, _ in lines}), ("-", "--", ":", "-."), strict=False)
+    )
     for axis, panel in zip(AXES, panels, strict=True):
         for engine, size in lines:
-            values = {
-                value: rows.get(point(size, engine, {**BASE, axis: value})) for value in AXES[axis]
-            }
-            xs = [value for value, row in values.items() if row]
-            ys = [row["seconds"] for row in values.values() if row]
+            along = {x: rows.get(point(size, engine, {**BASE, axis: x})) for x in AXES[axis]}
+            xs = [x for x, row in along.items() if row]
+            ys = [row[value] for row in along.values() if row]
             style, color = styles.get(engine, "-"), colors[size]
             panel.plot(xs, ys, style, marker=".", color=color, label=f"{engine}, {size.upper()}")
-        others = ", ".join(f"{value} {name}" for name, value in BASE.items() if name != axis)
+        others = ", ".join(f"{number} {name}" for name, number in BASE.items() if name != axis)
         panel.set(xlabel=axis, title=others, ylim=(0, None))
         panel.title.set_fontsize(9)
         if axis == "photos":
@@ -110,7 +115,7 @@ def plot(rows: dict[Point, dict[str, Any]], path: Path) -> None:
             panel.set_yscale("log")
             panel.set_ylim(None, None)
             panel.xaxis.set_major_formatter("{x:.0f}")
-    panels[0].set_ylabel("seconds")
+    panels[0].set_ylabel(VALUES[value])
     panels[-1].legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
@@ -126,12 +131,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="timed runs of each (default: 2)")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no setting after this")
     parser.add_argument("--plot", type=Path, help="picture to draw from --out, .png or .svg")
+    parser.add_argument(
+        "--value",
+        choices=VALUES,
+        default="seconds",
+        help="what to draw: seconds, or cpu for processor time, which a busy machine disturbs less "
+        "(default: seconds)",
+    )
     arguments = parser.parse_args()
     if arguments.python is None and any(x.startswith("transformers") for x in arguments.engines):
         parser.error("--python is required for transformers")
     end = time.monotonic() + 60 * arguments.minutes
     if arguments.plot:
-        plot(read_rows(arguments.out), arguments.plot)
+        plot(read_rows(arguments.out), arguments.plot, arguments.value)
         return
     for size in arguments.sizes:
         try:

@@ -15,7 +15,6 @@ import checkout  # noqa: F401
 import numpy as np
 from random_captioners import gpt2_tokenizer
 
-from effcap import Beam, Captioner, Greedy
 from effcap.tools.cli.terminal import start_keras
 
 
@@ -28,6 +27,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     start_keras()
+    from effcap import Beam, Captioner, Greedy
+
     captioner = Captioner.from_hparams(arguments.model, gpt2_tokenizer())
     tokens = arguments.tokens
     samplers = {
