@@ -59,11 +59,11 @@ def effcap_generate(folder: Path, precision: str, engine: str) -> Generate:
             raise NotImplementedError(f"EffCap has no {precision} here: {error}") from error
     else:
         captioner = Captioner.from_preset(folder / "effcap")
+    size = captioner.encoder.image_size
     if engine != "keras":
         if not hasattr(captioner, "compile_for"):
             raise NotImplementedError(f"EffCap has no engine {engine} here")
-        captioner.compile_for(engine, precision=precision)
-    size = captioner.encoder.image_size
+        captioner = captioner.compile_for(engine, precision=precision)
 
     def generate(beams: int, photos: int, tokens: int) -> Any:
         limits = {"min_new_tokens": tokens, "max_new_tokens": tokens}
