@@ -43,6 +43,20 @@ def random_images(photos: int, size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (photos, *size, 3), dtype=np.uint8)
 
 
+def load_preset(captioner_class: Any, folder: Path | str, precision: str) -> Any:
+    """Returns the captioner of a preset with weights of a precision.
+
+    Raises:
+        NotImplementedError: this version of EffCap has no such precision.
+    """
+    if precision == "float32":
+        return captioner_class.from_preset(folder)
+    try:
+        return captioner_class.from_preset(folder, precision=precision)
+    except TypeError as error:
+        raise NotImplementedError(f"EffCap has no {precision} here: {error}") from error
+
+
 def effcap_generate(folder: Path, precision: str, engine: str) -> Generate:
     """Returns a function that captions images as users of EffCap do."""
     import checkout  # noqa: F401
@@ -52,13 +66,9 @@ def effcap_generate(folder: Path, precision: str, engine: str) -> Generate:
     start_keras()
     from effcap import Beam, Captioner, Greedy
 
-    if engine == "keras" and precision != "float32":
-        try:
-            captioner = Captioner.from_preset(folder / "effcap", precision=precision)
-        except TypeError as error:
-            raise NotImplementedError(f"EffCap has no {precision} here: {error}") from error
-    else:
-        captioner = Captioner.from_preset(folder / "effcap")
+    captioner = load_preset(
+        Captioner, folder / "effcap", precision if engine == "keras" else "float32"
+    )
     size = captioner.encoder.image_size
     if engine != "keras":
         if not hasattr(captioner, "compile_for"):
