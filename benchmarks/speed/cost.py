@@ -106,17 +106,21 @@ def plot(rows: dict[Point, dict[str, Any]], path: Path, value: str) -> None:
             xs = [x for x, row in along.items() if row]
             ys = [row[value] for row in along.values() if row]
             style, color = styles.get(engine, "-"), colors[size]
+            if not xs:
+                continue
             panel.plot(xs, ys, style, marker=".", color=color, label=f"{engine}, {size.upper()}")
         others = ", ".join(f"{number} {name}" for name, number in BASE.items() if name != axis)
-        panel.set(xlabel=axis, title=others, ylim=(0, None))
-        panel.title.set_fontsize(9)
-        if axis == "photos":
+        panel.set(xlabel=axis, xticks=AXES[axis])
+        panel.set_title(others, fontsize=9)
+        if axis == "photos":  # the others are about linear
             panel.set_xscale("log", base=2)
-            panel.set_yscale("log")
-            panel.set_ylim(None, None)
-            panel.xaxis.set_major_formatter("{x:.0f}")
+            panel.set_yscale("log", base=2)
+            panel.set_xticks(AXES[axis], map(str, AXES[axis]))
+            panel.yaxis.set_major_formatter("{x:g}")
+        else:
+            panel.set_ylim(0, 1.1 * max(panel.get_ylim()))
     panels[0].set_ylabel(VALUES[value])
-    panels[-1].legend(fontsize=7)
+    panels[0].legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
 
