@@ -20,6 +20,7 @@ from effcap.decoders.registry import DECODERS
 from effcap.encoders.registry import ENCODERS
 from effcap.generation import GenerationCache, check_sampler
 from effcap.images import as_photos, load_photos
+from effcap.output_vocabulary import caption_tokens, format_tokens, parse_tokens
 from effcap.phrases import contains, missing_groups
 from effcap.samplers import Hypotheses, Sampler, get
 from effcap.samplers.registry import to_config
@@ -48,6 +49,43 @@ class CaptioningModel(TokenMeanModel):
             "decoder": {"kind": _kind(DECODERS, self.decoder), **self.decoder.get_config()},
         }
         return hparams if self.sampler is None else {**hparams, "sampler": to_config(self.sampler)}
+
+    @property
+    def output_tokens(self) -> tuple[int, ...] | None:
+        """Tokens that captions may be made of; None for all. See `restrict_vocabulary`."""
+        text = self.decoder.output_vocabulary
+        return None if text is None else parse_tokens(text)
+
+    def restrict_vocabulary(self, captions: Iterable[str] | None, *, widen: bool = False) -> None:
+        """Makes generated captions of the tokens of given captions only, which is faster.
+
+        The output projection is reduced to these tokens. Captions and scores are those of the
+        captioner if the logits of all other tokens were -inf: probabilities are normalized over the
+        output vocabulary alone, so scores are higher than with the others as `suppress_tokens`,
+        whose probability counts. All tokens of a single byte are included, so with a
+        byte-level vocabulary every text can be generated. Text that captions continue may
+        have any tokens, and words to `include` add theirs to the vocabulary of that call.
+
+        Logits in training are those of all tokens, also the losses of SCST, whose samples have
+        these tokens only. Presets and `.keras` files keep the output vocabulary.
+
+        Args:
+            captions: captions, such as those of the training data. None for all tokens again.
+            widen: add the tokens to those of the present output vocabulary, if there is one.
+
+        Raises:
+            ValueError: the captioner has no tokenizer, or there are no captions.
+
+        Example:
+            >>> captioner.restrict_vocabulary(["a dog runs", "two dogs play"])
+            >>> captioner.restrict_vocabulary(None)
+        """
+        tokens = None
+        if captions is not None:
+            tokens = caption_tokens(captions, self._require_tokenizer())
+            tokens |= set(self.output_tokens or ()) if widen else set()
+        self.decoder.output_vocabulary = None if tokens is None else format_tokens(tokens)
+        self._generation.clear()
 
     def generate(
         self,

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras import ops
 
-from effcap.phrases import phrase_tables
+from effcap.output_vocabulary import CallVocabulary
+from effcap.phrases import phrase_tables, phrase_tokens
 from effcap.samplers import Hypotheses, Sampler
 from effcap.utils.retracing import intended_retracing
 
@@ -40,7 +42,9 @@ class GenerationModel(keras.Model):
 
     Call arguments:
         inputs: "encoder", inputs as the encoder takes them, B rows; "prompt" (B, 1 + P) int32, the
-            start token and the tokens of a prefix; and "sampler", as from `Sampler.inputs`.
+            start token and the tokens of a prefix; and "sampler", as from `Sampler.inputs`. With an
+            output vocabulary also "tokens" (N,) and "can_output" (N,), as in `CallVocabulary`, by
+            whose numbers the prompt and the tables of the sampler are given.
 
     Returns:
         `{"tokens", "scores", "lengths", "token_scores"}`, as in `Hypotheses`.
@@ -56,28 +60,46 @@ class GenerationModel(keras.Model):
         tokenizer: Tokenizer,
         sampler: Sampler,
     ):
-        super().__init__(name="generation_model")
+        # Layers compute in their own precision; scores and random numbers stay float32.
+        super().__init__(name="generation_model", dtype="float32")
         check_sampler(sampler, decoder, tokenizer)
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
         self.sampler, self._program = sampler, suppress_undecodable(sampler, decoder, tokenizer)
+        self._eos = tokenizer.eos_id
+        self._output_vocabulary = decoder.output_vocabulary
+        vocabulary = call_vocabulary(decoder.output_vocabulary, tokenizer, sampler)
+        if vocabulary is not None:
+            numbers, num_fixed = vocabulary.numbers, vocabulary.num_fixed
+            suppressed = [numbers.get(token, num_fixed) for token in self._program.suppress_tokens]
+            suppressed = [number for number in suppressed if number < num_fixed]
+            self._program = replace(self._program, suppress_tokens=tuple(suppressed))
+            self._eos = numbers[tokenizer.eos_id]
         # On a CPU, XLA's decoding loop is slower and takes far longer to compile.
         self.compile(jit_compile=keras.backend.backend() == "jax")
         self.built = True
 
     def call(self, inputs: dict) -> dict:
         memory_kv = self.decoder.precompute_kv(self.encoder(inputs["encoder"], training=False))
+        tokens = inputs.get("tokens")  # (N,)
+        head = self.decoder.output_head(tokens)
+        if tokens is not None:
+            head = head.forbid(ops.logical_not(inputs["can_output"]))
         prompt = inputs["prompt"]  # (B,1+P)
         images, prefix_length = prompt.shape[0], prompt.shape[1] - 1
+
+        def ids(numbers: Any) -> Any:
+            return numbers if tokens is None else ops.take(tokens, numbers, axis=0)
+
         # The last token is never fed back, so the start token needs no further position.
         cache = self.decoder.empty_cache(images, prefix_length + self._program.max_new_tokens)
         if prefix_length:
-            cache = self.decoder.prefill(prompt[:, :-1], cache, memory_kv)
+            cache = self.decoder.prefill(ids(prompt[:, :-1]), cache, memory_kv)
 
-        def step(tokens: Any, position: Any, state: Any) -> tuple[Any, Any]:
-            return self.decoder.step(tokens, position, state, memory_kv)
+        def step(token: Any, position: Any, state: Any) -> tuple[Any, Any]:
+            return self.decoder.step(ids(token), position, state, memory_kv, head)
 
-        eos = self.tokenizer.eos_id
-        return self._program(step, prompt, cache, eos=eos, inputs=inputs["sampler"])._asdict()
+        hypotheses = self._program(step, prompt, cache, eos=self._eos, inputs=inputs["sampler"])
+        return hypotheses._replace(tokens=ids(hypotheses.tokens))._asdict()
 
     def generate(
         self,
@@ -105,6 +127,16 @@ class GenerationModel(keras.Model):
             [[self.tokenizer.bos_id, *prefix] for prefix in prefixes or [()] * rows], np.int32
         )  # (B,1+P)
         model_inputs = {"encoder": dict(inputs), "prompt": prompt, "sampler": values}
+        vocabulary = call_vocabulary(
+            self._output_vocabulary, self.tokenizer, sampler, prefixes or ()
+        )
+        if vocabulary is not None:
+            tokens = vocabulary.tokens
+            for name in {"word_classes", "word_ends"} & set(values):
+                values[name] = values[name][tokens]  # (V,) -> (N,)
+            numbers = [[vocabulary.numbers[token] for token in row] for row in prompt.tolist()]
+            model_inputs["prompt"] = np.array(numbers, np.int32)  # (B,1+P)
+            model_inputs |= {"tokens": tokens, "can_output": vocabulary.can_output}
         try:
             with _weights_lock, intended_retracing():
                 outputs = self.predict_on_batch(model_inputs)
@@ -205,7 +237,13 @@ class GenerationCache:
         """
         rows = len(indices)
         shapes = tuple((name, value.shape[1:], str(value.dtype)) for name, value in inputs.items())
-        program = (sampler.program(), shapes, len(prefixes[0]), tokenizer.fingerprint)
+        output = self._decoder.output_vocabulary
+        vocabulary = call_vocabulary(output, tokenizer, sampler, prefixes)
+        vocabulary_key = None if vocabulary is None else (output, len(vocabulary))
+        prefix_length = len(prefixes[0])
+        program = (
+            sampler.program(), shapes, prefix_length, tokenizer.fingerprint, vocabulary_key
+        )
         with self._lock:
             compiled = {size for *key, size in self._models if tuple(key) == program}
             size = next((size for size in sizes if size in compiled), sizes[0])
@@ -236,6 +274,27 @@ def suppress_undecodable(sampler: Sampler, decoder: Decoder, tokenizer: Tokenize
     if start != tokenizer.eos_id and start >= tokenizer.base_vocabulary_size:
         suppressed.add(start)
     return replace(sampler, suppress_tokens=tuple(sorted(suppressed))).program()
+
+
+def call_vocabulary(
+    output_vocabulary: str | None,
+    tokenizer: Tokenizer,
+    sampler: Sampler,
+    prefixes: Sequence[Sequence[int]] = (),
+) -> CallVocabulary | None:
+    """Returns the tokens of a call for a decoder with an output vocabulary; otherwise None.
+
+    Args:
+        output_vocabulary: that of the decoder.
+        tokenizer: tokenizer of the captioner.
+        sampler: sampler of the call, whose words to include can be generated, too.
+        prefixes: tokens that captions continue.
+    """
+    if output_vocabulary is None:
+        return None
+    added = phrase_tokens(sampler.include, tokenizer) - {*sampler.suppress_tokens}
+    context = {tokenizer.bos_id}.union(*map(set, prefixes))
+    return CallVocabulary.create(output_vocabulary, tokenizer.eos_id, added, context)
 
 
 def check_sampler(

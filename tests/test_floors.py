@@ -17,9 +17,9 @@ FLOORS = ("samplers", "effcap", "trainers", "tools")  # lowest first
 MAPPED_FOLDERS = (*FLOORS, "hparams", "res")
 # Levels inside effcap, lowest first.
 LEVELS = (
-    ("utils", "version"),
+    ("utils", "version", "precision"),
     ("tokenizers", "images", "metrics", "losses", "optimizers", "layers", "display", "caption"),
-    ("npair", "phrases"),
+    ("npair", "phrases", "output_vocabulary"),
     ("backbones",),
     ("encoders", "decoders"),
     ("generation", "token_mean", "presets", "config", "export", "attention"),
