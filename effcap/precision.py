@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
+
+PrecisionName = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class Precision:
     training_policy: str
 
 
-PRECISIONS = {
+PRECISIONS: dict[str, Precision] = {
     "float32": Precision(caption_policy="float32", training_policy="float32"),
     "bfloat16": Precision(caption_policy="bfloat16", training_policy="mixed_bfloat16"),
 }

@@ -81,22 +81,25 @@ class CaptionResults(Generic[Name]):
 
 
 def load_captioner(
-    captioner: Captioner | str | PathLike[str], prefix: str | None = None
+    captioner: Captioner | str | PathLike[str],
+    prefix: str | None = None,
+    precision: str | None = None,
 ) -> Captioner:
     """Returns a captioner, or loads a preset given by name or folder.
 
     Args:
         captioner: captioner, or the name or folder of a preset.
         prefix: text that becomes the captioner's `prefix`. None keeps its own.
+        precision: arithmetic of a preset that is loaded; see `Captioner.from_preset`.
 
     Raises:
         FileNotFoundError: there is no such preset.
-        ValueError: the preset is damaged.
+        ValueError: the preset is damaged, or there is no such precision.
     """
     from effcap.captioner import Captioner
 
     if not isinstance(captioner, Captioner):
-        captioner = Captioner.from_preset(captioner)
+        captioner = Captioner.from_preset(captioner, precision=precision)
     if prefix is not None:
         captioner.prefix = prefix
     return captioner

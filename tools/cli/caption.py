@@ -161,7 +161,7 @@ def run_photos(arguments: argparse.Namespace) -> None:
     start_keras()
     from effcap.tools.captioning.photos import caption_paths
 
-    captioner = load_captioner(preset, arguments.prefix)
+    captioner = load_captioner(preset, arguments.prefix, arguments.precision)
     batch_size = arguments.batch_size
     if arguments.prefix_words and not captioner.decoder.prefix_length:
         raise ValueError(f"--prefix-words requires a captioner with a prefix. Received: {preset}")

@@ -66,7 +66,7 @@ def run_playlists(arguments: argparse.Namespace) -> None:
     start_keras()
     captioned = caption_playlists(
         playlists,
-        load_captioner(arguments.model, arguments.prefix),
+        load_captioner(arguments.model, arguments.prefix, arguments.precision),
         make_sampler(arguments),
         sources=given_sources(arguments),
         caption_format=arguments.format or trained_caption_format(arguments.model),

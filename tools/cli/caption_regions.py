@@ -66,7 +66,7 @@ def run_regions(arguments: argparse.Namespace) -> None:
     start_keras()
     results = caption_regions(
         file,
-        load_captioner(preset, arguments.prefix),
+        load_captioner(preset, arguments.prefix, arguments.precision),
         make_sampler(arguments),
         keys=arguments.keys,
         batch_size=arguments.batch_size,

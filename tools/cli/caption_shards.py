@@ -111,17 +111,20 @@ def run_shards(arguments: argparse.Namespace) -> None:
         shards = partition(shards, arguments.shard_index, arguments.num_shards)
     ray = None
     if arguments.ray is not None:
-        ray = RayOptions(address=arguments.ray or None, **given_options(arguments, RAY))
+        ray = RayOptions(
+            address=arguments.ray or None, **given_options(arguments, (*RAY, "precision"))
+        )
         with quiet():
             import keras  # noqa: F401  only the workers start its backend
     else:
         start_keras()
     named: dict[str, Any] = {"captioner": preset}
-    if arguments.prefix is not None:
-        named = {
-            "captioner": load_captioner(preset, arguments.prefix),
-            "model": preset_id(preset),
-        }
+    precision = arguments.precision
+    if precision not in (None, "float32"):  # its captions may differ
+        named["model"] = f"{preset_id(preset)} {precision}"
+    if ray is None and (arguments.prefix is not None or "model" in named):
+        model = named.get("model", preset_id(preset))
+        named = {"captioner": load_captioner(preset, arguments.prefix, precision), "model": model}
     out = arguments.into_shards or arguments.out
     caption = caption_shards if arguments.out else caption_into_shards
     results = caption(

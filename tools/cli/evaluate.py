@@ -104,6 +104,8 @@ def run(arguments: argparse.Namespace) -> None:
     record: dict[str, Any] = {"sampler": sampler_record(arguments, fields)}
     if arguments.prefix is not None:
         record["prefix"] = arguments.prefix
+    if arguments.precision is not None:
+        record["precision"] = arguments.precision
     if arguments.playlists:
         evaluation, fields = run_playlists(arguments, metrics)
         record = {**fields, **record}
@@ -155,7 +157,7 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--max-regions requires --features")
     fields = sampler_fields(arguments)
     if arguments.captions:
-        for name in ("model", "features", "prefix", *fields):
+        for name in ("model", "features", "prefix", "precision", *fields):
             if name in fields or getattr(arguments, name) is not None:
                 raise ValueError(f"{option_flag(name)} cannot be used with --captions")
     return fields
@@ -203,7 +205,7 @@ def run_model(arguments: argparse.Namespace) -> Evaluation:
         check_photos_exist(references)
     start_keras()
     return evaluate(
-        load_captioner(preset, arguments.prefix),
+        load_captioner(preset, arguments.prefix, arguments.precision),
         references,
         make_sampler(arguments),
         features=features,

@@ -75,7 +75,7 @@ def run_playlists(
     open_arrays(references.features).check_modalities(modalities)  # before Keras starts
     start_keras()
     evaluation = evaluate_playlists(
-        load_captioner(arguments.model, arguments.prefix),
+        load_captioner(arguments.model, arguments.prefix, arguments.precision),
         references,
         make_sampler(arguments),
         batch_size=arguments.batch_size,

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from effcap.precision import PRECISIONS
 from effcap.tools.captioning.results import DEFAULT_PRESET, preset_sampler
 from effcap.tools.cli.options import add_options, given_options, option_flag
 from effcap.tools.cli.parsing import add_settings, check_fields, parse_sections
@@ -26,7 +27,7 @@ WORD_OPTIONS = {
 
 
 def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False) -> None:
-    """Adds the options of samplers, the prefix and the batch size.
+    """Adds the options of samplers, the prefix, the batch size and the precision.
 
     Args:
         parser: parser of the command.
@@ -51,6 +52,12 @@ def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False)
     add_settings(group, "sampler.no_repeat_ngram_size=2")
     group.add_argument(
         "--batch-size", type=int, default=8, metavar="N", help="inputs captioned per batch"
+    )
+    group.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        help="arithmetic of the captioner; bfloat16 keeps the weights in half the memory "
+        "(default: float32)",
     )
     for name, fields in OWN_OPTIONS.items():
         group = parser.add_argument_group(f"sampling: {name}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from effcap.precision import PrecisionName, find_precision
+
 MEGABYTE = 2**20
 LIMITS = (
     "queue_size", "max_photos", "max_upload", "max_request", "max_megapixels", "timeout",
@@ -22,6 +24,8 @@ class ServeOptions:
             as that of a proxy. Requests for other names are refused, because a page of another
             site could send them.
         batch_size: photos captioned at once.
+        precision: arithmetic of presets, "float32" or "bfloat16". The latter keeps the weights in
+            half the memory.
         queue_size: photos that wait for a batch at most; further requests get status 503.
         max_photos: photos per request.
         max_upload: megabytes per photo.
@@ -37,6 +41,7 @@ class ServeOptions:
     port: int = 7860
     allow_host: tuple[str, ...] = ()
     batch_size: int = 8
+    precision: PrecisionName = "float32"
     queue_size: int = 256
     max_photos: int = 32
     max_upload: float = 20.0
@@ -45,6 +50,7 @@ class ServeOptions:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
+        find_precision(self.precision)
         for name in ("batch_size", "queue_size", "max_photos"):
             if getattr(self, name) < 1:
                 self._refuse(name, "of at least 1")

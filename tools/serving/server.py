@@ -66,11 +66,12 @@ def serve(
     return server
 
 
-def load_captioners(captioners: Any) -> dict[str, Captioner]:
+def load_captioners(captioners: Any, precision: str | None = None) -> dict[str, Captioner]:
     """Returns captioners by name, and loads those that are presets.
 
     Args:
         captioners: as in `serve`.
+        precision: arithmetic of the presets; see `Captioner.from_preset`.
 
     Raises:
         FileNotFoundError, ValueError: a preset is missing or damaged, or two have the same name.
@@ -78,7 +79,9 @@ def load_captioners(captioners: Any) -> dict[str, Captioner]:
     from effcap.tools.captioning.results import load_captioner
 
     return {
-        name: load_captioner(one) if isinstance(one, str | PathLike) else one
+        name: load_captioner(one, precision=precision)
+        if isinstance(one, str | PathLike)
+        else one
         for name, one in named_captioners(captioners).items()
     }
 
@@ -131,7 +134,9 @@ class Server:
         try:
             from effcap.tools.serving.caption_service import CaptionService
 
-            self.service = CaptionService(load_captioners(captioners), options)
+            self.service = CaptionService(
+                load_captioners(captioners, options.precision), options
+            )
             self.service.compile()
             self._app = create_app(self.service)
         except BaseException:
