@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from effcap.tokenizers import Tokenizer
 
 CHUNK = 10_000  # captions that are encoded at once
+RANGES = re.compile(r"[0-9]+(-[0-9]+)?( [0-9]+(-[0-9]+)?)*")
 MULTIPLE = 64  # the number of tokens of a call is rounded up, so that few programs are compiled
 
 
@@ -33,13 +35,11 @@ def parse_tokens(text: str) -> tuple[int, ...]:
         ValueError: the text is not of that form, or names no tokens.
     """
     tokens: list[int] = []
-    for part in text.split() if isinstance(text, str) else ():
-        first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
-            tokens = []
-            break
-        tokens += range(int(first), int(last or first) + 1)
-    if not tokens or any(a >= b for a, b in pairwise(tokens)):
+    if RANGES.fullmatch(text):
+        for part in text.split(" "):
+            first, _, last = part.partition("-")
+            tokens += range(int(first), int(last or first) + 1) or [-1]
+    if not tokens or tokens[0] < 0 or any(a >= b for a, b in pairwise(tokens)):
         raise ValueError(
             "Expected an output_vocabulary as ranges of tokens in ascending order, such as "
             f"'0-255 262'. Received: output_vocabulary={text!r}"
@@ -53,11 +53,16 @@ def check_output_vocabulary(text: str | None, vocabulary_size: int) -> None:
     Raises:
         ValueError: the text is not of the form of `format_tokens`, or a token is too large.
     """
-    if text is not None and parse_tokens(text)[-1] >= vocabulary_size:
+    if text is not None and parse_tokens(_as_text(text))[-1] >= vocabulary_size:
         raise ValueError(
             f"Expected an output_vocabulary of tokens below vocabulary_size={vocabulary_size}. "
             f"Received: {parse_tokens(text)[-1]}"
         )
+
+
+def _as_text(value: Any) -> str:
+    """Returns text as it is, and anything else as text that `parse_tokens` refuses."""
+    return value if isinstance(value, str) else repr((value,))
 
 
 def caption_tokens(captions: Iterable[str], tokenizer: Tokenizer) -> set[int]:

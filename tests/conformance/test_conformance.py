@@ -163,6 +163,10 @@ def assert_same_captions(received, expected):
     )
 
 
+def paths(captioner):
+    return [weight.path for weight in captioner.weights]
+
+
 def random_tokens(captioner, rows, length, seed=0):
     vocabulary = captioner.decoder.vocabulary_size
     return np.random.default_rng(seed).integers(0, vocabulary, (rows, length)).astype(np.int32)
@@ -307,9 +311,9 @@ def test_memory_is_encoded_once_per_image_and_not_per_beam(captioner, monkeypatc
     rows = []
     step, inputs = captioner.decoder.step, example_inputs(captioner.encoder, 2)
 
-    def counted(tokens, position, cache, memory_kv):
+    def counted(tokens, position, cache, memory_kv, head):
         rows.append((tokens.shape[0], {t.shape[0] for t in keras.tree.flatten(memory_kv)}))
-        return step(tokens, position, cache, memory_kv)
+        return step(tokens, position, cache, memory_kv, head)
 
     monkeypatch.setattr(captioner.decoder, "step", counted)
     captioner.generate_batch(inputs, Beam(num_beams=3, max_new_tokens=3))
@@ -336,6 +340,43 @@ def test_captions_continue_a_prefix_as_the_uncached_call_predicts(captioner, cap
         later = picked[1:] if chosen[0] != tokenizer.eos_id else picked  # not the first one: eos
         np.testing.assert_allclose(later, log_probs[-len(later) :].max(axis=-1), atol=1e-4)
         assert caption.score == pytest.approx(picked.sum(), abs=1e-3)
+
+
+def test_a_head_of_some_tokens_has_their_logits(captioner):
+    decoder = captioner.decoder
+    memory_kv = decoder.precompute_kv(
+        captioner.encoder(example_inputs(captioner.encoder, 2), training=False)
+    )
+    tokens = np.array([0, 7, 200, decoder.vocabulary_size - 1], np.int32)
+    start = ops.full((2,), captioner.tokenizer.bos_id, "int32")
+
+    def logits(head):
+        position, cache = ops.convert_to_tensor(0), decoder.empty_cache(2, 3)
+        return numpy(decoder.step(start, position, cache, memory_kv, head)[0])
+
+    expected = logits(None)[:, tokens]
+    np.testing.assert_allclose(logits(decoder.output_head(tokens)), expected, **TIGHT)
+
+
+def test_bfloat16_halves_the_weights_and_keeps_logits_close(captioner, tmp_path):
+    captioner.save_to_preset(tmp_path / "preset")
+    rounded = Captioner.from_preset(tmp_path / "preset", precision="bfloat16")
+    assert keras.config.dtype_policy().name == "float32"
+    dtypes = [keras.backend.standardize_dtype(weight.dtype) for weight in rounded.weights]
+    exact = {path for path, dtype in zip(paths(rounded), dtypes, strict=True) if dtype != "bfloat16"}
+    assert all("sparse_mask/norm" in path for path in exact)
+    inputs, tokens = example_inputs(captioner.encoder, 2), random_tokens(captioner, 2, 5)
+    expected, received = (
+        numpy(one.decoder(tokens, one.encoder(inputs, training=False)))
+        for one in (captioner, rounded)
+    )
+    assert received.dtype == np.float32
+    assert np.sqrt(np.mean((received - expected) ** 2)) < 0.04 * expected.std()
+    rounded.save_to_preset(tmp_path / "rounded")
+    loaded = Captioner.from_preset(tmp_path / "rounded")
+    for mine, theirs in zip(rounded.weights, loaded.weights, strict=True):
+        assert keras.backend.standardize_dtype(theirs.dtype) == "float32"
+        np.testing.assert_array_equal(numpy(ops.cast(mine, "float32")), numpy(theirs))
 
 
 def test_order_and_size_of_a_batch_do_not_change_captions(captioner, captions):

@@ -23,7 +23,7 @@ CROSS_ENTROPY, SCST = "cross-entropy", "scst"
 OBJECTIVES = (CROSS_ENTROPY, SCST)
 SCST_TRAINING = {"learning_rate": 5e-5, "epochs": 5}  # defaults for a trained captioner
 LAST, CHECKPOINT = "last", "checkpoint.h5"  # in a run folder
-ALL, CAPTIONS = "all", "captions"
+ALL, CAPTIONS = VOCABULARIES = ("all", "captions")
 VOCABULARY_SIZE = 4096  # default, of a tokenizer trained on the captions
 Log = Literal["tensorboard", "wandb"]
 CHECKPOINT_FIELDS = ("checkpoint_minutes", "checkpoint_steps")  # fields set by --set run.NAME
@@ -120,6 +120,7 @@ class RunOptions:
         self._check_weights()
         self._check_adapter()
         self._check_objective()
+        self._check_vocabulary()
         self._check_log()
         object.__setattr__(self, "default_hparams", self._default_hparams())
         object.__setattr__(self, "hparams", merge_hparams(self.default_hparams, self.changes))
@@ -214,6 +215,13 @@ class RunOptions:
             raise ValueError(
                 "objective='scst' requires a single device. Received: "
                 f"devices={self.devices.count}, num_processes={self.devices.num_processes}"
+            )
+
+    def _check_vocabulary(self) -> None:
+        if self.vocabulary not in (None, *VOCABULARIES):
+            raise ValueError(
+                f"Expected vocabulary out of {', '.join(VOCABULARIES)}. "
+                f"Received: vocabulary={self.vocabulary!r}"
             )
 
     def _check_log(self) -> None:
