@@ -36,6 +36,12 @@ def test_weights_are_the_nearest_of_bfloat16_and_scores_float32(captioner, tmp_p
             numpy(ops.cast(mine, "float32")),
             numpy(ops.cast(ops.cast(exact, "bfloat16"), "float32")),
         )
+    rounded.save_to_preset(tmp_path / "again")
+    for mine, again in zip(
+        rounded.weights, Captioner.from_preset(tmp_path / "again").weights, strict=True
+    ):
+        assert keras.backend.standardize_dtype(again.dtype) == "float32"
+        np.testing.assert_array_equal(numpy(again), numpy(ops.cast(mine, "float32")))
     inputs = example_inputs(captioner.encoder, 2, key="images")
     (expected, _), (received, _) = (
         one.generate_batch(inputs, Greedy(max_new_tokens=3)) for one in (captioner, rounded)
