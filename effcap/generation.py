@@ -241,9 +241,7 @@ class GenerationCache:
         vocabulary = call_vocabulary(output, tokenizer, sampler, prefixes)
         vocabulary_key = None if vocabulary is None else (output, len(vocabulary))
         prefix_length = len(prefixes[0])
-        program = (
-            sampler.program(), shapes, prefix_length, tokenizer.fingerprint, vocabulary_key
-        )
+        program = (sampler.program(), shapes, prefix_length, tokenizer.fingerprint, vocabulary_key)
         with self._lock:
             compiled = {size for *key, size in self._models if tuple(key) == program}
             size = next((size for size in sizes if size in compiled), sizes[0])

@@ -85,7 +85,9 @@ def caption_tokens(captions: Iterable[str], tokenizer: Tokenizer) -> set[int]:
         for ids in tokenizer.encode_batch(texts):
             tokens.update(ids)
     if not tokens:
-        raise ValueError("Expected captions with the tokens of an output vocabulary. Received: none")
+        raise ValueError(
+            "Expected captions with the tokens of an output vocabulary. Received: none"
+        )
     pieces = tokenizer.token_bytes()
     tokens.update(token for token, piece in enumerate(pieces) if len(piece.strip(b" ")) == 1)
     tokens.update(token for token, piece in enumerate(pieces) if piece == b" ")

@@ -48,7 +48,7 @@ def find_precision(name: str) -> Precision:
 
 @contextmanager
 def dtype_policy(policy: str | None) -> Iterator[None]:
-    """Makes new layers use a Keras dtype policy, within a `with` statement; None changes nothing."""
+    """Makes new layers use a Keras dtype policy in a `with` statement; None changes nothing."""
     import keras
 
     before = keras.config.dtype_policy()

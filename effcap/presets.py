@@ -309,7 +309,12 @@ def convert_weights(path: Path, dtype: str) -> None:
             if attributes.get("dtype") == "bfloat16":  # as Keras marks it
                 data = np.asarray(data).view(ml_dtypes.bfloat16).astype(np.float32)
                 del attributes["dtype"]
-            if dtype == "float16" and data.dtype == np.float32 and data.shape and fits_float16(data):
+            if (
+                dtype == "float16"
+                and data.dtype == np.float32
+                and data.shape
+                and fits_float16(data)
+            ):
                 new = target.create_dataset(
                     name, data=data.astype(np.float16), compression="gzip", shuffle=True
                 )

@@ -1,4 +1,4 @@
-"""Tests of output vocabularies: captions of given tokens, with an output projection of that size."""
+"""Tests of output vocabularies: captions of given tokens, with a smaller output projection."""
 
 from __future__ import annotations
 
@@ -94,11 +94,7 @@ def test_words_to_include_add_their_tokens(captioner, eager, monkeypatch):
     sampler = Beam(max_new_tokens=5, include=("water",))
     received = generate(captioner, sampler)
     assert all("water" in row[0].text and row[0].missing == () for row in received)
-    spellings = [
-        form
-        for word in ("water", "Water")
-        for form in (word, f" {word}")
-    ]
+    spellings = [form for word in ("water", "Water") for form in (word, f" {word}")]
     added = {token for ids in captioner.tokenizer.encode_batch(spellings) for token in ids}
     assert added - set(parse_tokens(FEW))
     tokens = [*parse_tokens(FEW), captioner.tokenizer.eos_id, *added]
@@ -114,8 +110,9 @@ def decoders(tokenizer) -> dict[str, Captioner]:
     captioners = {}
     for kind, hparams in (("gpt2", small), ("bert", bert)):
         captioner = Captioner.from_hparams(hparams, tokenizer)
-        captioner.add_adapter("one", rank=2, alpha=8, targets=".*(lm_head|predictions.decoder)")
-        captioner.add_adapter("two", rank=3, targets=".*(lm_head|predictions.decoder)", bias="lora_only")
+        targets = ".*(lm_head|predictions.decoder)"
+        captioner.add_adapter("one", rank=2, alpha=8, targets=targets)
+        captioner.add_adapter("two", rank=3, targets=targets, bias="lora_only")
         captioner.set_adapter(["one", "two"])
         captioners[kind] = randomize(captioner)
     return captioners

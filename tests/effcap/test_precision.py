@@ -55,12 +55,14 @@ def test_logits_of_steps_are_not_rounded_to_bfloat16(captioner, tmp_path):
     captioner.save_to_preset(tmp_path)
     decoder = Captioner.from_preset(tmp_path, precision="bfloat16").decoder
     token, position = ops.full((2,), 5, "int32"), ops.convert_to_tensor(0)
-    logits, _ = decoder.step(token, position, decoder.empty_cache(2, 2), decoder.precompute_kv(None))
+    cache, memory_kv = decoder.empty_cache(2, 2), decoder.precompute_kv(None)
+    logits, _ = decoder.step(token, position, cache, memory_kv)
     values = numpy(logits)
     assert values.dtype == np.float32
     assert (values != numpy(ops.cast(ops.cast(logits, "bfloat16"), "float32"))).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_preset_of_an_adapter_alone_is_checked_against_the_exact_weights(captioner, tmp_path):
     captioner.save_to_preset(tmp_path / "base")
     captioner.add_adapter(rank=2, targets=["attention"])

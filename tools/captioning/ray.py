@@ -153,7 +153,11 @@ def caption_on_ray(
         ).map(
             ShardCaptioner,
             fn_constructor_args=(
-                os.path.abspath(preset), folder, sampler, batch_size, options.precision
+                os.path.abspath(preset),
+                folder,
+                sampler,
+                batch_size,
+                options.precision,
             ),
             compute=ray.data.ActorPoolStrategy(size=min(options.workers, len(shards))),
             num_gpus=num_gpus,

@@ -79,9 +79,7 @@ def load_captioners(captioners: Any, precision: str | None = None) -> dict[str, 
     from effcap.tools.captioning.results import load_captioner
 
     return {
-        name: load_captioner(one, precision=precision)
-        if isinstance(one, str | PathLike)
-        else one
+        name: load_captioner(one, precision=precision) if isinstance(one, str | PathLike) else one
         for name, one in named_captioners(captioners).items()
     }
 
@@ -134,9 +132,7 @@ class Server:
         try:
             from effcap.tools.serving.caption_service import CaptionService
 
-            self.service = CaptionService(
-                load_captioners(captioners, options.precision), options
-            )
+            self.service = CaptionService(load_captioners(captioners, options.precision), options)
             self.service.compile()
             self._app = create_app(self.service)
         except BaseException:
