@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from effcap.caption import Caption, CaptionedPhotos, PhotoCaptions, TokenDetail
     from effcap.captioner import Captioner
     from effcap.config import list_variants
+    from effcap.conversion.compiled_preset import load_compiled
     from effcap.decoders.bert import BERT
     from effcap.decoders.gpt2 import GPT2
     from effcap.encoders.image import ImageEncoder
     from effcap.encoders.modalities import ModalityEncoder
     from effcap.encoders.regions import RegionEncoder
+    from effcap.engines.compiled_captioner import CompiledCaptioner
     from effcap.images import UnreadablePhoto, load_photo
     from effcap.losses import CaptionLoss
     from effcap.presets import list_presets
@@ -49,6 +51,8 @@ _MODULES = {
     "CaptionedPhotos": ".caption",
     "PhotoCaptions": ".caption",
     "Captioner": ".captioner",
+    "CompiledCaptioner": ".engines.compiled_captioner",
+    "load_compiled": ".conversion.compiled_preset",
     "ImageEncoder": ".encoders.image",
     "BERT": ".decoders.bert",
     "GPT2": ".decoders.gpt2",

@@ -16,11 +16,13 @@ from effcap.config import create, load_hparams, merge_hparams, model_hparams
 from effcap.decoders.registry import DECODERS
 from effcap.display import table_html
 from effcap.encoders.registry import ENCODERS
+from effcap.engines.compiled_captioner import CompiledCaptioner, compile_captioner
 from effcap.export import export_signature
 from effcap.generation import GenerationCache
 from effcap.losses import CaptionLoss
 from effcap.metrics.token_cross_entropy import TokenCrossEntropy
 from effcap.npair import NPairLoss, PrefixedLogits
+from effcap.precision import dtype_policy, find_precision
 from effcap.samplers import Sampler
 from effcap.samplers.registry import from_config
 from effcap.tokenizers import Tokenizer
@@ -188,6 +190,7 @@ class Captioner(AdaptableModel):
             "encoder": f"{encoder['kind']}: {takes}",
             "decoder": f"{decoder['kind']}: {decoder['num_layers']} layers of width "
             f"{decoder['hidden_dim']}, {self.decoder.vocabulary_size} tokens",
+            "output": "" if self.output_tokens is None else f"{len(self.output_tokens)} tokens",
             "fusion": (decoder.get("fusion") or {}).get("kind", "cross"),
             "parameters": f"{millions:.1f} million, of which {trainable:.1f} are trainable",
             "sampler": self.sampler or "beam, with its defaults",
@@ -259,6 +262,7 @@ class Captioner(AdaptableModel):
         *,
         encoder: Mapping[str, Any] | None = None,
         decoder: Mapping[str, Any] | None = None,
+        precision: str | None = None,
     ) -> Captioner:
         """Loads the captioner of a preset.
 
@@ -268,11 +272,18 @@ class Captioner(AdaptableModel):
             encoder: changed hyperparameters of the encoder, such as another dropout. The weights
                 must still fit.
             decoder: changed hyperparameters of the decoder.
+            precision: "float32", or "bfloat16" for weights in half the memory: an option for
+                captioning, not for training. Layer norms, softmax, logits and scores are float32 in
+                both. Default Keras's dtype policy, which is float32 unless set.
 
         Raises:
             FileNotFoundError: there is no such preset, or a file of it is missing.
-            ValueError: a file is damaged, or hyperparameters do not fit the weights.
+            ValueError: a file is damaged, hyperparameters do not fit the weights, or there is no
+                such precision.
         """
+        if precision is not None:
+            with dtype_policy(find_precision(precision).caption_policy):
+                return cls.from_preset(preset, encoder=encoder, decoder=decoder)
         folder = presets.preset_folder(preset)
         changes = {"encoder": encoder, "decoder": decoder}
         changes = {name: values for name, values in changes.items() if values}
@@ -308,7 +319,10 @@ class Captioner(AdaptableModel):
         """
         sections = {name: config[name] for name in ("encoder", "decoder")}
         base = presets.find_base(folder, config)
-        captioner = cls.from_preset(base, **merge_hparams(sections, overrides))
+        hparams = merge_hparams(sections, overrides)
+        rounds_weights = keras.config.dtype_policy().variable_dtype != "float32"
+        with dtype_policy("float32" if rounds_weights else None):
+            captioner = cls.from_preset(base, **hparams)
         fingerprint = presets.weights_fingerprint(captioner.base_weights())
         tokenizer = None if captioner.tokenizer is None else captioner.tokenizer.fingerprint
         if (fingerprint, tokenizer) != (
@@ -319,6 +333,8 @@ class Captioner(AdaptableModel):
                 f"{folder} holds an adapter of {base} with other weights or another tokenizer than "
                 "are there now: put the former ones back, or train the adapter again"
             )
+        if rounds_weights:  # only the exact weights have the fingerprint
+            captioner = cls.from_preset(base, **hparams)
         captioner.load_adapter(folder, config.get("adapter", "default"))
         if "sampler" in config:
             captioner.sampler = from_config(config["sampler"])
@@ -351,6 +367,30 @@ class Captioner(AdaptableModel):
         if file.outside:
             message += f"; outside the model: {len(file.outside)} tensors"
         return captioner, message
+
+    def compile_for(
+        self,
+        engine: str = "openvino",
+        precision: str = "float32",
+        folder: str | PathLike | None = None,
+    ) -> CompiledCaptioner:
+        """Compiles this captioner for an engine that is faster than Keras on a processor.
+
+        Args:
+            engine: "openvino", which requires OpenVINO: `pip install 'effcap[openvino]'`.
+            precision: "float32" for the same captions; "int8" for the decoder's weights in 8 bits,
+                or "bfloat16" for weights in 16 bits, with which a few captions differ.
+            folder: folder to keep it in, for `effcap.CompiledCaptioner(folder)`. Default none.
+
+        Returns:
+            A captioner that generates captions as this one does now; it does not train, and later
+            changes of this one do not change it.
+
+        Raises:
+            ImportError: OpenVINO is not installed.
+            ValueError: there is no such engine or precision, or the captioner has no tokenizer.
+        """
+        return compile_captioner(self, engine, precision, folder)
 
     def export(
         self,

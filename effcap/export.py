@@ -21,11 +21,16 @@ def export_signature(encoder: Any, segments: bool = False) -> list[dict[str, ker
         A list of one dict: shape and dtype of each input of the encoder ("images" for an image
         encoder), of "tokens" and, with `segments=True`, of "segments".
     """
-    shapes = _input_shapes(encoder)
-    specs = {key: keras.InputSpec("float32", shape, name=key) for key, shape in shapes.items()}
+    specs = encoder_signature(encoder)
     for key in ("tokens", "segments") if segments else ("tokens",):
         specs[key] = keras.InputSpec("int32", (None, None), name=key)
     return [specs]
+
+
+def encoder_signature(encoder: Any) -> dict[str, keras.InputSpec]:
+    """Returns shape and dtype of each input of an encoder, as in `export_signature`."""
+    shapes = _input_shapes(encoder)
+    return {key: keras.InputSpec("float32", shape, name=key) for key, shape in shapes.items()}
 
 
 def _input_shapes(encoder: Any) -> dict[str, tuple[int | None, ...]]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras import ops
 
-from effcap.phrases import phrase_tables
+from effcap.generation_call import (
+    Call,
+    TextDecoder,
+    call_vocabulary,
+    check_sampler,
+    sampler_program,
+)
 from effcap.samplers import Hypotheses, Sampler
 from effcap.utils.retracing import intended_retracing
 
@@ -40,7 +47,9 @@ class GenerationModel(keras.Model):
 
     Call arguments:
         inputs: "encoder", inputs as the encoder takes them, B rows; "prompt" (B, 1 + P) int32, the
-            start token and the tokens of a prefix; and "sampler", as from `Sampler.inputs`.
+            start token and the tokens of a prefix; and "sampler", as from `Sampler.inputs`. With an
+            output vocabulary also "tokens" (N,) and "can_output" (N,), as in `CallVocabulary`, by
+            whose numbers the prompt and the tables of the sampler are given.
 
     Returns:
         `{"tokens", "scores", "lengths", "token_scores"}`, as in `Hypotheses`.
@@ -56,28 +65,38 @@ class GenerationModel(keras.Model):
         tokenizer: Tokenizer,
         sampler: Sampler,
     ):
-        super().__init__(name="generation_model")
+        # Layers compute in their own precision; scores and random numbers stay float32.
+        super().__init__(name="generation_model", dtype="float32")
         check_sampler(sampler, decoder, tokenizer)
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
-        self.sampler, self._program = sampler, suppress_undecodable(sampler, decoder, tokenizer)
+        self.sampler = sampler
+        self._program, self._eos = sampler_program(sampler, decoder, tokenizer)
         # On a CPU, XLA's decoding loop is slower and takes far longer to compile.
         self.compile(jit_compile=keras.backend.backend() == "jax")
         self.built = True
 
     def call(self, inputs: dict) -> dict:
         memory_kv = self.decoder.precompute_kv(self.encoder(inputs["encoder"], training=False))
+        tokens = inputs.get("tokens")  # (N,)
+        head = self.decoder.output_head(tokens)
+        if tokens is not None:
+            head = head.forbid(ops.logical_not(inputs["can_output"]))
         prompt = inputs["prompt"]  # (B,1+P)
         images, prefix_length = prompt.shape[0], prompt.shape[1] - 1
+
+        def ids(numbers: Any) -> Any:
+            return numbers if tokens is None else ops.take(tokens, numbers, axis=0)
+
         # The last token is never fed back, so the start token needs no further position.
         cache = self.decoder.empty_cache(images, prefix_length + self._program.max_new_tokens)
         if prefix_length:
-            cache = self.decoder.prefill(prompt[:, :-1], cache, memory_kv)
+            cache = self.decoder.prefill(ids(prompt[:, :-1]), cache, memory_kv)
 
-        def step(tokens: Any, position: Any, state: Any) -> tuple[Any, Any]:
-            return self.decoder.step(tokens, position, state, memory_kv)
+        def step(token: Any, position: Any, state: Any) -> tuple[Any, Any]:
+            return self.decoder.step(ids(token), position, state, memory_kv, head)
 
-        eos = self.tokenizer.eos_id
-        return self._program(step, prompt, cache, eos=eos, inputs=inputs["sampler"])._asdict()
+        hypotheses = self._program(step, prompt, cache, eos=self._eos, inputs=inputs["sampler"])
+        return hypotheses._replace(tokens=ids(hypotheses.tokens))._asdict()
 
     def generate(
         self,
@@ -98,13 +117,17 @@ class GenerationModel(keras.Model):
         """
         rows = len(next(iter(inputs.values())))
         sampler = sampler or self.sampler
-        values = sampler.inputs(range(rows) if indices is None else indices)
-        size = self.decoder.vocabulary_size
-        values |= phrase_tables(sampler.include, sampler.exclude, self.tokenizer, size)
-        prompt = np.array(
-            [[self.tokenizer.bos_id, *prefix] for prefix in prefixes or [()] * rows], np.int32
-        )  # (B,1+P)
-        model_inputs = {"encoder": dict(inputs), "prompt": prompt, "sampler": values}
+        call = Call.create(
+            sampler,
+            self.decoder,
+            self.tokenizer,
+            range(rows) if indices is None else indices,
+            prefixes or [()] * rows,
+        )
+        model_inputs = {"encoder": dict(inputs), "prompt": call.prompt, "sampler": call.values}
+        if call.vocabulary is not None:
+            tokens, can_output = call.vocabulary.tokens, call.vocabulary.can_output
+            model_inputs |= {"tokens": tokens, "can_output": can_output}
         try:
             with _weights_lock, intended_retracing():
                 outputs = self.predict_on_batch(model_inputs)
@@ -113,28 +136,15 @@ class GenerationModel(keras.Model):
         return Hypotheses(**outputs)
 
 
-class GenerationCache:
-    """The generation models compiled last, by sampler program, input shape and prefix length.
-
-    It is not a Keras container, so that a captioner does not track the models as layers.
+class Generation(ABC):
+    """Generates captions of batches whose rows may continue prefixes of different lengths.
 
     Args:
-        encoder, decoder: as in `GenerationModel`.
+        decoder: decoder of a captioner.
     """
 
-    def __init__(self, encoder: keras.layers.Layer, decoder: Decoder) -> None:
+    def __init__(self, decoder: TextDecoder) -> None:
         self._decoder = decoder
-        self._create_model = partial(GenerationModel, encoder, decoder)
-        self._models: OrderedDict[tuple, GenerationModel] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._models)
-
-    def clear(self) -> None:
-        """Removes all models; call it when the captioner has changed."""
-        with self._lock:
-            self._models.clear()
 
     def generate(
         self,
@@ -145,7 +155,7 @@ class GenerationCache:
         indices: Sequence[int] | None = None,
         prefixes: Sequence[Sequence[int]] | None = None,
     ) -> Hypotheses:
-        """Generates captions, padding the batch to an already compiled size if there is one.
+        """Generates captions.
 
         Rows with prefixes of different lengths are decoded one length after the other, so that no
         prefix is padded.
@@ -154,7 +164,7 @@ class GenerationCache:
             inputs: as the encoder takes them, NumPy arrays of B rows.
             tokenizer: as in `GenerationModel`.
             sampler: sampler that generates the captions.
-            batch_size: maximum batch size to pad to.
+            batch_size: maximum batch size to pad to, if such a size is already compiled.
             indices: as in `GenerationModel.generate`.
             prefixes: tokens that the caption of each row continues. Default none.
 
@@ -189,6 +199,7 @@ class GenerationCache:
         order = np.argsort(np.concatenate(groups))  # (B,)
         return Hypotheses(*(np.concatenate(field)[order] for field in zip(*parts, strict=True)))
 
+    @abstractmethod
     def _generate_group(
         self,
         inputs: Mapping[str, np.ndarray],
@@ -203,9 +214,47 @@ class GenerationCache:
         Args:
             sizes: batch sizes to pad to; the first is compiled if none of them is.
         """
+
+
+class GenerationCache(Generation):
+    """The generation models compiled last, by sampler program, input shape and prefix length.
+
+    It is not a Keras container, so that a captioner does not track the models as layers.
+
+    Args:
+        encoder, decoder: as in `GenerationModel`.
+    """
+
+    def __init__(self, encoder: keras.layers.Layer, decoder: Decoder) -> None:
+        super().__init__(decoder)
+        self._create_model = partial(GenerationModel, encoder, decoder)
+        self._models: OrderedDict[tuple, GenerationModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def clear(self) -> None:
+        """Removes all models; call it when the captioner has changed."""
+        with self._lock:
+            self._models.clear()
+
+    def _generate_group(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        tokenizer: Tokenizer,
+        sampler: Sampler,
+        sizes: range,
+        indices: list[int],
+        prefixes: list[Sequence[int]],
+    ) -> Hypotheses:
         rows = len(indices)
         shapes = tuple((name, value.shape[1:], str(value.dtype)) for name, value in inputs.items())
-        program = (sampler.program(), shapes, len(prefixes[0]), tokenizer.fingerprint)
+        output = self._decoder.output_vocabulary
+        vocabulary = call_vocabulary(output, tokenizer, sampler, prefixes)
+        vocabulary_key = None if vocabulary is None else (output, len(vocabulary))
+        prefix_length = len(prefixes[0])
+        program = (sampler.program(), shapes, prefix_length, tokenizer.fingerprint, vocabulary_key)
         with self._lock:
             compiled = {size for *key, size in self._models if tuple(key) == program}
             size = next((size for size in sizes if size in compiled), sizes[0])
@@ -221,54 +270,6 @@ class GenerationCache:
         indices, prefixes = indices + indices[-1:] * missing, prefixes + prefixes[-1:] * missing
         hypotheses = model.generate(padded, sampler, indices, prefixes)
         return Hypotheses(*(field[:rows] for field in hypotheses))
-
-
-def suppress_undecodable(sampler: Sampler, decoder: Decoder, tokenizer: Tokenizer) -> Sampler:
-    """Returns the program of a sampler that generates only tokens that are part of captions.
-
-    A decoder may have more tokens than the tokenizer can decode, and a start token that is appended
-    to the vocabulary, as BLIP's, is part of no caption. Their probability counts in the scores, as
-    in transformers.
-    """
-    suppressed = {*sampler.suppress_tokens}
-    suppressed |= set(range(tokenizer.vocabulary_size, decoder.vocabulary_size))
-    start = tokenizer.bos_id
-    if start != tokenizer.eos_id and start >= tokenizer.base_vocabulary_size:
-        suppressed.add(start)
-    return replace(sampler, suppress_tokens=tuple(sorted(suppressed))).program()
-
-
-def check_sampler(
-    sampler: Sampler, decoder: Decoder, tokenizer: Tokenizer, prefix_length: int = 0
-) -> None:
-    """Checks that a decoder can generate what a sampler asks for.
-
-    Args:
-        sampler: sampler to check.
-        decoder: decoder of a captioner.
-        tokenizer: tokenizer of the captioner.
-        prefix_length: number of tokens of a prefix text. Default 0.
-
-    Raises:
-        ValueError: the prefix, `max_new_tokens` or a suppressed token is too large.
-    """
-    longest = decoder.max_text_length
-    if prefix_length >= longest:
-        raise ValueError(
-            f"Expected a prefix of at most {longest - 1} tokens, which leaves the decoder a "
-            f"position for the caption. Received: {prefix_length} tokens"
-        )
-    if prefix_length + sampler.max_new_tokens > longest:
-        after = f" after a prefix of {prefix_length} tokens" if prefix_length else ""
-        raise ValueError(
-            f"Expected max_new_tokens of at most {longest - prefix_length}, as many as the "
-            f"decoder has positions for{after}. Received: {sampler.max_new_tokens}"
-        )
-    if sampler.suppress_tokens and sampler.suppress_tokens[-1] >= tokenizer.vocabulary_size:
-        raise ValueError(
-            "Expected suppress_tokens below the tokenizer's vocabulary_size of "
-            f"{tokenizer.vocabulary_size}. Received: {sampler.suppress_tokens}"
-        )
 
 
 def original_error(error: Exception) -> BaseException:

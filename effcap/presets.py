@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import ml_dtypes
 import numpy as np
 
 from effcap.config import read_json
@@ -125,8 +126,9 @@ def save_preset(
 
     def write(new: Path) -> None:
         save_weights(model, new / WEIGHTS)
-        if dtype == "float16":
-            convert_to_float16(new / WEIGHTS)
+        stored = {str(weight.dtype) for weight in model.weights}
+        if dtype == "float16" or "bfloat16" in stored:
+            convert_weights(new / WEIGHTS, dtype)
         if tokenizer is not None:
             tokenizer.save(new / TOKENIZER)
 
@@ -291,22 +293,35 @@ def fits_float16(array: np.ndarray) -> bool:
     return bool(np.abs(array).max(initial=0) <= np.finfo(np.float16).max)
 
 
-def convert_to_float16(path: Path) -> None:
-    """Rewrites the float32 datasets of an HDF5 file as compressed float16, where they fit."""
-    smaller = path.with_suffix(".half")
-    with h5py.File(path) as source, h5py.File(smaller, "w") as target:
+def convert_weights(path: Path, dtype: str) -> None:
+    """Rewrites a weights file without bfloat16, and for "float16" as compressed float16 in places.
+
+    Values that do not fit into float16 stay float32.
+    """
+    converted = path.with_suffix(".new")
+    with h5py.File(path) as source, h5py.File(converted, "w") as target:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
             if isinstance(item, h5py.Group):
-                new = target.require_group(name)
-            elif item.dtype == np.float32 and item.shape and fits_float16(item[()]):
+                target.require_group(name).attrs.update(item.attrs)
+                return
+            attributes, data = dict(item.attrs), item[()]
+            if attributes.get("dtype") == "bfloat16":  # as Keras marks it
+                data = np.asarray(data).view(ml_dtypes.bfloat16).astype(np.float32)
+                del attributes["dtype"]
+            if (
+                dtype == "float16"
+                and data.dtype == np.float32
+                and data.shape
+                and fits_float16(data)
+            ):
                 new = target.create_dataset(
-                    name, data=item[()].astype(np.float16), compression="gzip", shuffle=True
+                    name, data=data.astype(np.float16), compression="gzip", shuffle=True
                 )
             else:
-                new = target.create_dataset(name, data=item[()])
-            new.attrs.update(item.attrs)
+                new = target.create_dataset(name, data=data)
+            new.attrs.update(attributes)
 
         target.attrs.update(source.attrs)
         source.visititems(copy)
-    shutil.move(smaller, path)
+    shutil.move(converted, path)

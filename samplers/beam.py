@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-from keras import ops
-
+from effcap.samplers.backend import ops
 from effcap.samplers.base import Hypotheses, Sampler, Step
 from effcap.samplers.constraints import FORBIDDEN, NextToken, log_probability
 from effcap.samplers.decode_loop import DecodeLoop, decode_greedily

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from keras import ops
 
+from effcap.samplers.backend import ops
 from effcap.samplers.base import Sampler
 
 FORBIDDEN = float("-inf")

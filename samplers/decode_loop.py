@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from keras import ops
 
+from effcap.samplers.backend import ops
 from effcap.samplers.base import Hypotheses, Sampler, Step
 from effcap.samplers.constraints import FORBIDDEN, NextToken, constrain, log_probability
 from effcap.samplers.word_rules import WordRules

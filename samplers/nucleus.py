@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import ops
 
+from effcap.samplers.backend import ops
 from effcap.samplers.base import Hypotheses, Sampler, Step
 from effcap.samplers.constraints import MAX_LOGIT, NextToken
 from effcap.samplers.decode_loop import DecodeLoop, decode_rows

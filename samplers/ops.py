@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 import keras
-from keras import ops
+
+from effcap.samplers.backend import ops
 
 
 def top_k(values: Any, k: int) -> tuple[Any, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from keras import ops
 
+from effcap.samplers.backend import ops
 from effcap.samplers.ops import gather, top_k
 from effcap.samplers.word_rules import MAX_GROUPS
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras import ops
+
+from effcap.samplers.backend import ops
 
 FORBIDDEN = float("-inf")
 DEAD, START = 0, 1  # states: an excluded phrase is complete; the beginning of a text

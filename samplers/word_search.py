@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import ops
-
+from effcap.samplers.backend import ops
 from effcap.samplers.constraints import FORBIDDEN
 from effcap.samplers.decode_loop import DecodeLoop
 from effcap.samplers.ops import gather, top_k

@@ -17,14 +17,17 @@ FLOORS = ("samplers", "effcap", "trainers", "tools")  # lowest first
 MAPPED_FOLDERS = (*FLOORS, "hparams", "res")
 # Levels inside effcap, lowest first.
 LEVELS = (
-    ("utils", "version"),
+    ("utils", "version", "precision"),
     ("fused_adam", "tokenizers", "images", "metrics", "losses", "layers", "display", "caption"),
     ("optimizers",),
-    ("npair", "phrases"),
+    ("npair", "phrases", "output_vocabulary"),
     ("backbones",),
     ("encoders", "decoders"),
+    ("generation_call",),
     ("generation", "token_mean", "presets", "config", "export", "attention"),
+    ("caption_generator",),
     ("captioning",),
+    ("engines",),
     ("weights",),
     ("adapters",),
     ("captioner",),

@@ -92,7 +92,7 @@ class Backbone(keras.layers.Layer):
             self.net = find_builder(network, spec, output)((*self.image_size, 3))
         else:
             self.net = (
-                keras.saving.deserialize_keras_object(copy.deepcopy(network))  # it empties the dict
+                keras.saving.deserialize_keras_object(in_storage_dtype(network))
                 if isinstance(network, dict)
                 else network
             )
@@ -193,6 +193,26 @@ class Backbone(keras.layers.Layer):
             "scale": self.preprocessing.scale,
             "offset": self.preprocessing.offset,
         }
+
+
+def in_storage_dtype(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of a serialized Keras model, whose weights are stored in Keras's dtype.
+
+    Serialized layers have their own dtype policies. Those of float32 are replaced if Keras's policy
+    stores weights in another dtype.
+    """
+    policy = keras.config.dtype_policy()
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if value.get("class_name") == "DTypePolicy" and value["config"]["name"] == "float32":
+                return {**value, "config": {"name": policy.name}}
+            return {name: convert(item) for name, item in value.items()}
+        return [convert(item) for item in value] if isinstance(value, list) else value
+
+    if policy.variable_dtype == "float32":
+        return copy.deepcopy(dict(network))
+    return convert(network)
 
 
 def check_image_size(image_size: Sequence[int], min_side: int = MIN_SIDE) -> tuple[int, int]:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from effcap.layers.lora import HeadWeights
+
 
 class Prefix(NamedTuple):
     """Embeddings before the text, mapped from memory.
@@ -35,10 +37,13 @@ class Decoder(keras.layers.Layer):
     Attributes:
         vocabulary_size: number V of tokens.
         max_sequence_length: number of positions, including those of a prefix.
+        output_vocabulary: tokens that captions may be made of, as ranges such as "0-255 262"; see
+            `effcap.output_vocabulary`. None for all.
     """
 
     vocabulary_size: int
     max_sequence_length: int
+    output_vocabulary: str | None = None
 
     @property
     @abstractmethod
@@ -140,7 +145,22 @@ class Decoder(keras.layers.Layer):
         """
 
     @abstractmethod
-    def step(self, tokens: Any, position: Any, cache: Any, memory_kv: list) -> tuple[Any, Any]:
+    def output_head(self, tokens: Any = None) -> HeadWeights:
+        """Prepares the weights of the output projection, once for all steps.
+
+        Args:
+            tokens: int (N,), the tokens to compute logits of, in their order. None for all V.
+        """
+
+    @abstractmethod
+    def step(
+        self,
+        tokens: Any,
+        position: Any,
+        cache: Any,
+        memory_kv: list,
+        head: HeadWeights | None = None,
+    ) -> tuple[Any, Any]:
         """Decodes one position.
 
         Args:
@@ -148,7 +168,34 @@ class Decoder(keras.layers.Layer):
             position: int scalar, counted from the start token.
             cache: result of `empty_cache`, `prefill` or the previous step, with R rows.
             memory_kv: result of `precompute_kv`, with B rows.
+            head: result of `output_head`. Default that for all tokens.
 
         Returns:
-            Logits (R, V) of the next token, float32, and the updated cache.
+            Logits (R, V) of the next token, float32, and the updated cache; (R, N) with the head of
+            N tokens.
+        """
+
+    @abstractmethod
+    def extend(
+        self,
+        tokens: Any,
+        positions: Any,
+        mask: Any,
+        cache: list[dict],
+        memory_kv: list,
+        head: HeadWeights | None = None,
+    ) -> tuple[Any, list[dict]]:
+        """Decodes tokens that need not follow each other, such as those of the beams of an image.
+
+        Args:
+            tokens: int (B, T).
+            positions: int (T,), counted from the start token.
+            mask: bool (B, T, S + T), true where a token attends to an earlier one or to itself.
+            cache: keys and values of the earlier tokens for each block, `{"keys", "values"}` of
+                shape (B, H, S, d).
+            memory_kv: result of `precompute_kv`, with B rows.
+            head: as in `step`.
+
+        Returns:
+            Logits (B, T, V), float32, and keys and values (B, H, S + T, d) for each block.
         """

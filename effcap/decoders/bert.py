@@ -12,6 +12,7 @@ from effcap.layers.attention import INITIALIZER_STDDEV, CrossAttention, dense
 from effcap.layers.embedding import Embedding
 from effcap.layers.lora import TiedHead
 from effcap.layers.transformer import PostNormBlock, find_activation
+from effcap.output_vocabulary import check_output_vocabulary
 
 CONFIG = (
     "vocabulary_size",
@@ -54,6 +55,8 @@ class BERT(BlockDecoder):
         activation: activation of the MLPs and before the output embedding, a key of
             `effcap.layers.transformer.ACTIVATIONS`. Default "gelu".
         epsilon: epsilon of all layer norms. Default 1e-12.
+        output_vocabulary: tokens that captions may be made of, as ranges such as "0-255 262";
+            see `Captioner.restrict_vocabulary`. None for all.
 
     Call arguments, returns: as in `Decoder`. Blocks without cross-attention give no attention
     weights.
@@ -78,11 +81,14 @@ class BERT(BlockDecoder):
         frozen: str | None = None,
         activation: str = "gelu",
         epsilon: float = EPSILON,
+        output_vocabulary: str | None = None,
         name: str = "bert",
         **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         check_frozen(frozen)
+        check_output_vocabulary(output_vocabulary, vocabulary_size)
+        self.output_vocabulary = output_vocabulary
         if not 0 <= first_cross_layer < num_layers:
             raise ValueError(
                 "Expected first_cross_layer from 0 to num_layers - 1, so that a layer attends to "
@@ -177,15 +183,18 @@ class BERT(BlockDecoder):
             x = x + ops.cast(self.type_embedding.embeddings[0], x.dtype)
         return self.embedding_norm(ops.cast(x, self.compute_dtype))
 
-    def logits(self, x: Any) -> Any:
-        x = self.transform_norm(self.activate(self.transform(x)))  # (...,D)
-        return self.head(x, [ops.cast(self.token_embedding.embeddings, x.dtype)])  # (...,V)
+    @property
+    def token_tables(self) -> list[Any]:
+        return [self.token_embedding.embeddings]
+
+    def normalize_output(self, x: Any) -> Any:
+        return self.transform_norm(self.activate(self.transform(x)))  # (...,D)
 
     def precompute_kv(self, memory: Any, training: bool | None = None) -> list:
         return [None if memory is None else block.precompute_kv(memory) for block in self.blocks]
 
     def get_config(self) -> dict:
-        return {name: getattr(self, name) for name in CONFIG}
+        return {name: getattr(self, name) for name in CONFIG} | self.output_config()
 
 
 class PostNormCrossFusion(keras.layers.Layer):

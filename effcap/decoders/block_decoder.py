@@ -10,6 +10,7 @@ from keras import ops
 
 from effcap.decoders.base import Decoder
 from effcap.layers.embedding import Embedding
+from effcap.layers.lora import HeadWeights, TiedHead
 
 FROZEN = (None, "embeddings", "pretrained")
 
@@ -25,6 +26,7 @@ class BlockDecoder(Decoder):
         num_heads: number of heads H of each block.
         num_layers: number of blocks L.
         frozen: item of `FROZEN`.
+        head: output projection.
     """
 
     blocks: list
@@ -33,6 +35,7 @@ class BlockDecoder(Decoder):
     num_layers: int
     frozen: str | None
     embedding_dropout: Any
+    head: TiedHead
 
     @property
     def max_text_length(self) -> int:
@@ -49,9 +52,24 @@ class BlockDecoder(Decoder):
                 start token's own.
         """
 
+    @property
     @abstractmethod
+    def token_tables(self) -> list[Any]:
+        """Embeddings of all tokens, (V_i, D) each, V tokens in all."""
+
+    @abstractmethod
+    def normalize_output(self, x: Any) -> Any:
+        """Computes the input (..., D) of the output projection from the last block's output."""
+
     def logits(self, x: Any) -> Any:
         """Computes float32 logits (..., V) of the last block's output (..., D)."""
+        x = self.normalize_output(x)
+        return self.head(x, [ops.cast(table, x.dtype) for table in self.token_tables])  # (...,V)
+
+    def output_head(self, tokens: Any = None) -> HeadWeights:
+        if tokens is None:
+            return self.head.prepare(self.token_tables)
+        return self.head.prepare([self.embed_tokens(tokens)], tokens)
 
     def freeze(self, embeddings: Sequence[Embedding]) -> None:
         """Freezes the variables that `frozen` names; call it at the end of `build`.
@@ -63,6 +81,11 @@ class BlockDecoder(Decoder):
         frozen = {None: [], "embeddings": tables}.get(self.frozen, self.pretrained_variables)
         for variable in frozen:
             variable.trainable = False
+
+    def output_config(self) -> dict[str, Any]:
+        """Returns the output vocabulary as an argument of the class, if there is one."""
+        text = self.output_vocabulary
+        return {} if text is None else {"output_vocabulary": text}
 
     def start_embedding(self, memory_kv: list, rows: Any) -> Any:
         """Returns what takes the place of the start token's embedding, (R, D); None for itself."""
@@ -109,30 +132,61 @@ class BlockDecoder(Decoder):
         return self._decode(tokens, positions, cache, memory_kv)[1]
 
     def step(
-        self, tokens: Any, position: Any, cache: list[dict], memory_kv: list
+        self,
+        tokens: Any,
+        position: Any,
+        cache: list[dict],
+        memory_kv: list,
+        head: HeadWeights | None = None,
     ) -> tuple[Any, list[dict]]:
         positions = ops.reshape(position, (1,))
         x, cache = self._decode(ops.expand_dims(tokens, 1), positions, cache, memory_kv)  # (R,1,D)
-        return self.logits(ops.squeeze(x, 1)), cache  # (R,V)
+        x = self.normalize_output(ops.squeeze(x, 1))  # (R,D)
+        return self.head.project(x, head or self.output_head()), cache  # (R,V)
+
+    def extend(
+        self,
+        tokens: Any,
+        positions: Any,
+        mask: Any,
+        cache: list[dict],
+        memory_kv: list,
+        head: HeadWeights | None = None,
+    ) -> tuple[Any, list[dict]]:
+        x, cache = self._run_blocks(tokens, positions, mask, cache, memory_kv)  # (B,T,D)
+        x = self.normalize_output(x)  # (B,T,D)
+        return self.head.project(x, head or self.output_head()), cache  # (B,T,V)
 
     def _decode(
         self, tokens: Any, positions: Any, cache: list[dict], memory_kv: list
     ) -> tuple[Any, list[dict]]:
         """Runs the blocks over tokens (R, T) at consecutive positions (T,), and their cache."""
         length = cache[0]["keys"].shape[2]
+        mask = ops.arange(length)[None, :] <= ops.expand_dims(positions, 1)  # (T,S)
+        mask = ops.expand_dims(mask, 0)  # (1,T,S)
+        return self._run_blocks(tokens, positions, mask, cache, memory_kv, positions[0])
+
+    def _run_blocks(
+        self,
+        tokens: Any,
+        positions: Any,
+        mask: Any,
+        cache: list[dict],
+        memory_kv: list,
+        position: Any = None,
+    ) -> tuple[Any, list[dict]]:
+        """Runs the blocks over tokens (R, T); `position` is as in `SelfAttention`."""
         start = self.start_embedding(memory_kv, ops.shape(tokens)[0])  # (R,D)
         if start is not None:
             start = ops.expand_dims(start, 1)  # (R,1,D)
         x = self.embed(tokens, positions, start)  # (R,T,D)
-        mask = ops.arange(length)[None, :] <= ops.expand_dims(positions, 1)  # (T,S)
-        mask = ops.expand_dims(mask, 0)  # (1,T,S)
         new_cache = []
         for block, layer_cache, kv in zip(self.blocks, cache, memory_kv, strict=True):
             x, layer_cache, _ = block(
                 x,
                 attention_mask=mask,
                 cache=layer_cache,
-                position=positions[0],
+                position=position,
                 memory_kv=kv,
                 training=False,
             )  # (R,T,D)

@@ -13,6 +13,7 @@ from effcap.decoders.fusions import FUSIONS, create_fusion
 from effcap.layers.embedding import Embedding
 from effcap.layers.lora import TiedHead
 from effcap.layers.transformer import TransformerBlock, find_activation
+from effcap.output_vocabulary import check_output_vocabulary
 
 CONFIG = (
     "vocabulary_size",
@@ -53,6 +54,8 @@ class GPT2(BlockDecoder):
         activation: activation of the MLPs, a key of `effcap.layers.transformer.ACTIVATIONS`.
             Default "gelu_new", GPT-2's form of GELU.
         epsilon: epsilon of the layer norms of GPT-2 and of `{"kind": "cross"}`. Default 1e-5.
+        output_vocabulary: tokens that captions may be made of, as ranges such as "0-255 262";
+            see `Captioner.restrict_vocabulary`. None for all.
 
     Call arguments, returns: as in `Decoder`.
 
@@ -75,6 +78,7 @@ class GPT2(BlockDecoder):
         fusion: dict | None = None,
         activation: str = "gelu_new",
         epsilon: float = EPSILON,
+        output_vocabulary: str | None = None,
         name: str = "gpt2",
         **kwargs: Any,
     ):
@@ -85,6 +89,8 @@ class GPT2(BlockDecoder):
                 f"num_special_tokens={num_special_tokens}, vocabulary_size={vocabulary_size}"
             )
         check_frozen(frozen)
+        check_output_vocabulary(output_vocabulary, vocabulary_size)
+        self.output_vocabulary = output_vocabulary
         self.vocabulary_size, self.max_sequence_length = vocabulary_size, max_sequence_length
         self.hidden_dim, self.num_heads, self.num_layers = hidden_dim, num_heads, num_layers
         self.intermediate_dim = intermediate_dim
@@ -191,11 +197,13 @@ class GPT2(BlockDecoder):
         x = x + self.position_embedding(ops.add(positions, self.prefix_length))  # (...,D)
         return ops.cast(x, self.compute_dtype)
 
-    def logits(self, x: Any) -> Any:
-        x = self.ln_f(x)
-        tables = [self.token_embedding, self.special_embedding]
-        tables = [ops.cast(table.embeddings, x.dtype) for table in tables if table is not None]
-        return self.head(x, tables)  # (...,V)
+    @property
+    def token_tables(self) -> list[Any]:
+        tables = (self.token_embedding, self.special_embedding)
+        return [table.embeddings for table in tables if table is not None]
+
+    def normalize_output(self, x: Any) -> Any:
+        return self.ln_f(x)  # (...,D)
 
     def precompute_kv(self, memory: Any, training: bool | None = None) -> list:
         if memory is None or self.fusion is None:
@@ -244,7 +252,7 @@ class GPT2(BlockDecoder):
 
     def get_config(self) -> dict:
         config = {name: getattr(self, name) for name in CONFIG}
-        return config | {"fusion": _plain(self.fusion)}
+        return config | {"fusion": _plain(self.fusion)} | self.output_config()
 
 
 def _plain(value: Any) -> Any:

@@ -141,7 +141,7 @@ class SelfAttention(keras.layers.Layer):
             everywhere.
         cache: `{"keys", "values"}`, each (R, H, S, d): buffers of earlier positions, into which the
             keys and values of x are written at `position`. None uses those of x alone.
-        position: int scalar, where in the buffers x starts. Only with `cache`.
+        position: int scalar, where in the buffers x starts. None appends x to them: S grows by T.
         prefix_kv: `{"keys", "values"}`, each (B, H, P, d), of a prefix that all R = B*K rows of an
             image attend to; optionally `"mask"`, bool (B, P), and, with one row per image,
             `"gate"` (B, P), the mask as a number whose gradient is computed. None, or no
@@ -183,7 +183,10 @@ class SelfAttention(keras.layers.Layer):
         training: bool | None = None,
     ) -> tuple[Any, dict, Any]:
         queries, keys, values = split_heads(self.c_attn(x), 3, self.num_heads)  # 3 x (R,H,T,d)
-        if cache is not None:
+        if cache is not None and position is None:
+            keys = ops.concatenate([cache["keys"], keys], axis=2)  # (R,H,S+T,d)
+            values = ops.concatenate([cache["values"], values], axis=2)  # (R,H,S+T,d)
+        elif cache is not None:
             keys = ops.slice_update(cache["keys"], (0, 0, position, 0), keys)  # (R,H,S,d)
             values = ops.slice_update(cache["values"], (0, 0, position, 0), values)  # (R,H,S,d)
         cache = {"keys": keys, "values": values}
@@ -290,9 +293,8 @@ class CrossAttention(keras.layers.Layer):
         images, positions = ops.shape(keys)[0], ops.shape(keys)[2]
         rows, length = ops.shape(x)[0], ops.shape(x)[1]
         captions = rows // images
-        queries = ops.reshape(
-            self.query(x), (images, captions * length, self.hidden_dim)
-        )  # (B,K*T,D)
+        queries = self.query(x)  # (R,T,D)
+        queries = ops.reshape(queries, (images, captions * length, self.hidden_dim))  # (B,K*T,D)
         (queries,) = split_heads(queries, 1, self.num_heads)  # (B,H,K*T,d)
         mixed, weights = attend(
             queries, keys, values, mask, self.attention_dropout, training

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -76,9 +76,11 @@ class LowRankUpdate(keras.layers.Layer):
         x = ops.matmul(x, ops.cast(self.lora_b, x.dtype)) * self.scale  # (...,N)
         return x if self.lora_c is None else x + ops.cast(self.lora_c, x.dtype)
 
-    def product(self) -> Any:
-        """Computes A B scale, (inputs, N), in float32."""
+    def product(self, outputs: Any = None) -> Any:
+        """Computes A B scale, (inputs, N), in float32; of some outputs if they are given."""
         a, b = ops.cast(self.lora_a, "float32"), ops.cast(self.lora_b, "float32")
+        if outputs is not None:
+            b = ops.take(b, outputs, axis=1)  # (r,N)
         return ops.matmul(a, b) * self.scale  # (inputs,N)
 
 
@@ -202,6 +204,23 @@ class AdaptableDense(Adaptable, keras.layers.Dense):
                 _add(self.bias, (columns,), sign * ops.cast(update.lora_c, "float32"))
 
 
+class HeadWeights(NamedTuple):
+    """Weights of an output projection in float32, as `TiedHead.prepare` makes them.
+
+    Attributes:
+        tables: rows of the kernel, (V_i, D) each, V tokens in all.
+        bias: (V,); None without one.
+    """
+
+    tables: list[Any]
+    bias: Any
+
+    def forbid(self, forbidden: Any) -> HeadWeights:
+        """Returns weights whose logits of the tokens that `forbidden` (V,) marks are -inf."""
+        bias = ops.zeros(forbidden.shape, "float32") if self.bias is None else self.bias  # (V,)
+        return self._replace(bias=ops.where(forbidden, float("-inf"), bias))
+
+
 class TiedHead(Adaptable):
     """The output projection of a language model, whose kernel is the table of token embeddings.
 
@@ -229,14 +248,44 @@ class TiedHead(Adaptable):
         self.built = True
 
     def call(self, x: Any, tables: list[Any], training: bool | None = None) -> Any:
-        # On CPUs, the transposed table as the second factor takes two to eight times as long.
-        flat = ops.transpose(ops.reshape(x, (-1, self.input_dim)))  # (...,D) -> (D,N)
-        logits = [ops.matmul(table, flat) for table in tables]  # (V_i,N)
-        output = ops.concatenate(logits, axis=0) if logits[1:] else logits[0]  # (V,N)
-        output = ops.transpose(output)  # (V,N) -> (N,V)
-        output = ops.reshape(output, (*ops.shape(x)[:-1], self.units))  # (N,V) -> (...,V)
+        output = self._products(x, tables)  # (...,V)
         output = ops.cast(self.add_updates(output, x, training), "float32")
         return output if self.bias is None else output + ops.cast(self.bias, "float32")
+
+    def prepare(self, tables: list[Any], tokens: Any = None) -> HeadWeights:
+        """Returns the weights by which `project` computes logits, with the active adapters merged.
+
+        Args:
+            tables: as in `call`; with `tokens`, the embeddings (N, D) of these alone.
+            tokens: int (N,), tokens of the logits. None for all V.
+        """
+        tables = [ops.cast(table, "float32") for table in tables]
+        bias = None if self.bias is None else ops.cast(self.bias, "float32")  # (V,)
+        if bias is not None and tokens is not None:
+            bias = ops.take(bias, tokens, axis=0)  # (N,)
+        active = [name for name in self.active if name not in self.merged]
+        for update in self.updates_of(active):
+            table = ops.concatenate(tables, axis=0) if tables[1:] else tables[0]  # (V,D)
+            tables = [table + ops.transpose(update.product(tokens))]
+            if update.lora_c is not None and bias is not None:
+                change = ops.cast(update.lora_c, "float32")  # (V,)
+                bias = bias + (change if tokens is None else ops.take(change, tokens, axis=0))
+        return HeadWeights(tables, bias)
+
+    def project(self, x: Any, weights: HeadWeights) -> Any:
+        """Computes float32 logits (..., V) of x (..., D), with the result of `prepare`."""
+        x = ops.cast(x, "float32")
+        output = self._products(x, weights.tables)  # (...,V)
+        return output if weights.bias is None else output + weights.bias
+
+    def _products(self, x: Any, tables: list[Any]) -> Any:
+        """Computes the products (..., V) of x (..., D) with the rows of tables."""
+        # On CPUs, the transposed table as the second factor takes two to eight times as long.
+        flat = ops.transpose(ops.reshape(x, (-1, self.input_dim)))  # (...,D) -> (D,N)
+        products = [ops.matmul(table, flat) for table in tables]  # (V_i,N)
+        output = ops.concatenate(products, axis=0) if products[1:] else products[0]  # (V,N)
+        size = output.shape[0]
+        return ops.reshape(ops.transpose(output), (*ops.shape(x)[:-1], size))  # (...,V)
 
 
 def _add(variable: keras.Variable, part: tuple[slice, ...], change: Any) -> None:

@@ -67,6 +67,12 @@ def phrase_tables(
     return dict(_cached_tables(include, exclude, _Hashable(tokenizer), vocabulary_size))
 
 
+def phrase_tokens(include: Groups, tokenizer: Tokenizer) -> set[int]:
+    """Returns the tokens by which a sampler writes the phrases that it is to include."""
+    spellings = (_spellings(0, text, tokenizer) for group in include for text in group)
+    return {token for phrase in spellings for spelling in phrase for token in spelling.tokens}
+
+
 class _Hashable:
     """A tokenizer as a key of the cache, equal to others with the same fingerprint."""
 

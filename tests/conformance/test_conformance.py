@@ -14,6 +14,7 @@ from effcap.captioner import Captioner
 from effcap.config import list_variants, load_hparams, merge_hparams
 from effcap.encoders.memory import Memory
 from effcap.losses import CaptionLoss
+from effcap.precision import PRECISIONS, dtype_policy
 from effcap.presets import WEIGHTS
 from effcap.samplers import Beam, Greedy
 from effcap.trainers.batching.in_memory import CaptionBatches
@@ -307,9 +308,9 @@ def test_memory_is_encoded_once_per_image_and_not_per_beam(captioner, monkeypatc
     rows = []
     step, inputs = captioner.decoder.step, example_inputs(captioner.encoder, 2)
 
-    def counted(tokens, position, cache, memory_kv):
+    def counted(tokens, position, cache, memory_kv, head):
         rows.append((tokens.shape[0], {t.shape[0] for t in keras.tree.flatten(memory_kv)}))
-        return step(tokens, position, cache, memory_kv)
+        return step(tokens, position, cache, memory_kv, head)
 
     monkeypatch.setattr(captioner.decoder, "step", counted)
     captioner.generate_batch(inputs, Beam(num_beams=3, max_new_tokens=3))
@@ -336,6 +337,67 @@ def test_captions_continue_a_prefix_as_the_uncached_call_predicts(captioner, cap
         later = picked[1:] if chosen[0] != tokenizer.eos_id else picked  # not the first one: eos
         np.testing.assert_allclose(later, log_probs[-len(later) :].max(axis=-1), atol=1e-4)
         assert caption.score == pytest.approx(picked.sum(), abs=1e-3)
+
+
+def test_a_head_of_some_tokens_has_their_logits(captioner):
+    decoder = captioner.decoder
+    memory_kv = decoder.precompute_kv(
+        captioner.encoder(example_inputs(captioner.encoder, 2), training=False)
+    )
+    tokens = np.array([0, 7, 200, decoder.vocabulary_size - 1], np.int32)
+    start = ops.full((2,), captioner.tokenizer.bos_id, "int32")
+
+    def logits(head):
+        position, cache = ops.convert_to_tensor(0), decoder.empty_cache(2, 3)
+        return numpy(decoder.step(start, position, cache, memory_kv, head)[0])
+
+    expected = logits(None)[:, tokens]
+    np.testing.assert_allclose(logits(decoder.output_head(tokens)), expected, **TIGHT)
+
+
+def test_weights_in_bfloat16_keep_logits_close(captioner, hparams, tokenizer):
+    with dtype_policy(PRECISIONS["bfloat16"].caption_policy):
+        rounded = make(hparams, tokenizer)
+    rounded.set_weights(captioner.get_weights())
+    exact = {
+        weight.path
+        for weight in rounded.weights
+        if keras.backend.standardize_dtype(weight.dtype) != "bfloat16"
+    }
+    assert all("sparse_mask/norm" in path for path in exact)
+    inputs, tokens = example_inputs(captioner.encoder, 2), random_tokens(captioner, 2, 5)
+    expected, received = (
+        numpy(one.decoder(tokens, one.encoder(inputs, training=False)))
+        for one in (captioner, rounded)
+    )
+    assert received.dtype == np.float32
+    assert np.sqrt(np.mean((received - expected) ** 2)) < 0.04 * expected.std()
+
+
+@pytest.mark.slow
+@traced_only
+def test_captions_of_openvino_are_those_of_the_keras_decoder(captioner, tmp_path):
+    pytest.importorskip("openvino")
+    key = "images" if "images" in captioner.encoder.input_keys else None
+    inputs = example_inputs(captioner.encoder, 4, key=key)
+    compiled = captioner.compile_for("openvino", folder=tmp_path)
+    tokenizer, memory = captioner.tokenizer, captioner.encoder(inputs, training=False)
+    prefix, eos = "a dog", tokenizer.eos_id
+    start = len(tokenizer.encode_prefix(prefix))
+    beams = Beam(num_beams=3, num_captions=2, max_new_tokens=6, no_repeat_ngram_size=2)
+    for sampler in (Greedy(max_new_tokens=6), beams):
+        groups = compiled.generate_batch(inputs, sampler, prefix=prefix)
+        for ranked in zip(*groups, strict=True):
+            texts = [[tokenizer.bos_id, *x.tokens, *[eos] * 7][: start + 7] for x in ranked]
+            logits = numpy(captioner.decoder(np.array(texts, "int32"), memory))[:, start:]
+            log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))  # (B,T,V)
+            for caption, scores in zip(ranked, log_probs, strict=True):
+                chosen = [detail.token for detail in caption.details]
+                picked = scores[np.arange(len(chosen)), chosen]
+                np.testing.assert_allclose([x.score for x in caption.details], picked, atol=1e-4)
+                if sampler is not beams:  # later ones may be eos
+                    best = scores[1 : len(chosen), : tokenizer.vocabulary_size].max(axis=-1)
+                    np.testing.assert_allclose(picked[1:], best, atol=1e-4)
 
 
 def test_order_and_size_of_a_batch_do_not_change_captions(captioner, captions):

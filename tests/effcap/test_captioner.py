@@ -95,10 +95,10 @@ def test_encoder_runs_once_per_image_however_many_captions(captioner, photos, mo
         rows.extend(("memory", layer_kv[0]["keys"].shape[0]) for layer_kv in memory_kv)
         return memory_kv
 
-    def counted_step(tokens, position, cache, memory_kv):
+    def counted_step(tokens, position, cache, memory_kv, head):
         rows.append(("text", tokens.shape[0]))
         rows.extend(("memory", layer_kv[0]["keys"].shape[0]) for layer_kv in memory_kv)
-        return step(tokens, position, cache, memory_kv)
+        return step(tokens, position, cache, memory_kv, head)
 
     monkeypatch.setattr(encoder, "call", counted_encode)
     monkeypatch.setattr(decoder, "precompute_kv", counted_precompute_kv)

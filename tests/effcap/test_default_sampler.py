@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from effcap.captioner import Captioner
-from effcap.generation import suppress_undecodable
+from effcap.generation_call import suppress_undecodable
 from effcap.samplers import Beam, Greedy, Nucleus
 from effcap.tokenizers.wordpiece import WordPieceTokenizer
 from helpers.captioners import randomize, tiny_hparams

@@ -18,7 +18,6 @@ from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from effcap.images import (
     UnreadablePhoto,
-    load_ahead,
     load_photo,
     load_photos,
     load_thumbnail,
@@ -455,39 +454,6 @@ def test_load_photos_raises_the_error_of_the_first_unreadable_photo(tmp_path):
     paths = [tmp_path / "a.jpg", tmp_path / "first.jpg", tmp_path / "second.jpg"]
     with pytest.raises(UnreadablePhoto, match=r"first\.jpg"):
         load_photos(paths, (8, 8), num_threads=2)
-
-
-def test_the_next_batch_is_loaded_while_the_caller_uses_one():
-    taken: list[int] = []
-    loaded = [threading.Event() for _ in range(7)]
-
-    def items():
-        for item in range(7):
-            assert threading.current_thread() is threading.main_thread()
-            taken.append(item)
-            yield item
-
-    def load(item):
-        loaded[item].set()
-        return -item
-
-    batches = load_ahead(items(), load, 3)
-    assert next(batches) == ([0, 1, 2], [0, -1, -2])
-    assert all(event.wait(10) for event in loaded[:6])  # without another call
-    assert taken == [*range(6)]  # and no more than that
-    assert list(batches) == [([3, 4, 5], [-3, -4, -5]), ([6], [-6])]
-    assert list(load_ahead([], load, 3)) == []
-
-
-def test_loading_ahead_raises_after_earlier_batches():
-    def load(item):
-        return 1 / item
-
-    before, batches = threading.active_count(), load_ahead([1, 2, 0, 4, 5], load, 2)
-    assert next(batches) == ([1, 2], [1, 0.5])
-    with pytest.raises(ZeroDivisionError):
-        next(batches)
-    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])

@@ -86,7 +86,7 @@ def test_other_dtypes_are_refused(captioner, tmp_path):
         captioner.save_to_preset(tmp_path / "preset", dtype="int8")
 
 
-@pytest.mark.parametrize("fails", ["save_weights", "convert_to_float16"])
+@pytest.mark.parametrize("fails", ["save_weights", "convert_weights"])
 def test_a_failed_save_leaves_the_old_preset_intact(preset, captioner, monkeypatch, fails):
     before = {file.name: file.read_bytes() for file in preset.iterdir()}
 

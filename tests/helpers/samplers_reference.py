@@ -9,7 +9,8 @@ import itertools
 
 import keras
 import numpy as np
-from keras import ops
+
+from effcap.samplers.backend import numpy_arrays, ops
 
 EOS = 0
 
@@ -59,7 +60,18 @@ class Toy:
         return self.table[row % 9973].astype("float64")
 
     def run(self, sampler, **kwargs):
-        return as_numpy(sampler(self.step, self.prompt, self.state, eos=EOS, **kwargs))
+        """Returns the hypotheses, which are the same with Keras's and with NumPy's operations."""
+        hypotheses = as_numpy(sampler(self.step, self.prompt, self.state, eos=EOS, **kwargs))
+        if not isinstance(getattr(sampler, "seed", 0), int):  # draws anew at every call
+            return hypotheses
+        calls = self.calls
+        with numpy_arrays():
+            arrays = sampler(self.step, self.prompt, self.state, eos=EOS, **kwargs)
+        self.calls = calls
+        for name, field, array in zip(hypotheses._fields, hypotheses, arrays, strict=True):
+            assert isinstance(array, np.ndarray) and array.dtype == field.dtype, name
+            np.testing.assert_allclose(array, field, rtol=2e-5, atol=2e-5, err_msg=name)
+        return hypotheses
 
 
 def as_numpy(hypotheses):

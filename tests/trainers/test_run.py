@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from effcap.trainers import (
 )
 from effcap.trainers.engine import run as run_module
 from effcap.trainers.engine.model import make_captioner as make_run_captioner
+from effcap.trainers.engine.model import restrict_vocabulary
 from effcap.trainers.engine.record import make_record
 from effcap.trainers.engine.run import run
 from effcap.trainers.objectives import CrossEntropy, Scst
@@ -88,6 +90,7 @@ TWO_PROCESSES = DeviceOptions(num_processes=2, coordinator="a:1")
         ({"tokenizer": "none"}, "There is no folder none with a tokenizer"),
         ({"backbone_weights": "no.h5"}, "Received: .*no.h5"),
         ({"objective": "cider"}, "cross-entropy, scst. Received: objective='cider'"),
+        ({"vocabulary": "few"}, "all, captions. Received: vocabulary='few'"),
         ({"scst": ScstOptions(num_samples=2)}, "scst options require objective='scst'"),
         ({"objective": "scst", "devices": DeviceOptions(count=2)}, "single device"),
         ({"feature_cache": "cache", "devices": TWO_PROCESSES}, "requires a single process"),
@@ -322,3 +325,33 @@ def test_gpt2_weights_come_with_their_tokenizer(folder, tmp_path, monkeypatch):
     captioner = make_run_captioner(read_data(folder), options, lines.append)
     assert calls == [(captioner, tmp_path)] and lines == ["loaded"]
     assert captioner.tokenizer == make_captioner().tokenizer
+
+
+def test_captions_are_made_of_the_tokens_of_the_training_captions(folder, tmp_path, train_calls):
+    data = read_data(folder)
+    run(data, None, make_options(folder, tmp_path, vocabulary="captions"))
+    captioner = train_calls[0][0]
+    encode = captioner.tokenizer.encode
+    tokens = {token for text in data.captions() for token in encode(text)}
+    assert tokens <= set(captioner.output_tokens)
+    size = f"{len(captioner.output_tokens)} of {captioner.decoder.vocabulary_size} tokens"
+    assert size in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("vocabulary", [None, "captions", "all"])
+def test_a_preset_with_few_tokens_gets_those_of_further_captions(vocabulary):
+    """Unless the run sets others."""
+    captioner = make_captioner(["A red square on the grass.", "A blue house by the sea."])
+    data = SimpleNamespace(references=lambda: [["A blue house by the sea."], []])
+    options = SimpleNamespace(vocabulary=vocabulary)
+    if vocabulary is None:
+        assert restrict_vocabulary(captioner, data, options).output_tokens is None
+    sets = []
+    for text in ("A blue house by the sea.", "A red square on the grass."):
+        captioner.restrict_vocabulary([text])
+        sets.append(set(captioner.output_tokens))
+    new, before = sets
+    assert new - before and before - new
+    restrict_vocabulary(captioner, data, options)
+    expected = {None: before | new, "captions": new, "all": None}[vocabulary]
+    assert captioner.output_tokens == (None if expected is None else tuple(sorted(expected)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,15 +26,14 @@ from effcap.utils.find_files import find_photos
 from effcap.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from effcap.backbones.backbone import Backbone
     from effcap.caption import Caption
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.samplers import Sampler
 
 
 def caption_folder(
     photos: str | PathLike[str] | Sequence[str | PathLike[str]],
-    captioner: Captioner | str | PathLike[str] = DEFAULT_PRESET,
+    captioner: CaptionGenerator | str | PathLike[str] = DEFAULT_PRESET,
     sampler: str | Sampler | None = None,
     *,
     batch_size: int = 8,
@@ -94,7 +93,7 @@ def expand(photos: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[
 
 def caption_paths(
     paths: Sequence[Path],
-    captioner: Captioner,
+    captioner: CaptionGenerator,
     sampler: str | Sampler | None,
     batch_size: int,
     prefixes: Sequence[str | None] | None = None,
@@ -113,7 +112,7 @@ def caption_paths(
         plan: which photos get captions and what writes these as they come, if anything does.
         min_confidence: as in `caption_folder`.
     """
-    backbone = photo_encoder(captioner).backbone
+    encoder = photo_encoder(captioner)
     prefixes = prefixes or [None] * len(paths)
     left_out = set() if plan is None else plan.left_out
     order = [
@@ -137,7 +136,7 @@ def caption_paths(
 
     writing: Future[None] | None = None  # of the batch before
     with ThreadPoolExecutor(1) as thread, ProgressBar("captioning", len(order)) as bar:
-        for numbers, images in load_batches(ordered, backbone, batch_size, skipped):
+        for numbers, images in load_batches(ordered, encoder, batch_size, skipped):
             inputs = {"images": np.stack(images)}  # (B, h, w, 3)
             indices = [order[number] for number in numbers]
             batch = captioner.generate_batch(
@@ -164,7 +163,7 @@ def caption_paths(
 
 def load_batches(
     paths: Sequence[Path],
-    backbone: Backbone,
+    encoder: Any,
     batch_size: int,
     skipped: list[tuple[Path, str]],
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
@@ -172,7 +171,7 @@ def load_batches(
 
     Args:
         paths: photo files.
-        backbone: backbone whose image size, fit and filter are used; see `effcap.load_photo`.
+        encoder: encoder whose image size, fit and filter are used; see `effcap.load_photo`.
         batch_size: photos per batch; only the last one is smaller.
         skipped: list to which photos that cannot be read are added, with the reason.
 
@@ -180,7 +179,7 @@ def load_batches(
         Indices of paths, and photos (height, width, 3) uint8.
     """
 
-    size, fit, resample = backbone.image_size, backbone.fit, backbone.resample
+    size, fit, resample = encoder.image_size, encoder.fit, encoder.resample
 
     def load(index: int) -> np.ndarray | UnreadablePhoto:
         try:

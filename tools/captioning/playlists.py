@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from effcap.caption import Caption
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.samplers import Sampler
 
 Ranking = dict[str, list[RowAttention]]  # rows by modality, see `rank_rows`
@@ -134,7 +134,7 @@ class CaptionedPlaylists:
 
 def caption_playlists(
     playlists: str | PathLike[str] | Iterable[str | PathLike[str] | Playlist],
-    captioner: Captioner | str | PathLike[str],
+    captioner: CaptionGenerator | str | PathLike[str],
     sampler: str | Sampler | None = None,
     *,
     sources: FeatureSources | None = None,
@@ -178,9 +178,9 @@ def caption_playlists(
     check_caption_format(caption_format)
     featurized = compute_playlist_features(playlists, playlist_modalities(captioner), sources)
     results = CaptionedPlaylists([], featurized.skipped, featurized.notes)
-    captioner = load_captioner(captioner)
-    words = captioner.sampler if sampler is None else get(sampler)
-    captioned = _generate(captioner, featurized, sampler, batch_size, attention)
+    loaded = load_captioner(captioner)
+    words = loaded.sampler if sampler is None else get(sampler)
+    captioned = _generate(loaded, featurized, sampler, batch_size, attention)
     for playlist, caption, rows in track(captioned, len(featurized.playlists), "captioning"):
         text = restore_caption(unmask_artists(caption.text, list(playlist.artists)), caption_format)
         missing, excluded = _check_words(text, words)
@@ -202,7 +202,7 @@ def _check_words(text: str, sampler: Sampler | None) -> tuple[tuple[str, ...], t
 
 
 def _generate(
-    captioner: Captioner,
+    captioner: CaptionGenerator,
     featurized: FeaturizedPlaylists,
     sampler: str | Sampler | None,
     batch_size: int,
@@ -224,12 +224,16 @@ def _generate(
 
 
 def _rank_rows(
-    captioner: Captioner,
+    captioner: CaptionGenerator,
     inputs: dict[str, np.ndarray],
     features: Sequence[PlaylistFeatures],
     captions: Sequence[Caption],
 ) -> list[Ranking]:
     """Ranks the rows of each playlist of a batch by attention."""
+    from effcap.captioning import CaptioningModel
+
+    if not isinstance(captioner, CaptioningModel):
+        raise ValueError("attention=True requires a Keras captioner, not a compiled one")
     _, layers = captioner.attention_weights(inputs, [caption.tokens for caption in captions])
     tokenizer = captioner.tokenizer
     assert tokenizer is not None  # `attention` requires it
@@ -242,7 +246,7 @@ def _rank_rows(
     return rankings
 
 
-def playlist_modalities(captioner: Captioner | str | PathLike[str]) -> dict[str, int]:
+def playlist_modalities(captioner: CaptionGenerator | str | PathLike[str]) -> dict[str, int]:
     """Returns the feature dimension by modality of a captioner's inputs, without loading presets.
 
     Raises:
@@ -263,7 +267,7 @@ def playlist_modalities(captioner: Captioner | str | PathLike[str]) -> dict[str,
     return dict(modalities)
 
 
-def trained_caption_format(captioner: Captioner | str | PathLike[str]) -> CaptionFormat:
+def trained_caption_format(captioner: CaptionGenerator | str | PathLike[str]) -> CaptionFormat:
     """Returns the caption format recorded in a preset; "as-is" if none is."""
     if isinstance(captioner, str | PathLike):
         config = read_record(preset_folder(captioner)).get("config") or {}

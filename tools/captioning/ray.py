@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from effcap.precision import EngineName, PrecisionName, check_engine
+from effcap.tools.captioning.results import load_captioner
 from effcap.tools.captioning.shard_captions import caption_each
 from effcap.tools.captioning.shard_output import ShardCaptions, ShardOutput
 
@@ -25,6 +27,8 @@ class RayOptions:
         address: address of the cluster, such as auto or ray://HOST:10001. None takes RAY_ADDRESS,
             or else starts Ray on this machine.
         workers: number of Ray workers, each with the model in its memory.
+        precision: arithmetic of the captioner: "float32" (default), "bfloat16" or "int8".
+        engine: what runs the captioner: "keras" (default) or "openvino".
         gpus_per_worker: GPUs per Ray worker, such as 0.5 for two workers per GPU (default: 1 if the
             cluster has GPUs).
 
@@ -35,6 +39,8 @@ class RayOptions:
     address: str | None = None
     workers: int = 1
     gpus_per_worker: float | None = None
+    precision: PrecisionName | None = None
+    engine: EngineName | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -44,6 +50,7 @@ class RayOptions:
                 "Expected gpus_per_worker of at least 0. "
                 f"Received: gpus_per_worker={self.gpus_per_worker}"
             )
+        check_engine(self.engine or "keras", self.precision or "float32")
 
 
 class ShardCaptioner:
@@ -54,10 +61,18 @@ class ShardCaptioner:
         folder: folder of the captions.
         sampler: sampler.
         batch_size: photos per batch.
+        options: options of the cluster.
     """
 
-    def __init__(self, preset: str, folder: ShardOutput, sampler: Sampler, batch_size: int):
-        self.preset, self.folder = preset, folder
+    def __init__(
+        self,
+        preset: str,
+        folder: ShardOutput,
+        sampler: Sampler,
+        batch_size: int,
+        options: RayOptions,
+    ):
+        self.preset, self.folder, self.options = preset, folder, options
         self.sampler, self.batch_size = sampler, batch_size
         self.captioner: Any = None
 
@@ -72,9 +87,10 @@ class ShardCaptioner:
             if self.captioner is None:
                 # Several workers may share a GPU.
                 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-                from effcap.captioner import Captioner
-
-                self.captioner = Captioner.from_preset(self.preset)
+                options = self.options
+                self.captioner = load_captioner(
+                    self.preset, None, options.precision, options.engine
+                )
             (result,) = caption_each(
                 [row["shard"]], self.folder, self.captioner, self.sampler, self.batch_size
             )
@@ -138,7 +154,13 @@ def caption_on_ray(
             [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
         ).map(
             ShardCaptioner,
-            fn_constructor_args=(os.path.abspath(preset), folder, sampler, batch_size),
+            fn_constructor_args=(
+                os.path.abspath(preset),
+                folder,
+                sampler,
+                batch_size,
+                options,
+            ),
             compute=ray.data.ActorPoolStrategy(size=min(options.workers, len(shards))),
             num_gpus=num_gpus,
         )

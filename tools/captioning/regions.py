@@ -25,13 +25,13 @@ from effcap.trainers.data.regions.region_file import (
 from effcap.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.samplers import Sampler
 
 
 def caption_regions(
     features: RegionFile | str | PathLike[str],
-    captioner: Captioner | str | PathLike[str] = DEFAULT_PRESET,
+    captioner: CaptionGenerator | str | PathLike[str] = DEFAULT_PRESET,
     sampler: str | Sampler | None = None,
     *,
     keys: Sequence[str] | None = None,
@@ -66,7 +66,7 @@ def caption_regions(
 
 def open_regions(
     path: str | PathLike[str],
-    captioner: Captioner | str | PathLike[str],
+    captioner: CaptionGenerator | str | PathLike[str],
     max_regions: int | None = None,
 ) -> RegionFile:
     """Opens a file of region features with as many regions as a preset was trained on.
@@ -113,7 +113,7 @@ def find_datasets(file: RegionFile, keys: Sequence[str] | None) -> dict[str, str
 def caption_datasets(
     file: RegionFile,
     datasets: Mapping[str, str],
-    captioner: Captioner,
+    captioner: CaptionGenerator,
     sampler: str | Sampler | None,
     batch_size: int,
 ) -> CaptionResults[str]:

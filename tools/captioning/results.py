@@ -8,9 +8,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from effcap.precision import check_engine
+
 if TYPE_CHECKING:
     from effcap.caption import Caption
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.samplers import Sampler
 
 Name = TypeVar("Name")
@@ -81,22 +83,39 @@ class CaptionResults(Generic[Name]):
 
 
 def load_captioner(
-    captioner: Captioner | str | PathLike[str], prefix: str | None = None
-) -> Captioner:
+    captioner: CaptionGenerator | str | PathLike[str],
+    prefix: str | None = None,
+    precision: str | None = None,
+    engine: str | None = None,
+) -> Any:
     """Returns a captioner, or loads a preset given by name or folder.
 
     Args:
         captioner: captioner, or the name or folder of a preset.
         prefix: text that becomes the captioner's `prefix`. None keeps its own.
+        precision: arithmetic of a preset that is loaded: "float32", "bfloat16", or "int8" with
+            OpenVINO. Default "float32".
+        engine: what runs a preset that is loaded: "keras" (default), or "openvino", which is
+            faster on a processor.
+
+    Returns:
+        A `Captioner`; with OpenVINO a `CompiledCaptioner`.
 
     Raises:
         FileNotFoundError: there is no such preset.
-        ValueError: the preset is damaged.
+        ImportError: the engine is not installed.
+        ValueError: the preset is damaged, or there is no such engine or precision.
     """
-    from effcap.captioner import Captioner
+    if isinstance(captioner, str | PathLike):
+        check_engine(engine or "keras", precision or "float32")
+        if engine in (None, "keras"):
+            from effcap.captioner import Captioner
 
-    if not isinstance(captioner, Captioner):
-        captioner = Captioner.from_preset(captioner)
+            captioner = Captioner.from_preset(captioner, precision=precision)
+        else:
+            from effcap.conversion.compiled_preset import load_compiled
+
+            captioner = load_compiled(captioner, engine, precision or "float32")
     if prefix is not None:
         captioner.prefix = prefix
     return captioner

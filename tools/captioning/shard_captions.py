@@ -15,14 +15,14 @@ from effcap.trainers.data.dataset import photo_encoder
 from effcap.trainers.data.shards.shard_index import is_remote
 
 if TYPE_CHECKING:
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.samplers import Sampler
 
 
 def caption_each(
     shards: Sequence[str],
     folder: ShardOutput,
-    captioner: Captioner,
+    captioner: CaptionGenerator,
     sampler: Sampler,
     batch_size: int,
     advance: Callable[[int, int], None] | None = None,
@@ -69,7 +69,11 @@ def caption_each(
 
 
 def caption_batch(
-    captioner: Captioner, batch: PhotoBatch, sampler: Sampler, batch_size: int, first_index: int
+    captioner: CaptionGenerator,
+    batch: PhotoBatch,
+    sampler: Sampler,
+    batch_size: int,
+    first_index: int,
 ) -> list[Row]:
     """Captions a batch and returns its rows in the order of the keys.
 

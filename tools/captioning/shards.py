@@ -25,14 +25,14 @@ from effcap.tools.shards.shard_progress import ShardProgress
 from effcap.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.samplers import Sampler
 
 
 def caption_shards(
     shards: Sequence[str],
     out: str | PathLike,
-    captioner: Captioner | str | PathLike = DEFAULT_PRESET,
+    captioner: CaptionGenerator | str | PathLike = DEFAULT_PRESET,
     sampler: str | Sampler | None = None,
     *,
     batch_size: int = 8,
@@ -82,7 +82,7 @@ def caption_shards(
 def caption_into_shards(
     shards: Sequence[str],
     out: str | PathLike,
-    captioner: Captioner | str | PathLike = DEFAULT_PRESET,
+    captioner: CaptionGenerator | str | PathLike = DEFAULT_PRESET,
     sampler: str | Sampler | None = None,
     *,
     batch_size: int = 8,
@@ -123,7 +123,7 @@ def caption_into_shards(
 def _caption(
     shards: Sequence[str],
     make_folder: Callable[[str, str], ShardOutput],
-    captioner: Captioner | str | PathLike,
+    captioner: CaptionGenerator | str | PathLike,
     sampler: str | Sampler | None,
     batch_size: int,
     model: str | None,
@@ -151,13 +151,13 @@ def _caption(
         new = caption_on_ray(pending, folder, preset, sampler, batch_size, ray)
         results |= _track_shards(new, len(pending))
     elif pending:
-        captioner = load_captioner(captioner)
-        results |= _caption_here(pending, folder, captioner, sampler, batch_size)
+        loaded = load_captioner(captioner)
+        results |= _caption_here(pending, folder, loaded, sampler, batch_size)
     return [results[shard] for shard in locations]
 
 
 def _find_sampler(
-    sampler: str | Sampler | None, captioner: Captioner | str | PathLike, preset: Path | None
+    sampler: str | Sampler | None, captioner: CaptionGenerator | str | PathLike, preset: Path | None
 ) -> Sampler:
     """Returns a sampler, by default that of a captioner or of a preset."""
     from effcap.samplers import get
@@ -172,7 +172,7 @@ def _find_sampler(
 def _caption_here(
     shards: Sequence[str],
     folder: ShardOutput,
-    captioner: Captioner,
+    captioner: CaptionGenerator,
     sampler: Sampler,
     batch_size: int,
 ) -> dict[str, ShardCaptions]:

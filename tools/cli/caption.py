@@ -13,7 +13,6 @@ from effcap.tools.captioning.results import (
     DEFAULT_PRESET,
     CaptionResults,
     check_min_confidence,
-    load_captioner,
     model_name,
 )
 from effcap.tools.cli.caption_attention import (
@@ -49,8 +48,13 @@ from effcap.tools.cli.outputs import (
     write_captions,
 )
 from effcap.tools.cli.parsing import add_config
-from effcap.tools.cli.sampling import add_sampling, make_sampler, sampler_fields
-from effcap.tools.cli.terminal import start_keras
+from effcap.tools.cli.sampling import (
+    add_sampling,
+    chosen_captioner,
+    make_sampler,
+    sampler_fields,
+    start_engine,
+)
 from effcap.tools.reports.tables import read_table, valid_text
 
 if TYPE_CHECKING:
@@ -158,10 +162,10 @@ def run_photos(arguments: argparse.Namespace) -> None:
     if plan is not None and len(plan.left_out) == len(paths):
         finish(arguments, CaptionResults([], plan.refused, plan.existing), plan, len(paths))
         return
-    start_keras()
+    start_engine(arguments)
     from effcap.tools.captioning.photos import caption_paths
 
-    captioner = load_captioner(preset, arguments.prefix)
+    captioner = chosen_captioner(arguments, preset)
     batch_size = arguments.batch_size
     if arguments.prefix_words and not captioner.decoder.prefix_length:
         raise ValueError(f"--prefix-words requires a captioner with a prefix. Received: {preset}")

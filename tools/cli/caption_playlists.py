@@ -15,8 +15,7 @@ from effcap.tools.cli.features_playlists import (
 )
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.outputs import print_missing, refuse_page, write_captions
-from effcap.tools.cli.sampling import make_sampler, sampler_fields
-from effcap.tools.cli.terminal import start_keras
+from effcap.tools.cli.sampling import chosen_captioner, make_sampler, sampler_fields, start_engine
 from effcap.tools.cli.train_playlists import add_caption_format
 
 if TYPE_CHECKING:
@@ -57,16 +56,15 @@ def run_playlists(arguments: argparse.Namespace) -> None:
         playlist_modalities,
         trained_caption_format,
     )
-    from effcap.tools.captioning.results import load_captioner
     from effcap.trainers.data.playlists import read_playlists
 
     sampler_fields(arguments)  # reports errors before Keras is imported
     playlist_modalities(arguments.model)
     playlists = read_playlists(arguments.playlist)
-    start_keras()
+    start_engine(arguments)
     captioned = caption_playlists(
         playlists,
-        load_captioner(arguments.model, arguments.prefix),
+        chosen_captioner(arguments, arguments.model),
         make_sampler(arguments),
         sources=given_sources(arguments),
         caption_format=arguments.format or trained_caption_format(arguments.model),

@@ -8,8 +8,7 @@ from typing import Any
 
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.outputs import print_missing, print_skipped, refuse_page, write_captions
-from effcap.tools.cli.sampling import make_sampler, sampler_fields
-from effcap.tools.cli.terminal import start_keras
+from effcap.tools.cli.sampling import chosen_captioner, make_sampler, sampler_fields, start_engine
 
 
 def add_features(group: Any) -> None:
@@ -57,16 +56,15 @@ def run_regions(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --features`."""
     from effcap.presets import preset_folder
     from effcap.tools.captioning.regions import caption_regions, find_datasets, open_regions
-    from effcap.tools.captioning.results import load_captioner
 
     sampler_fields(arguments)  # reports errors before Keras is imported
     preset = preset_folder(arguments.model)
     file = open_regions(arguments.features, preset, arguments.max_regions)
     num_photos = len(find_datasets(file, arguments.keys))
-    start_keras()
+    start_engine(arguments)
     results = caption_regions(
         file,
-        load_captioner(preset, arguments.prefix),
+        chosen_captioner(arguments, preset),
         make_sampler(arguments),
         keys=arguments.keys,
         batch_size=arguments.batch_size,

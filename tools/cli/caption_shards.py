@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 from effcap.tools.captioning.ray import RayOptions
 from effcap.tools.cli.options import add_options, given_options, option_flag
 from effcap.tools.cli.outputs import check_folder
-from effcap.tools.cli.sampling import make_sampler, sampler_fields
-from effcap.tools.cli.terminal import quiet, start_keras
+from effcap.tools.cli.sampling import (
+    chosen_captioner,
+    make_sampler,
+    sampler_fields,
+    start_engine,
+)
+from effcap.utils.quiet import quiet
 
 if TYPE_CHECKING:
     from effcap.tools.captioning.shard_output import ShardCaptions
@@ -99,7 +104,6 @@ def run_shards(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --shards`."""
     from effcap.presets import preset_folder
     from effcap.tools.captioning.partition import partition
-    from effcap.tools.captioning.results import load_captioner
     from effcap.tools.captioning.shard_output import preset_id
     from effcap.tools.captioning.shards import caption_into_shards, caption_shards
     from effcap.trainers.data.shards import find_shards
@@ -111,17 +115,21 @@ def run_shards(arguments: argparse.Namespace) -> None:
         shards = partition(shards, arguments.shard_index, arguments.num_shards)
     ray = None
     if arguments.ray is not None:
-        ray = RayOptions(address=arguments.ray or None, **given_options(arguments, RAY))
+        ray = RayOptions(
+            address=arguments.ray or None,
+            **given_options(arguments, (*RAY, "precision", "engine")),
+        )
         with quiet():
             import keras  # noqa: F401  only the workers start its backend
     else:
-        start_keras()
+        start_engine(arguments)
     named: dict[str, Any] = {"captioner": preset}
-    if arguments.prefix is not None:
-        named = {
-            "captioner": load_captioner(preset, arguments.prefix),
-            "model": preset_id(preset),
-        }
+    if arguments.precision not in (None, "float32"):  # its captions may differ
+        named["model"] = f"{preset_id(preset)} {arguments.precision}"
+    changes = (arguments.prefix, arguments.engine, arguments.precision)
+    if ray is None and any(change is not None for change in changes):
+        model = named.get("model", preset_id(preset))
+        named = {"captioner": chosen_captioner(arguments, preset), "model": model}
     out = arguments.into_shards or arguments.out
     caption = caption_shards if arguments.out else caption_into_shards
     results = caption(

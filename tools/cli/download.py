@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from effcap.tools.cli.terminal import quiet
+from effcap.utils.quiet import quiet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.metrics.tokenize import TOKENIZATIONS
-from effcap.tools.captioning.results import DEFAULT_PRESET, load_captioner, preset_sampler
+from effcap.tools.captioning.results import DEFAULT_PRESET, preset_sampler
 from effcap.tools.cli.caption_regions import add_features
 from effcap.tools.cli.data_options import add_columns, add_images, columns
 from effcap.tools.cli.evaluate_playlists import (
@@ -19,8 +19,14 @@ from effcap.tools.cli.evaluate_playlists import (
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.outputs import check_file, check_folder
 from effcap.tools.cli.parsing import add_config
-from effcap.tools.cli.sampling import DEFAULT, add_sampling, make_sampler, sampler_fields
-from effcap.tools.cli.terminal import start_keras
+from effcap.tools.cli.sampling import (
+    DEFAULT,
+    add_sampling,
+    chosen_captioner,
+    make_sampler,
+    sampler_fields,
+    start_engine,
+)
 
 if TYPE_CHECKING:
     from effcap.tools.evaluation.evaluate import Evaluation
@@ -104,6 +110,8 @@ def run(arguments: argparse.Namespace) -> None:
     record: dict[str, Any] = {"sampler": sampler_record(arguments, fields)}
     if arguments.prefix is not None:
         record["prefix"] = arguments.prefix
+    if arguments.precision is not None:
+        record["precision"] = arguments.precision
     if arguments.playlists:
         evaluation, fields = run_playlists(arguments, metrics)
         record = {**fields, **record}
@@ -155,7 +163,7 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--max-regions requires --features")
     fields = sampler_fields(arguments)
     if arguments.captions:
-        for name in ("model", "features", "prefix", *fields):
+        for name in ("model", "features", "prefix", "precision", *fields):
             if name in fields or getattr(arguments, name) is not None:
                 raise ValueError(f"{option_flag(name)} cannot be used with --captions")
     return fields
@@ -201,9 +209,9 @@ def run_model(arguments: argparse.Namespace) -> Evaluation:
         features = open_regions(arguments.features, preset, arguments.max_regions)
     else:
         check_photos_exist(references)
-    start_keras()
+    start_engine(arguments)
     return evaluate(
-        load_captioner(preset, arguments.prefix),
+        chosen_captioner(arguments, preset),
         references,
         make_sampler(arguments),
         features=features,

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.tools.cli.options import add_options
-from effcap.tools.cli.sampling import make_sampler
-from effcap.tools.cli.terminal import start_keras
+from effcap.tools.cli.sampling import chosen_captioner, make_sampler, start_engine
 from effcap.tools.cli.train_playlists import add_caption_format
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ def run_playlists(
 ) -> tuple[Evaluation, dict[str, Any]]:
     """Returns the scored captions, and entries of scores.json about them."""
     from effcap.tools.captioning.playlists import playlist_modalities, trained_caption_format
-    from effcap.tools.captioning.results import load_captioner
     from effcap.tools.evaluation.playlists import PlaylistReferences, evaluate_playlists
     from effcap.trainers.data.playlists import open_arrays
 
@@ -73,9 +71,9 @@ def run_playlists(
     )
     modalities = playlist_modalities(arguments.model)
     open_arrays(references.features).check_modalities(modalities)  # before Keras starts
-    start_keras()
+    start_engine(arguments)
     evaluation = evaluate_playlists(
-        load_captioner(arguments.model, arguments.prefix),
+        chosen_captioner(arguments, arguments.model),
         references,
         make_sampler(arguments),
         batch_size=arguments.batch_size,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from effcap.tools.captioning.results import DEFAULT_PRESET, preset_sampler
+from effcap.precision import ENGINES, check_engine
+from effcap.tools.captioning.results import DEFAULT_PRESET, load_captioner, preset_sampler
 from effcap.tools.cli.options import add_options, given_options, option_flag
 from effcap.tools.cli.parsing import add_settings, check_fields, parse_sections
+from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
     from effcap.samplers import Sampler
@@ -26,7 +30,7 @@ WORD_OPTIONS = {
 
 
 def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False) -> None:
-    """Adds the options of samplers, the prefix and the batch size.
+    """Adds the options of samplers, the prefix, the batch size and the precision.
 
     Args:
         parser: parser of the command.
@@ -52,6 +56,7 @@ def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False)
     group.add_argument(
         "--batch-size", type=int, default=8, metavar="N", help="inputs captioned per batch"
     )
+    add_engine(group)
     for name, fields in OWN_OPTIONS.items():
         group = parser.add_argument_group(f"sampling: {name}")
         add_options(group, sampler_class(name), fields, unset="{}")
@@ -62,6 +67,42 @@ def add_sampling(parser: argparse.ArgumentParser, *, num_captions: bool = False)
         f"--set sampler.FIELD=VALUE sets any field of the sampler: {', '.join(names)}. "
         "They are documented in effcap.samplers."
     )
+
+
+def add_engine(group: argparse._ActionsContainer) -> None:
+    """Adds --engine and --precision."""
+    group.add_argument(
+        "--engine",
+        choices=tuple(ENGINES),
+        help="what runs the captioner: keras, or openvino, which is faster on a processor and "
+        "starts without TensorFlow (default: keras)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=tuple(dict.fromkeys(name for names in ENGINES.values() for name in names)),
+        help="arithmetic of the captioner; bfloat16 keeps the weights in half the memory, int8 in "
+        "a quarter, with openvino only (default: float32)",
+    )
+
+
+def start_engine(arguments: argparse.Namespace) -> None:
+    """Checks --engine and --precision, and imports Keras for that engine.
+
+    Raises:
+        ValueError: the engine does not have the precision, or an option requires Keras.
+    """
+    check_engine(arguments.engine or "keras", arguments.precision or "float32")
+    for name in ("attention", "prefix_words"):
+        if arguments.engine == "openvino" and getattr(arguments, name, None):
+            raise ValueError(f"{option_flag(name)} requires --engine keras")
+    if arguments.engine == "openvino" and "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "openvino"  # the lightest: no model is run by Keras
+    start_keras()
+
+
+def chosen_captioner(arguments: argparse.Namespace, preset: str | os.PathLike[str]) -> Any:
+    """Returns the captioner of a preset with --prefix, for --engine and --precision."""
+    return load_captioner(preset, arguments.prefix, arguments.precision, arguments.engine)
 
 
 def sampler_fields(arguments: argparse.Namespace) -> dict[str, Any]:

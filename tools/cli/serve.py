@@ -7,10 +7,11 @@ import argparse
 from effcap.tools.captioning.results import DEFAULT_PRESET
 from effcap.tools.cli.options import add_options, given_options
 from effcap.tools.cli.parsing import add_config
-from effcap.tools.cli.terminal import start_keras
+from effcap.tools.cli.sampling import start_engine
 from effcap.tools.serving.serve_options import LIMITS, ServeOptions
 
 ADDRESS = ("host", "port", "allow_host")
+MODEL = ("batch_size", "engine", "precision")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"names or folders of presets; the first is the default (default: {DEFAULT_PRESET})",
     )
     add_options(parser.add_argument_group("address"), ServeOptions, ADDRESS)
-    add_options(parser, ServeOptions, ("batch_size",))
+    add_options(parser, ServeOptions, MODEL)
     add_options(parser.add_argument_group("limits"), ServeOptions, LIMITS)
     add_config(parser)
 
@@ -36,10 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
     from effcap.presets import preset_folder
     from effcap.tools.serving.server import check_packages, named_captioners, serve
 
-    names = (*ADDRESS, "batch_size", *LIMITS)
+    names = (*ADDRESS, *MODEL, *LIMITS)
     options = ServeOptions(**given_options(arguments, names))
     presets = named_captioners(arguments.presets or [DEFAULT_PRESET])
     folders = {name: preset_folder(preset) for name, preset in presets.items()}
     check_packages()
-    start_keras()
+    start_engine(arguments)
     serve(folders, options)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from effcap.trainers.options import RunOptions
 
 SECTIONS = ("encoder", "decoder", "lora", "training", "scst", "run")
-MODEL = ("model", "weights", "tokenizer", "backbone_weights")
+MODEL = ("model", "weights", "tokenizer", "vocabulary", "backbone_weights")
 TRAINING = ("epochs", "steps", "batch_size", "learning_rate", "schedule", "tokenization", "seed")
 AUGMENTATION = ("horizontal_flip", "random_crop")
 DEVICES = ("count", "num_processes", "process_index", "coordinator")

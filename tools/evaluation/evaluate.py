@@ -25,7 +25,7 @@ from effcap.utils.progress import track
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.samplers import Sampler
     from effcap.trainers.data.regions.region_file import RegionFile
 
@@ -72,7 +72,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    captions: Captioner | str | PathLike[str] | Mapping[str, str | Sequence[str]],
+    captions: CaptionGenerator | str | PathLike[str] | Mapping[str, str | Sequence[str]],
     references: References | str | PathLike[str] | Sequence[str | PathLike[str]],
     sampler: str | Sampler | None = None,
     *,
@@ -175,7 +175,7 @@ def match_set(captions: Sequence[Any], references: References) -> CaptionSet:
 
 
 def caption_photo_set(
-    captioner: Captioner | str | PathLike[str],
+    captioner: CaptionGenerator | str | PathLike[str],
     references: References,
     sampler: str | Sampler | None,
     batch_size: int,
@@ -213,7 +213,7 @@ def check_photos_exist(references: References) -> None:
 
 
 def caption_region_set(
-    captioner: Captioner | str | PathLike[str],
+    captioner: CaptionGenerator | str | PathLike[str],
     references: References,
     sampler: str | Sampler | None,
     features: RegionFile | str | PathLike[str],

@@ -27,7 +27,7 @@ from effcap.utils.progress import track
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.samplers import Sampler
 
 MAX_BAD = 0.01  # largest fraction of the references that may be unusable
@@ -56,7 +56,7 @@ class PlaylistReferences:
 
 
 def evaluate_playlists(
-    captioner: Captioner | str | PathLike[str],
+    captioner: CaptionGenerator | str | PathLike[str],
     references: PlaylistReferences,
     sampler: str | Sampler | None = None,
     *,
@@ -100,7 +100,7 @@ def evaluate_playlists(
 
 
 def caption_playlist_set(
-    captioner: Captioner | str | PathLike[str],
+    captioner: CaptionGenerator | str | PathLike[str],
     references: PlaylistReferences,
     sampler: str | Sampler | None,
     batch_size: int,
@@ -170,7 +170,10 @@ def read_references(
 
 
 def _generate(
-    captioner: Captioner, loader: PlaylistInputs, sampler: str | Sampler | None, batch_size: int
+    captioner: CaptionGenerator,
+    loader: PlaylistInputs,
+    sampler: str | Sampler | None,
+    batch_size: int,
 ) -> Iterator[list[Caption]]:
     """Yields the captions of each playlist, best first, as decoded from tokens."""
     for start in range(0, len(loader.playlists), batch_size):

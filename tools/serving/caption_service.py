@@ -19,7 +19,7 @@ from effcap.utils.progress import track
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
 
 RETRY_AFTER = 5  # seconds
 
@@ -58,7 +58,7 @@ class CaptionService:
         options: limits.
     """
 
-    def __init__(self, captioners: Mapping[str, Captioner], options: ServeOptions) -> None:
+    def __init__(self, captioners: Mapping[str, CaptionGenerator], options: ServeOptions) -> None:
         self.captioners = ServedCaptioners(captioners)
         self.options = options
         self.batcher = Batcher(self._run_batch, options.batch_size, options.queue_size)

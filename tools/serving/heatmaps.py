@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from effcap.attention.caption_words import caption_tokens, split_words
 from effcap.attention.drawing import MOST_OPAQUE, enlarge_map, heat_colors, png_bytes
+from effcap.captioning import CaptioningModel
 from effcap.display import data_url
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.images import Photo
 
 SIDE = 48  # pixels, largest side; the browser enlarges the pictures smoothly
 
 
-def caption_words(captioner: Captioner, caption: Caption) -> list[str]:
-    """Returns the words of a caption after its prefix, as `word_heatmaps` does."""
+def caption_words(captioner: CaptionGenerator, caption: Caption) -> list[str]:
+    """Returns the words that `word_heatmaps` maps, none for a compiled captioner."""
     tokenizer = captioner.tokenizer
-    if tokenizer is None:
+    if tokenizer is None or not isinstance(captioner, CaptioningModel):
         return []
     words = split_words(tokenizer, *caption_tokens(tokenizer, caption))
     return [word.text for word in words]
 
 
-def word_heatmaps(captioner: Captioner, photo: Photo, caption: Caption) -> list[tuple[str, str]]:
+def word_heatmaps(captioner: Any, photo: Photo, caption: Caption) -> list[tuple[str, str]]:
     """Computes where the captioner looked for each word of a caption.
 
     Args:
-        captioner: captioner of photos.
+        captioner: Keras captioner of photos.
         photo: a photo.
         caption: one of its captions.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from effcap.precision import EngineName, PrecisionName, check_engine
+
 MEGABYTE = 2**20
 LIMITS = (
     "queue_size", "max_photos", "max_upload", "max_request", "max_megapixels", "timeout",
@@ -22,6 +24,9 @@ class ServeOptions:
             as that of a proxy. Requests for other names are refused, because a page of another
             site could send them.
         batch_size: photos captioned at once.
+        engine: what runs presets: "keras", or "openvino", which is faster on a processor.
+        precision: arithmetic of presets. "bfloat16" keeps the weights in half the memory, and
+            "int8", with OpenVINO only, in a quarter.
         queue_size: photos that wait for a batch at most; further requests get status 503.
         max_photos: photos per request.
         max_upload: megabytes per photo.
@@ -37,6 +42,8 @@ class ServeOptions:
     port: int = 7860
     allow_host: tuple[str, ...] = ()
     batch_size: int = 8
+    engine: EngineName = "keras"
+    precision: PrecisionName = "float32"
     queue_size: int = 256
     max_photos: int = 32
     max_upload: float = 20.0
@@ -45,6 +52,7 @@ class ServeOptions:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
+        check_engine(self.engine, self.precision)
         for name in ("batch_size", "queue_size", "max_photos"):
             if getattr(self, name) < 1:
                 self._refuse(name, "of at least 1")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effcap.generation import check_sampler, pad_rows
+from effcap.generation import pad_rows
+from effcap.generation_call import check_sampler
 from effcap.images import UnreadablePhoto, load_photo, upright_size
 from effcap.samplers import Sampler, get
 from effcap.samplers.registry import from_config
@@ -17,7 +18,7 @@ from effcap.tools.serving.sampler_settings import DEFAULT_SAMPLER, parse_sampler
 
 if TYPE_CHECKING:
     from effcap.caption import Caption
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
 
 UNPROCESSABLE = 422
 MAX_PREFIX = 2000  # characters, checked before the prefix is tokenized
@@ -48,7 +49,7 @@ class ServedCaptioners:
         ValueError: there is none, or one does not take photos or has no tokenizer.
     """
 
-    def __init__(self, captioners: Mapping[str, Captioner]) -> None:
+    def __init__(self, captioners: Mapping[str, CaptionGenerator]) -> None:
         if not captioners:
             raise ValueError("Expected at least one captioner. Received: none")
         for name, captioner in captioners.items():

@@ -18,7 +18,7 @@ from effcap.tools.serving.serve_options import ServeOptions
 from effcap.utils.progress import print_line
 
 if TYPE_CHECKING:
-    from effcap.captioner import Captioner
+    from effcap.caption_generator import CaptionGenerator
     from effcap.tools.serving.caption_service import CaptionService
 
 INSTALL = "The server requires further packages: pip install 'effcap[serve]'"
@@ -66,11 +66,12 @@ def serve(
     return server
 
 
-def load_captioners(captioners: Any) -> dict[str, Captioner]:
+def load_captioners(captioners: Any, options: ServeOptions) -> dict[str, CaptionGenerator]:
     """Returns captioners by name, and loads those that are presets.
 
     Args:
         captioners: as in `serve`.
+        options: names the engine and the precision of presets.
 
     Raises:
         FileNotFoundError, ValueError: a preset is missing or damaged, or two have the same name.
@@ -78,7 +79,7 @@ def load_captioners(captioners: Any) -> dict[str, Captioner]:
     from effcap.tools.captioning.results import load_captioner
 
     return {
-        name: load_captioner(one) if isinstance(one, str | PathLike) else one
+        name: load_captioner(one, precision=options.precision, engine=options.engine)
         for name, one in named_captioners(captioners).items()
     }
 
@@ -131,7 +132,7 @@ class Server:
         try:
             from effcap.tools.serving.caption_service import CaptionService
 
-            self.service = CaptionService(load_captioners(captioners), options)
+            self.service = CaptionService(load_captioners(captioners, options), options)
             self.service.compile()
             self._app = create_app(self.service)
         except BaseException:

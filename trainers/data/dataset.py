@@ -13,6 +13,7 @@ from effcap.trainers.data.example import Example, Problem, check_problems, subse
 from effcap.trainers.options.batches import BatchOptions, batch_options
 
 if TYPE_CHECKING:
+    from effcap.caption_generator import CaptionGenerator
     from effcap.captioner import Captioner
     from effcap.tokenizers import Tokenizer
     from effcap.trainers.batching.in_memory import CaptionBatches, InputLoader
@@ -158,7 +159,7 @@ def tokenizer_of(captioner: Captioner) -> Tokenizer:
     return captioner.tokenizer
 
 
-def photo_encoder(captioner: Captioner) -> Any:
+def photo_encoder(captioner: CaptionGenerator) -> Any:
     """Returns the encoder of a captioner of photos.
 
     Raises:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-
-import keras
 
 from effcap.captioner import Captioner
 from effcap.conversion.backbone_weights import load_backbone_weights
@@ -14,8 +12,7 @@ from effcap.tokenizers import Tokenizer
 from effcap.tokenizers.kinds import read_tokenizer_folder
 from effcap.trainers.data.dataset import CaptionDataset
 from effcap.trainers.distributed.processes import check_same
-from effcap.trainers.options.run import VOCABULARY_SIZE, RunOptions, flatten
-from effcap.trainers.options.training import PRECISIONS
+from effcap.trainers.options.run import ALL, CAPTIONS, VOCABULARY_SIZE, RunOptions, flatten
 from effcap.weights.captioner_config import is_captioner_folder
 from effcap.weights.captioner_folder import (
     describe_settings,
@@ -25,17 +22,6 @@ from effcap.weights.captioner_tokenizer import captioner_tokenizer
 from effcap.weights.gpt2 import load_gpt2
 
 MODEL_SECTIONS = ("encoder", "decoder")
-
-
-@contextmanager
-def dtype_policy(precision: str) -> Iterator[None]:
-    """Makes new layers compute in a precision, within a `with` statement."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(PRECISIONS[precision])
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(policy)
 
 
 def make_captioner(
@@ -79,6 +65,23 @@ def make_captioner(
         log(line)
     if options.weights is not None:
         log(load_gpt2(captioner, options.weights))
+    return captioner
+
+
+def restrict_vocabulary(
+    captioner: Captioner, training: CaptionDataset, options: RunOptions
+) -> Captioner:
+    """Sets the output vocabulary of a run's captioner, and returns the captioner.
+
+    That of a preset is widened by the tokens of the captions unless the options set another, so
+    that all tokens that are trained can be generated.
+    """
+    if options.vocabulary == ALL:
+        captioner.restrict_vocabulary(None)
+    elif options.vocabulary == CAPTIONS or captioner.output_tokens is not None:
+        captions = chain.from_iterable(training.references())
+        captioner.restrict_vocabulary(captions, widen=options.vocabulary is None)
+        check_same(output_vocabulary=captioner.decoder.output_vocabulary)
     return captioner
 
 

@@ -10,6 +10,7 @@ import keras
 
 from effcap.captioner import Captioner
 from effcap.metrics.tokenize import language_note
+from effcap.precision import PRECISIONS, dtype_policy
 from effcap.trainers import objectives
 from effcap.trainers.data.dataset import CaptionDataset
 from effcap.trainers.data.example import one_line
@@ -23,7 +24,7 @@ from effcap.trainers.distributed.processes import (
 )
 from effcap.trainers.engine.checkpoint import Checkpoint, TrainState
 from effcap.trainers.engine.loop import Loop, RunBatches, count_steps
-from effcap.trainers.engine.model import dtype_policy, make_captioner
+from effcap.trainers.engine.model import make_captioner, restrict_vocabulary
 from effcap.trainers.engine.optimizer import make_optimizer
 from effcap.trainers.engine.record import make_record, run_identity
 from effcap.trainers.engine.run_folder import RunFolder
@@ -65,7 +66,7 @@ def run(
     settings = options.training_options
     keras.utils.set_random_seed(settings.seed)
     with (
-        dtype_policy(settings.precision),
+        dtype_policy(PRECISIONS[settings.precision].training_policy),
         computing_on(options.devices, settings.batch_size) as device_scope,
     ):
         check_same(options=[options.hparams, options.resume, options.train_fraction])
@@ -74,6 +75,10 @@ def run(
         with device_scope():
             captioner = make_captioner(training, options, folder.log)
         captioner.prefix = options.text_prefix
+        restrict_vocabulary(captioner, training, options)
+        if captioner.output_tokens is not None:
+            size = captioner.decoder.vocabulary_size
+            folder.log(f"captions are made of {len(captioner.output_tokens)} of {size} tokens")
         batches = make_batches(captioner, training, validation, folder, options)
         folder.log(
             f"{batches.training.num_images} photos per epoch, {batches.training.padding:.1%} "

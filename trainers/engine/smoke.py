@@ -148,7 +148,8 @@ def shrink(hparams: dict[str, Any]) -> dict[str, Any]:
     tiny.pop("sampler", None)  # it may suppress tokens that the small vocabulary lacks
     for section in ("encoder", "decoder"):
         tiny[section] = shrink_value(tiny[section])
-    # The vocabulary size is that of the tokenizer.
+    # The vocabulary is that of the tokenizer.
+    tiny["decoder"].pop("output_vocabulary", None)
     tiny["decoder"] |= {"vocabulary_size": None, "hidden_dim": LIMITS["hidden_dim"]}
     if (tiny["decoder"].get("fusion") or {}).get("kind") == "prefix":
         tiny["decoder"]["max_sequence_length"] = SHORT + PREFIX_POSITIONS

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
-from effcap.generation import GenerationCache, check_sampler
+from effcap.generation import GenerationCache
+from effcap.generation_call import check_sampler
 from effcap.losses import ZERO_ADVANTAGE, AdvantageLoss
 from effcap.samplers import Greedy, Nucleus, Sampler
 from effcap.trainers.batching.packed import encoder_inputs

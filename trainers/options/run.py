@@ -23,6 +23,7 @@ CROSS_ENTROPY, SCST = "cross-entropy", "scst"
 OBJECTIVES = (CROSS_ENTROPY, SCST)
 SCST_TRAINING = {"learning_rate": 5e-5, "epochs": 5}  # defaults for a trained captioner
 LAST, CHECKPOINT = "last", "checkpoint.h5"  # in a run folder
+ALL, CAPTIONS = VOCABULARIES = ("all", "captions")
 VOCABULARY_SIZE = 4096  # default, of a tokenizer trained on the captions
 Log = Literal["tensorboard", "wandb"]
 CHECKPOINT_FIELDS = ("checkpoint_minutes", "checkpoint_steps")  # fields set by --set run.NAME
@@ -51,6 +52,10 @@ class RunOptions:
         weights: folder of pretrained weights for a variant: a GPT-2, or a whole captioner of ViT
             and GPT-2 or of BLIP, with its sizes, preprocessing and default sampler. Their tokenizer
             is used as well, unless another is given.
+        vocabulary: tokens that generated captions are made of, "all" or those of the training
+            "captions", which makes captioning faster (default: "all"; of a preset with fewer
+            tokens, those and the ones of the captions). All tokens are trained; see
+            `Captioner.restrict_vocabulary`.
         backbone_weights: backbone weights of a variant, "imagenet", "none", a file, a folder or a
             preset (default: "imagenet" if the backbone is known by name; CLIP and Swin have no
             default). A preset of a backbone alone replaces the variant's network.
@@ -90,6 +95,7 @@ class RunOptions:
     resume: bool = False
     tokenizer: Path | None = None
     weights: Path | None = None
+    vocabulary: Literal["all", "captions"] | None = None
     backbone_weights: str | None = None
     feature_cache: Path | None = None
     prefix: str | None = None
@@ -114,6 +120,7 @@ class RunOptions:
         self._check_weights()
         self._check_adapter()
         self._check_objective()
+        self._check_vocabulary()
         self._check_log()
         object.__setattr__(self, "default_hparams", self._default_hparams())
         object.__setattr__(self, "hparams", merge_hparams(self.default_hparams, self.changes))
@@ -208,6 +215,13 @@ class RunOptions:
             raise ValueError(
                 "objective='scst' requires a single device. Received: "
                 f"devices={self.devices.count}, num_processes={self.devices.num_processes}"
+            )
+
+    def _check_vocabulary(self) -> None:
+        if self.vocabulary not in (None, *VOCABULARIES):
+            raise ValueError(
+                f"Expected vocabulary out of {', '.join(VOCABULARIES)}. "
+                f"Received: vocabulary={self.vocabulary!r}"
             )
 
     def _check_log(self) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 from effcap.metrics.tokenize import TOKENIZATIONS
+from effcap.precision import PRECISIONS
 from effcap.trainers.data.augmentation import Augmentation
 
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # option -> Keras dtype policy
 COSINE, LINEAR = SCHEDULES = ("cosine", "linear")
 COUNTS = (
     "epochs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from effcap.caption_generator import CaptionGenerator
     from effcap.captioner import Captioner
 
 REGIONS, FEATURES = "regions", "features"  # names of encoder inputs
@@ -24,7 +25,7 @@ class FeatureInput(NamedTuple):
     num_positions: int | None = None
 
 
-def feature_input(captioner: Captioner) -> FeatureInput:
+def feature_input(captioner: CaptionGenerator) -> FeatureInput:
     """Returns the input of a captioner that takes features of photos.
 
     Raises:

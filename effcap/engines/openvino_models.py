@@ -1,0 +1,168 @@
+"""The models of a captioner in OpenVINO: written once from Keras, then read without it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from effcap.engines.openvino_weights import compress_weights, prepare_weights
+from effcap.engines.traced_models import (
+    CACHE,
+    LOGITS,
+    MASK,
+    MEMORY,
+    NEXT_CACHE,
+    POSITIONS,
+    TOKENS,
+    DecoderModel,
+    EncoderModel,
+)
+from effcap.output_vocabulary import parse_tokens
+from effcap.utils.quiet import quiet
+
+if TYPE_CHECKING:
+    from effcap.captioning import CaptioningModel
+
+ENCODER, DECODER = "encoder.xml", "decoder.xml"
+FILES = tuple(name for model in (ENCODER, DECODER) for name in (model, model[:-3] + "bin"))
+# Precisions, with the arithmetic that OpenVINO uses where the processor has it.
+PRECISIONS = {
+    "float32": {"encoder": "f32", "decoder": "f32"},
+    "bfloat16": {"encoder": "bf16", "decoder": "bf16"},
+    "int8": {"encoder": "bf16", "decoder": "f32"},
+}
+
+
+def check_openvino() -> None:
+    """Checks that OpenVINO is installed.
+
+    Raises:
+        ImportError: it is not.
+    """
+    try:
+        import openvino  # noqa: F401
+    except ImportError:
+        raise ImportError(
+            "The engine openvino requires OpenVINO: pip install 'effcap[openvino]'"
+        ) from None
+
+
+def write_openvino(captioner: CaptioningModel, folder: Path, precision: str) -> None:
+    """Writes the encoder and the decoder of a Keras captioner as OpenVINO models.
+
+    Args:
+        captioner: the captioner.
+        folder: existing folder, which gets the files `FILES`.
+        precision: key of `PRECISIONS`. "int8" stores the decoder's weights in 8 bits, and
+            "bfloat16" all weights in 16.
+    """
+    import openvino
+
+    encoder = EncoderModel(captioner.encoder, captioner.decoder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:
+        export(encoder, Path(temporary) / ENCODER)
+        decoder = DecoderModel(captioner.decoder, encoder.memory_specs, output_tokens(captioner))
+        export(decoder, Path(temporary) / DECODER)
+        for name in (ENCODER, DECODER):
+            model = openvino.Core().read_model(Path(temporary) / name)
+            prepare_weights(model)
+            if precision == "int8" and name == DECODER:
+                compress_weights(model)
+            openvino.save_model(model, folder / name, compress_to_fp16=precision == "bfloat16")
+
+
+def output_tokens(captioner: CaptioningModel) -> list[int] | None:
+    """Returns the tokens of an output vocabulary in the order of `CallVocabulary`; None for all."""
+    text = captioner.decoder.output_vocabulary
+    if text is None:
+        return None
+    assert captioner.tokenizer is not None
+    return sorted({*parse_tokens(text), captioner.tokenizer.eos_id})
+
+
+def export(model: EncoderModel | DecoderModel, path: Path) -> None:
+    """Exports a Keras model in the form of OpenVINO, without its messages."""
+    with quiet():
+        model.export(str(path), format="openvino", verbose=False, input_signature=model.signature())
+
+
+class OpenVinoModels:
+    """The compiled models of a captioner, with the memory and the cache of one batch.
+
+    Args:
+        folder: folder written by `write_openvino`.
+        precision: key of `PRECISIONS`, the one that was written.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+
+    def __init__(self, folder: Path, precision: str):
+        import openvino
+
+        self._openvino = openvino
+        requests = {}
+        for name, kind in ((ENCODER, "encoder"), (DECODER, "decoder")):
+            settings = {
+                "INFERENCE_PRECISION_HINT": PRECISIONS[precision][kind],
+                "PERFORMANCE_HINT": "LATENCY",
+                "ENABLE_CPU_PINNING": False,  # threads that wait for one busy core delay all
+            }
+            try:
+                model = openvino.compile_model(folder / name, "CPU", settings)
+            except RuntimeError as error:
+                raise ValueError(f"Cannot read {folder / name}: {error}") from None
+            # The cache that one request returns is an input of the other.
+            requests[kind] = [model.create_infer_request() for _ in range(2)]
+        self._encoder, self._decoders = requests["encoder"][0], requests["decoder"]
+        names = [port.any_name for port in self._decoders[0].model_inputs]
+        self._memory = sorted(name for name in names if name.startswith(MEMORY[:-5]))
+        self._cache = sorted(name for name in names if name.startswith(CACHE[:-5]))
+        caches = [port for port in self._decoders[0].model_inputs if port.any_name in self._cache]
+        _, heads, _, head_dim = caches[0].partial_shape
+        self._empty_shape = (heads.get_length(), 0, head_dim.get_length())  # (H,0,d)
+        self._num_calls = 0
+
+    def start(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Computes the memory of a batch, and empties the cache.
+
+        Args:
+            inputs: the encoder's inputs, B rows.
+        """
+        for name, array in inputs.items():
+            tensor = self._openvino.Tensor(np.ascontiguousarray(array, np.float32))
+            self._encoder.set_tensor(name, tensor)
+        self._encoder.infer()
+        for decoder in self._decoders:
+            for name in self._memory:
+                decoder.set_tensor(name, self._encoder.get_tensor(name))
+        rows = len(next(iter(inputs.values())))
+        first = self._decoders[0]
+        for name in self._cache:
+            empty = np.zeros((rows, *self._empty_shape), np.float32)  # (B,H,0,d)
+            first.set_tensor(name, self._openvino.Tensor(empty))
+        self._num_calls = 0
+
+    def extend(self, tokens: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Decodes tokens (B, T) after those of the earlier calls; see `Decoder.extend`.
+
+        Args:
+            tokens: (B, T) int32.
+            positions: (T,) int32.
+            mask: (B, T, S + T) bool.
+
+        Returns:
+            Logits (B, T, V), valid until the call after the next.
+        """
+        decoder, following = self._decoders[:: 1 if self._num_calls % 2 == 0 else -1]
+        self._num_calls += 1
+        for name, array in ((TOKENS, tokens), (POSITIONS, positions), (MASK, mask)):
+            decoder.set_tensor(name, self._openvino.Tensor(np.ascontiguousarray(array)))
+        decoder.infer()
+        for i, name in enumerate(self._cache):
+            following.set_tensor(name, decoder.get_tensor(NEXT_CACHE.format(i)))
+        return decoder.get_tensor(LOGITS).data
