@@ -65,11 +65,11 @@ def compress_weights(model: Any) -> int:
     """
     from openvino import opset13 as opset
 
-    compressed: dict[tuple[int, bool], tuple[Any, Any]] = {}
+    compressed: dict[tuple[str, bool], tuple[Any, Any]] = {}
 
     def rows_of(constant: Any, is_transposed: bool) -> tuple[Any, Any]:
         """Returns the constants of the int8 rows, one per output, and of their scales."""
-        key = (constant.data.ctypes.data, is_transposed)
+        key = (constant.get_name(), is_transposed)
         if key not in compressed:
             matrix = constant.data.T if is_transposed else constant.data
             rows, scales = quantize_rows(matrix)

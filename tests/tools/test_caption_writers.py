@@ -204,7 +204,7 @@ def test_the_command_writes_and_continues_without_loading_the_model(tmp_path, ca
     for path, caption in zip([*paths, tmp_path / "holiday" / "z.png"], [*expected, expected[0]],
                              strict=True):  # fmt: skip
         assert xmp_description(xmp_text(path.read_bytes())) == caption
-    monkeypatch.setattr("effcap.tools.cli.caption.start_keras", lambda: pytest.fail("Keras"))
+    monkeypatch.setattr("effcap.tools.cli.caption.start_engine", lambda _: pytest.fail("Keras"))
     assert main(command) == 0
     assert "captions exist for 4 of 5 photos" in capsys.readouterr().err
     outcomes = [row["outcome"] for row in read_table(tmp_path / "report.csv")]

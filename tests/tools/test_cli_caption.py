@@ -142,13 +142,13 @@ def test_the_page_names_its_columns_after_the_files(folder, tmp_path, capsys):
     ),
 )
 def test_mistakes_are_reported_before_keras_starts(folder, options, message, capsys, monkeypatch):
-    monkeypatch.setattr("effcap.tools.cli.caption.start_keras", lambda: pytest.fail("started"))
+    monkeypatch.setattr("effcap.tools.cli.caption.start_engine", lambda _: pytest.fail("started"))
     assert message in fails(words(folder, *options), capsys)
 
 
 @pytest.mark.parametrize("photos", ("none.jpg", "photos/*.png", "run"))
 def test_missing_photos_are_reported_in_one_line(folder, photos, capsys, monkeypatch):
-    monkeypatch.setattr("effcap.tools.cli.caption.start_keras", lambda: pytest.fail("started"))
+    monkeypatch.setattr("effcap.tools.cli.caption.start_engine", lambda _: pytest.fail("started"))
     assert photos in fails(words(folder, photos=photos), capsys)
 
 

@@ -189,9 +189,9 @@ def test_captions_that_lack_words_are_counted(is_table, where, tmp_path, capsys)
 def test_invalid_options_are_reported_before_keras_starts(
     folder, options, message, capsys, monkeypatch
 ):
-    for name in ("start_keras", "quiet"):
+    for name in ("start_engine", "quiet"):
         monkeypatch.setattr(
-            f"effcap.tools.cli.caption_shards.{name}", lambda: pytest.fail("started")
+            f"effcap.tools.cli.caption_shards.{name}", lambda *_: pytest.fail("started")
         )
     assert message in fails(words(folder, folder / "never", *options), capsys)
     assert not (folder / "never").exists()

@@ -177,7 +177,7 @@ def test_too_many_unusable_references_are_an_error(files, capsys):
     ),
 )
 def test_mistakes_are_reported_before_keras_starts(files, options, message, capsys, monkeypatch):
-    monkeypatch.setattr("effcap.tools.cli.evaluate.start_keras", lambda: pytest.fail("started"))
+    monkeypatch.setattr("effcap.tools.cli.evaluate.start_engine", lambda _: pytest.fail("started"))
     monkeypatch.chdir(files)
     assert message in fails(["evaluate", *options], capsys)
 

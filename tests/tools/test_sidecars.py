@@ -162,7 +162,7 @@ def test_the_command_writes_files_and_continues_without_loading_the_model(
     assert output.out == "" and "5 files .txt written beside the photos" in output.err
     assert texts(folder) == {f"{i}.txt": f"{caption}!\n" for i, caption in enumerate(captions)}
     (folder / "broken.jpg").unlink()
-    monkeypatch.setattr("effcap.tools.cli.caption.start_keras", lambda: pytest.fail("Keras"))
+    monkeypatch.setattr("effcap.tools.cli.caption.start_engine", lambda _: pytest.fail("Keras"))
     assert main(command) == 0
     assert "captions exist for 5 of 5 photos" in capsys.readouterr().err
 
