@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TextDecoder(Protocol):
-    """What generation asks of a decoder, whatever computes it; see `Decoder`."""
+    """Describes what generation asks of a decoder, whatever computes it; see `Decoder`."""
 
     @property
     def vocabulary_size(self) -> int: ...

@@ -125,7 +125,6 @@ class OpenVinoModels:
         caches = [port for port in self._decoders[0].model_inputs if port.any_name in self._cache]
         _, heads, _, head_dim = caches[0].partial_shape
         self._empty_shape = (heads.get_length(), 0, head_dim.get_length())  # (H,0,d)
-        self._num_calls = 0
 
     def start(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Computes the memory of a batch, and empties the cache.
@@ -145,7 +144,6 @@ class OpenVinoModels:
         for name in self._cache:
             empty = np.zeros((rows, *self._empty_shape), np.float32)  # (B,H,0,d)
             first.set_tensor(name, self._openvino.Tensor(empty))
-        self._num_calls = 0
 
     def extend(self, tokens: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Decodes tokens (B, T) after those of the earlier calls; see `Decoder.extend`.
@@ -158,11 +156,11 @@ class OpenVinoModels:
         Returns:
             Logits (B, T, V), valid until the call after the next.
         """
-        decoder, following = self._decoders[:: 1 if self._num_calls % 2 == 0 else -1]
-        self._num_calls += 1
+        decoder, following = self._decoders
         for name, array in ((TOKENS, tokens), (POSITIONS, positions), (MASK, mask)):
             decoder.set_tensor(name, self._openvino.Tensor(np.ascontiguousarray(array)))
         decoder.infer()
         for i, name in enumerate(self._cache):
             following.set_tensor(name, decoder.get_tensor(NEXT_CACHE.format(i)))
+        self._decoders.reverse()
         return decoder.get_tensor(LOGITS).data

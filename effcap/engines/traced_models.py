@@ -110,7 +110,7 @@ class DecoderModel(keras.Model):
             name = CACHE.format(i)
             shape = (None, decoder.num_heads, None, head_dim)
             specs[name] = keras.InputSpec(decoder.compute_dtype, shape, name=name)
-        return [dict(sorted(specs.items()))]
+        return [dict(sorted(specs.items()))]  # Keras names inputs in this order
 
 
 def _spec(tensor: Any) -> keras.InputSpec:
