@@ -29,6 +29,11 @@ class _Operations:
 ops: Any = _Operations()
 
 
+def has_numpy_arrays() -> bool:
+    """Returns whether samplers compute with NumPy."""
+    return _is_numpy.get()
+
+
 @contextmanager
 def numpy_arrays() -> Iterator[None]:
     """Makes samplers compute with NumPy in a `with` statement, in this thread only."""

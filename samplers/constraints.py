@@ -55,8 +55,11 @@ def constrain(
         text = ops.concatenate([prefix, tokens], axis=1)  # (R, P+T)
         text_length = length + prefix.shape[1]
     logits = ops.cast(logits, "float32")
-    # The comparison is False for NaN too.
-    logits = ops.where(logits > FORBIDDEN, ops.minimum(logits, MAX_LOGIT), FORBIDDEN)
+    logits = ops.cond(
+        ops.all(logits <= MAX_LOGIT),  # False for NaN too
+        lambda: logits,
+        lambda: ops.where(logits > FORBIDDEN, ops.minimum(logits, MAX_LOGIT), FORBIDDEN),
+    )
     if sampler.repetition_penalty != 1.0:
         logits = penalize_repetition(logits, text, text_length, repetition_penalty, eos)
     normalizer = ops.logsumexp(logits, axis=-1, keepdims=True)  # (R, 1)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Axis = int | None
+BLOCK = 64
 
 any = np.any
 all = np.all
@@ -88,6 +89,12 @@ def power(x: Any, exponent: Any) -> Any:
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     """Selects entries of x or y; a Python number takes the dtype of the other one."""
+    if np.ndim(condition) == 1 and np.ndim(y) == 2 and np.ndim(x) == 0:
+        columns = np.flatnonzero(condition)
+        if len(columns) < np.shape(y)[1] // 8:  # a copy is much faster than a selection
+            result = y.copy() if len(columns) else y
+            result[:, columns] = x
+            return result
     if isinstance(y, bool | int | float):
         y = np.asarray(y, getattr(x, "dtype", None))
     if isinstance(x, bool | int | float):
@@ -119,21 +126,26 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Computes the logarithm of the sum of exponentials along the last axis of x (R, N)."""
     if x.ndim != 2 or axis not in (-1, 1):
         raise ValueError(f"Expected x (R, N) and axis=-1. Received: {x.shape}, axis={axis}")
-    largest = np.max(x, axis=1, keepdims=True)  # (R,1)
-    largest = np.where(np.isfinite(largest), largest, np.float32(0))  # (R,1)
-    sums = np.empty_like(largest)  # (R,1)
+    result = np.empty((len(x), 1), x.dtype)  # (R,1)
     buffer = np.empty_like(x[0])  # (N,), which stays in the processor's cache
-    for row, (values, shift) in enumerate(zip(x, largest, strict=True)):
+    for row, values in enumerate(x):
+        largest = values.max()
+        shift = largest if np.isfinite(largest) else np.float32(0)
         np.subtract(values, shift, out=buffer)
         np.exp(buffer, out=buffer)
-        sums[row] = buffer.sum()
-    result = np.log(sums) + largest  # (R,1)
+        result[row] = np.log(buffer.sum()) + shift
     return result if keepdims else result[:, 0]
 
 
 def top_k(x: Any, k: int) -> tuple[Any, Any]:
     """Finds the k largest entries of each row of x (R, N), in the order of x for equal ones."""
-    smallest = np.partition(x, -k, axis=1)[:, -k]  # (R,)
+    # At least k entries are as large as the k-th largest maximum of any blocks of entries.
+    num_blocks = np.shape(x)[1] // BLOCK
+    maxima = x  # (R, N)
+    if num_blocks >= k:
+        maxima = x[:, : num_blocks * BLOCK].reshape(len(x), BLOCK, num_blocks)  # (R, BLOCK, M)
+        maxima = maxima.max(axis=1)  # (R, M)
+    smallest = np.partition(maxima, -k, axis=1)[:, -k]  # (R,)
     values, indices = np.empty((len(x), k), x.dtype), np.empty((len(x), k), "int32")  # (R,k)
     for row, threshold in enumerate(smallest):
         candidates = np.flatnonzero(x[row] >= threshold)

@@ -18,6 +18,7 @@ from effcap.config import read_json
 from effcap.engines.compiled_captioner import (
     BACKEND,
     CONFIG,
+    FORMAT,
     CompiledCaptioner,
     check_compiled,
     compile_captioner,
@@ -113,7 +114,7 @@ def is_current(path: Path, sources: list[Path]) -> bool:
         return False
     config = read_json(path / CONFIG)
     key = config.get("source") or {}
-    if config.get("effcap") != __version__:
+    if config.get("effcap") != __version__ or config.get("format") != FORMAT:
         return False
     # Files that were copied have other times, and the same contents.
     return key.get("files") == file_states(sources) or key.get("fingerprint") == fingerprint(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from effcap.captioning import CaptioningModel
 
 CONFIG, TOKENIZER = "compiled.json", "tokenizer.json"
+FORMAT = 2  # of the folder; others are compiled again
 BACKEND = "tensorflow"  # by which Keras exports models with free shapes
 
 
@@ -81,7 +82,7 @@ class CompiledCaptioner(CaptionGenerator):
     Raises:
         FileNotFoundError: the folder holds no compiled captioner.
         ImportError: OpenVINO is not installed.
-        ValueError: a file is damaged.
+        ValueError: a file is damaged, or the folder was written by another version of EffCap.
 
     Example:
         >>> captioner = effcap.Captioner.from_preset("flickr8k-lite0")
@@ -98,6 +99,8 @@ class CompiledCaptioner(CaptionGenerator):
                 f"Expected a folder of a compiled captioner, with {CONFIG}. Received: {path}"
             )
         config = read_json(path / CONFIG, ("encoder", "decoder", "precision"))
+        if config.get("format") != FORMAT:
+            raise ValueError(f"{path} was written by another version of EffCap: compile it again")
         try:
             self.encoder = CompiledEncoder(**_tuples(config["encoder"]))
             self.decoder = CompiledDecoder(**config["decoder"])
@@ -171,7 +174,7 @@ def compile_captioner(
         write_openvino(captioner, new, precision)
         (new / TOKENIZER).write_text(captioner.tokenizer.to_json(), encoding="utf-8")
         config: dict[str, Any] = {"effcap": __version__, "engine": engine, "precision": precision}
-        config |= {"source": source, **_describe(captioner)}
+        config |= {"format": FORMAT, "source": source, **_describe(captioner)}
         (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (path / CONFIG).unlink(missing_ok=True)
         for name in (*FILES, TOKENIZER, CONFIG):

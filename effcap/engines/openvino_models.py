@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from effcap.engines.openvino_graph import fuse_cached_attention, fuse_norms, keep_cache
 from effcap.engines.openvino_weights import compress_weights, prepare_weights
 from effcap.engines.traced_models import (
-    CACHE,
     LOGITS,
     MASK,
     MEMORY,
-    NEXT_CACHE,
     POSITIONS,
     TOKENS,
     DecoderModel,
@@ -57,7 +56,7 @@ def write_openvino(captioner: CaptioningModel, folder: Path, precision: str) -> 
     Args:
         captioner: the captioner.
         folder: existing folder, which gets the files `FILES`.
-        precision: key of `PRECISIONS`. "int8" stores the decoder's weights in 8 bits, and
+        precision: key of `PRECISIONS`. "int8" stores the weights of matrix products in 8 bits, and
             "bfloat16" all weights in 16.
     """
     import openvino
@@ -70,7 +69,11 @@ def write_openvino(captioner: CaptioningModel, folder: Path, precision: str) -> 
         for name in (ENCODER, DECODER):
             model = openvino.Core().read_model(Path(temporary) / name)
             prepare_weights(model)
-            if precision == "int8" and name == DECODER:
+            fuse_norms(model)
+            if name == DECODER:
+                fuse_cached_attention(model)
+                keep_cache(model)
+            if precision == "int8":
                 compress_weights(model)
             openvino.save_model(model, folder / name, compress_to_fp16=precision == "bfloat16")
 
@@ -105,26 +108,24 @@ class OpenVinoModels:
         import openvino
 
         self._openvino = openvino
-        requests = {}
+        requests = []
         for name, kind in ((ENCODER, "encoder"), (DECODER, "decoder")):
             settings = {
                 "INFERENCE_PRECISION_HINT": PRECISIONS[precision][kind],
                 "PERFORMANCE_HINT": "LATENCY",
                 "ENABLE_CPU_PINNING": False,  # threads that wait for one busy core delay all
+                # int8: inputs of a product that share a scale. 32, the default, is slower.
+                "DYNAMIC_QUANTIZATION_GROUP_SIZE": 128,
+                "KV_CACHE_PRECISION": "f32",  # by default it is rounded to 8 bits
             }
             try:
                 model = openvino.compile_model(folder / name, "CPU", settings)
             except RuntimeError as error:
                 raise ValueError(f"Cannot read {folder / name}: {error}") from None
-            # The cache that one request returns is an input of the other.
-            requests[kind] = [model.create_infer_request() for _ in range(2)]
-        self._encoder, self._decoders = requests["encoder"][0], requests["decoder"]
-        names = [port.any_name for port in self._decoders[0].model_inputs]
-        self._memory = sorted(name for name in names if name.startswith(MEMORY[:-5]))
-        self._cache = sorted(name for name in names if name.startswith(CACHE[:-5]))
-        caches = [port for port in self._decoders[0].model_inputs if port.any_name in self._cache]
-        _, heads, _, head_dim = caches[0].partial_shape
-        self._empty_shape = (heads.get_length(), 0, head_dim.get_length())  # (H,0,d)
+            requests.append(model.create_infer_request())
+        self._encoder, self._decoder = requests
+        names = [port.any_name for port in self._decoder.model_inputs]
+        self._memory = [name for name in names if name.startswith(MEMORY[:-5])]
 
     def start(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Computes the memory of a batch, and empties the cache.
@@ -136,14 +137,9 @@ class OpenVinoModels:
             tensor = self._openvino.Tensor(np.ascontiguousarray(array, np.float32))
             self._encoder.set_tensor(name, tensor)
         self._encoder.infer()
-        for decoder in self._decoders:
-            for name in self._memory:
-                decoder.set_tensor(name, self._encoder.get_tensor(name))
-        rows = len(next(iter(inputs.values())))
-        first = self._decoders[0]
-        for name in self._cache:
-            empty = np.zeros((rows, *self._empty_shape), np.float32)  # (B,H,0,d)
-            first.set_tensor(name, self._openvino.Tensor(empty))
+        for name in self._memory:
+            self._decoder.set_tensor(name, self._encoder.get_tensor(name))
+        self._decoder.reset_state()
 
     def extend(self, tokens: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Decodes tokens (B, T) after those of the earlier calls; see `Decoder.extend`.
@@ -154,13 +150,9 @@ class OpenVinoModels:
             mask: (B, T, S + T) bool.
 
         Returns:
-            Logits (B, T, V), valid until the call after the next.
+            Logits (B, T, V), valid until the next call.
         """
-        decoder, following = self._decoders
         for name, array in ((TOKENS, tokens), (POSITIONS, positions), (MASK, mask)):
-            decoder.set_tensor(name, self._openvino.Tensor(np.ascontiguousarray(array)))
-        decoder.infer()
-        for i, name in enumerate(self._cache):
-            following.set_tensor(name, decoder.get_tensor(NEXT_CACHE.format(i)))
-        self._decoders.reverse()
-        return decoder.get_tensor(LOGITS).data
+            self._decoder.set_tensor(name, self._openvino.Tensor(np.ascontiguousarray(array)))
+        self._decoder.infer()
+        return self._decoder.get_tensor(LOGITS).data

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -125,6 +126,22 @@ def test_commands_with_openvino_start_no_tensorflow(preset, pair, trained_run):
 
 
 @pytest.mark.slow
+def test_norms_and_attention_over_the_cache_are_single_operations_without_copies(pair, tmp_path):
+    import openvino
+
+    captioner, _ = pair
+    captioner.compile_for("openvino", folder=tmp_path)
+    model = openvino.Core().read_model(tmp_path / "decoder.xml")
+    kinds = Counter(node.get_type_name() for node in model.get_ordered_ops())
+    layers = captioner.decoder.num_layers
+    assert kinds["SquaredDifference"] == 0
+    assert kinds["MVN"] == 3 * layers + 1  # of self-attention, fusion and MLP, and the last one
+    assert kinds["ScaledDotProductAttention"] == layers
+    assert kinds["ReadValue"] == kinds["Assign"] == 2 * layers
+    assert not any("cache" in port.any_name for port in (*model.inputs, *model.outputs))
+
+
+@pytest.mark.slow
 def test_int8_weights_give_close_scores(pair, tmp_path, monkeypatch):
     captioner, compiled = pair
     monkeypatch.setattr(openvino_weights, "MIN_SIZE", 64)  # the matrices are small
@@ -164,9 +181,16 @@ def test_a_folder_without_a_compiled_captioner_is_refused(tmp_path):
         effcap.CompiledCaptioner(tmp_path)
 
 
+def test_a_folder_of_another_version_is_refused(tmp_path):
+    config = {"encoder": {}, "decoder": {}, "precision": "float32"}
+    (tmp_path / "compiled.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="another version of EffCap: compile it again"):
+        effcap.CompiledCaptioner(tmp_path)
+
+
 def test_a_damaged_folder_is_refused(tmp_path):
     (tmp_path / "compiled.json").write_text(
-        json.dumps({"encoder": {}, "decoder": 1, "precision": ""})
+        json.dumps({"format": 2, "encoder": {}, "decoder": 1, "precision": ""})
     )
     with pytest.raises(ValueError, match="damaged"):
         effcap.CompiledCaptioner(tmp_path)

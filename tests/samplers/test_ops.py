@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from keras import ops
 
+from effcap.samplers import numpy_ops
+from effcap.samplers.backend import numpy_arrays
 from effcap.samplers.ops import gather, top_k
 
 
@@ -20,10 +22,24 @@ def test_top_k_equals_a_stable_sort(size, k, levels):
         values = random.integers(0, levels, (3, size)).astype("float32")
         values[values == 0] = -np.inf
     values[2, k // 2 :] = -np.inf
-    largest, indices = (ops.convert_to_numpy(x) for x in top_k(values, k))
     expected = np.argsort(-values, axis=-1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(indices, expected)
-    np.testing.assert_array_equal(largest, np.take_along_axis(values, expected, axis=1))
+    with numpy_arrays():
+        of_numpy = top_k(values, k)
+    for largest, indices in (top_k(values, k), of_numpy):
+        np.testing.assert_array_equal(ops.convert_to_numpy(indices), expected)
+        best = np.take_along_axis(values, expected, axis=1)
+        np.testing.assert_array_equal(ops.convert_to_numpy(largest), best)
+
+
+@pytest.mark.parametrize("number", [0, 1, 30, 64])
+def test_columns_are_replaced_in_a_copy(number):
+    values = np.random.default_rng(0).normal(size=(3, 64)).astype("float32")
+    condition = np.arange(64) < number
+    before = values.copy()
+    received = numpy_ops.where(condition, -np.inf, values)
+    assert received.dtype == np.float32
+    np.testing.assert_array_equal(received, np.where(condition, np.float32(-np.inf), before))
+    np.testing.assert_array_equal(values, before)
 
 
 def test_gather_selects_entries_of_the_same_row():
