@@ -202,11 +202,13 @@ def test_modules_with_computed_names_are_imported_in_two_places_only():
 
 def test_model_and_samplers_import_no_backend():
     # A loss must be added up over the devices of TensorFlow in a notebook, too; Keras has no
-    # gradients of its own, no kernel of Adam, and no setting of the graph rewriter.
+    # gradients of its own, no kernels of Adam and batch normalization, and no setting of the graph
+    # rewriter.
     exempt = (
         "effcap.weights",
         *("effcap.utils.replicas", "effcap.utils.gradients"),
-        *("effcap.utils.adam_kernel", "effcap.utils.graph_rewriting"),
+        *("effcap.utils.adam_kernel", "effcap.utils.batch_norm_kernel"),
+        "effcap.utils.graph_rewriting",
     )
     offenders = [
         f"{module} imports {name}"

@@ -18,6 +18,7 @@ from effcap.backbones.registry import (
     find_spec,
 )
 from effcap.images import Fit, Resample
+from effcap.utils.batch_norm_kernel import fuse_batch_norms
 
 MIN_SIDE = 32  # pixels, of a user's model
 
@@ -104,6 +105,7 @@ class Backbone(keras.layers.Layer):
             self.fit = fit or "squash"
             self.image_size = model_image_size(self.net, image_size)
             own = Preprocessing()
+        fuse_batch_norms(self.net)
         self.preprocessing = Preprocessing(
             own.scale if scale is None else scale, own.offset if offset is None else offset
         )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from effcap.engines.traced_models import CACHE, NEXT_CACHE, TOKENS
+from effcap.layers.transformer import GELU_SLOPE
 
 SWAP = (0, 2, 1, 3)  # (B,H,S,d) -> (B,S,H,d) and back
 
@@ -69,6 +70,46 @@ def _find_norm(squares: Any) -> tuple[Any, float, Any, Any] | None:
     if shift != of_mean:
         beta = _other_input(shift, of_mean)
     return end, float(epsilon.data.item()), gamma, beta
+
+
+def fuse_gelus(model: Any) -> int:
+    """Replaces GELUs through a tanh, which `gelu_tanh` composes of a sigmoid, by one operation.
+
+    Args:
+        model: `openvino.Model`, which is changed.
+
+    Returns:
+        The number of GELUs that were replaced.
+    """
+    from openvino import opset13 as opset
+
+    count, samples = 0, np.linspace(-3, 3, 7, dtype=np.float32)
+    for sigmoid in _of_type(model, "Sigmoid"):
+        product = _follow(sigmoid, "Multiply")
+        if product is None:
+            continue
+        x = _other_input(product, sigmoid)
+        values = _evaluate(sigmoid.input_value(0), x, samples)
+        expected = GELU_SLOPE * (samples + 0.044715 * samples**3)
+        if values is not None and np.allclose(values, expected, rtol=1e-4):
+            product.output(0).replace(opset.gelu(x, "tanh").output(0))
+            count += 1
+    model.validate_nodes_and_infer_types()
+    return count
+
+
+def _evaluate(output: Any, x: Any, values: np.ndarray) -> Any:
+    """Computes sums and products of x and numbers for values of x; None for anything else."""
+    node = output.get_node()
+    if output == x:
+        return values
+    if node.get_type_name() == "Constant" and node.data.size == 1:
+        return node.data.item()
+    operation = {"Multiply": np.multiply, "Add": np.add}.get(node.get_type_name())
+    if operation is None:
+        return None
+    inputs = [_evaluate(node.input_value(i), x, values) for i in range(2)]
+    return None if any(one is None for one in inputs) else operation(*inputs)
 
 
 def fuse_cached_attention(model: Any) -> int:

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effcap.engines.openvino_graph import fuse_cached_attention, fuse_norms, keep_cache
+from effcap.engines.openvino_graph import (
+    fuse_cached_attention,
+    fuse_gelus,
+    fuse_norms,
+    keep_cache,
+)
 from effcap.engines.openvino_weights import compress_weights, prepare_weights
 from effcap.engines.traced_models import (
     LOGITS,
@@ -70,6 +75,7 @@ def write_openvino(captioner: CaptioningModel, folder: Path, precision: str) -> 
             model = openvino.Core().read_model(Path(temporary) / name)
             prepare_weights(model)
             fuse_norms(model)
+            fuse_gelus(model)
             if name == DECODER:
                 fuse_cached_attention(model)
                 keep_cache(model)

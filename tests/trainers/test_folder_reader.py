@@ -198,7 +198,8 @@ def test_metadata_is_read_in_linear_time(tmp_path):
         return time.perf_counter() - start
 
     seconds(100)
-    assert seconds(16_000) < 40 * max(seconds(1_000), 0.005)
+    few, many = (min(seconds(count) for _ in range(3)) for count in (1_000, 16_000))
+    assert many < 40 * max(few, 0.005)
 
 
 @pytest.mark.parametrize("name", ("metadata.jsonl", "metadata.csv"))
