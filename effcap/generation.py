@@ -16,6 +16,7 @@ from keras import ops
 
 from effcap.generation_call import (
     Call,
+    Rows,
     TextDecoder,
     call_vocabulary,
     check_sampler,
@@ -98,33 +99,16 @@ class GenerationModel(keras.Model):
         hypotheses = self._program(step, prompt, cache, eos=self._eos, inputs=inputs["sampler"])
         return hypotheses._replace(tokens=ids(hypotheses.tokens))._asdict()
 
-    def generate(
-        self,
-        inputs: Mapping[str, np.ndarray],
-        sampler: Sampler | None = None,
-        indices: Sequence[int] | None = None,
-        prefixes: Sequence[Sequence[int]] | None = None,
-    ) -> Hypotheses:
+    def generate(self, rows: Rows, sampler: Sampler | None = None) -> Hypotheses:
         """Generates captions for one batch.
 
         Args:
-            inputs: as the encoder takes them, B rows.
+            rows: the rows of the batch.
             sampler: a sampler with the same program as that of this model. Default that itself.
-            indices: index of each row, which the random numbers of a seeded sampler depend on.
-                Default 0 to B - 1.
-            prefixes: tokens that the caption of each row continues, the same number in all rows.
-                Default none.
         """
-        rows = len(next(iter(inputs.values())))
-        sampler = sampler or self.sampler
-        call = Call.create(
-            sampler,
-            self.decoder,
-            self.tokenizer,
-            range(rows) if indices is None else indices,
-            prefixes or [()] * rows,
-        )
-        model_inputs = {"encoder": dict(inputs), "prompt": call.prompt, "sampler": call.values}
+        call = Call.create(sampler or self.sampler, self.decoder, self.tokenizer, rows)
+        model_inputs = {"encoder": dict(rows.inputs), "prompt": call.prompt}
+        model_inputs["sampler"] = call.values
         if call.vocabulary is not None:
             tokens, can_output = call.vocabulary.tokens, call.vocabulary.can_output
             model_inputs |= {"tokens": tokens, "can_output": can_output}
@@ -165,7 +149,7 @@ class Generation(ABC):
             tokenizer: as in `GenerationModel`.
             sampler: sampler that generates the captions.
             batch_size: maximum batch size to pad to, if such a size is already compiled.
-            indices: as in `GenerationModel.generate`.
+            indices: as in `Rows`. Default 0 to B - 1.
             prefixes: tokens that the caption of each row continues. Default none.
 
         Raises:
@@ -184,30 +168,22 @@ class Generation(ABC):
             if len(groups) > 1:  # groups of any size: two sizes are compiled for each length
                 quarter = -(-batch_size // 4)
                 smallest = quarter if smallest <= quarter else max(smallest, batch_size)
-            hypotheses = self._generate_group(
+            chosen = Rows(
                 {
                     name: array if len(groups) == 1 else array[group]
                     for name, array in inputs.items()
                 },
-                tokenizer,
-                sampler,
-                range(smallest, max(smallest, batch_size) + 1),
                 [indices[row] for row in group],
                 [prefixes[int(row)] for row in group],
             )
-            parts.append(hypotheses)
+            sizes = range(smallest, max(smallest, batch_size) + 1)
+            parts.append(self._generate_group(chosen, tokenizer, sampler, sizes))
         order = np.argsort(np.concatenate(groups))  # (B,)
         return Hypotheses(*(np.concatenate(field)[order] for field in zip(*parts, strict=True)))
 
     @abstractmethod
     def _generate_group(
-        self,
-        inputs: Mapping[str, np.ndarray],
-        tokenizer: Tokenizer,
-        sampler: Sampler,
-        sizes: range,
-        indices: list[int],
-        prefixes: list[Sequence[int]],
+        self, rows: Rows, tokenizer: Tokenizer, sampler: Sampler, sizes: range
     ) -> Hypotheses:
         """Generates captions of rows whose prefixes have the same length; see `generate`.
 
@@ -240,21 +216,15 @@ class GenerationCache(Generation):
             self._models.clear()
 
     def _generate_group(
-        self,
-        inputs: Mapping[str, np.ndarray],
-        tokenizer: Tokenizer,
-        sampler: Sampler,
-        sizes: range,
-        indices: list[int],
-        prefixes: list[Sequence[int]],
+        self, rows: Rows, tokenizer: Tokenizer, sampler: Sampler, sizes: range
     ) -> Hypotheses:
-        rows = len(indices)
-        shapes = tuple((name, value.shape[1:], str(value.dtype)) for name, value in inputs.items())
+        inputs = rows.inputs.items()
+        shapes = tuple((name, value.shape[1:], str(value.dtype)) for name, value in inputs)
         output = self._decoder.output_vocabulary
-        vocabulary = call_vocabulary(output, tokenizer, sampler, prefixes)
+        vocabulary = call_vocabulary(output, tokenizer, sampler, rows.prefixes)
         vocabulary_key = None if vocabulary is None else (output, len(vocabulary))
-        prefix_length = len(prefixes[0])
-        program = (sampler.program(), shapes, prefix_length, tokenizer.fingerprint, vocabulary_key)
+        of_texts = (rows.prefix_length, tokenizer.fingerprint, vocabulary_key)
+        program = (sampler.program(), shapes, *of_texts)
         with self._lock:
             compiled = {size for *key, size in self._models if tuple(key) == program}
             size = next((size for size in sizes if size in compiled), sizes[0])
@@ -265,11 +235,8 @@ class GenerationCache(Generation):
             while len(self._models) > MAX_MODELS:
                 self._models.popitem(last=False)
             model = self._models[key]
-        padded = {name: pad_rows(value, size) for name, value in inputs.items()}
-        missing = size - rows
-        indices, prefixes = indices + indices[-1:] * missing, prefixes + prefixes[-1:] * missing
-        hypotheses = model.generate(padded, sampler, indices, prefixes)
-        return Hypotheses(*(field[:rows] for field in hypotheses))
+        hypotheses = model.generate(rows.pad(size), sampler)
+        return Hypotheses(*(field[: len(rows)] for field in hypotheses))
 
 
 def original_error(error: Exception) -> BaseException:
@@ -278,9 +245,3 @@ def original_error(error: Exception) -> BaseException:
     while str(original).startswith("Exception encountered when calling") and original.__context__:
         original = original.__context__
     return original
-
-
-def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
-    """Repeats the last row of `array` until it has `rows` rows."""
-    missing = rows - len(array)
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array

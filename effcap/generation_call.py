@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,41 @@ class TextDecoder(Protocol):
     def output_vocabulary(self) -> str | None: ...
 
 
+def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
+    """Repeats the last row of `array` until it has `rows` rows."""
+    missing = rows - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a batch that are decoded together.
+
+    Attributes:
+        inputs: as the encoder takes them, NumPy arrays of B rows.
+        indices: index of each row, which the random numbers of a seeded sampler depend on.
+        prefixes: tokens that the caption of each row continues, the same number in all rows.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    indices: list[int]
+    prefixes: list[Sequence[int]]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def prefix_length(self) -> int:
+        return len(self.prefixes[0])
+
+    def pad(self, size: int) -> Rows:
+        """Repeats the last row until there are `size` rows."""
+        missing = size - len(self)
+        inputs = {name: pad_rows(array, size) for name, array in self.inputs.items()}
+        indices, prefixes = (x + x[-1:] * missing for x in (self.indices, self.prefixes))
+        return Rows(inputs, indices, prefixes)
+
+
 @dataclass(frozen=True)
 class Call:
     """The inputs of one call of a sampler.
@@ -50,22 +85,20 @@ class Call:
         sampler: Sampler,
         decoder: TextDecoder,
         tokenizer: Tokenizer,
-        indices: Sequence[int],
-        prefixes: Sequence[Sequence[int]],
+        rows: Rows,
     ) -> Call:
         """Returns the inputs of a call for B rows.
 
         Args:
             sampler: sampler that generates the captions.
             decoder, tokenizer: those of the captioner.
-            indices: index of each row, which the random numbers of a seeded sampler depend on.
-            prefixes: tokens that the caption of each row continues, the same number in all rows.
+            rows: the rows.
         """
-        values = sampler.inputs(indices)
+        values = sampler.inputs(rows.indices)
         size = decoder.vocabulary_size
         values |= phrase_tables(sampler.include, sampler.exclude, tokenizer, size)
-        prompt = [[tokenizer.bos_id, *prefix] for prefix in prefixes]
-        vocabulary = call_vocabulary(decoder.output_vocabulary, tokenizer, sampler, prefixes)
+        prompt = [[tokenizer.bos_id, *prefix] for prefix in rows.prefixes]
+        vocabulary = call_vocabulary(decoder.output_vocabulary, tokenizer, sampler, rows.prefixes)
         if vocabulary is not None:
             for name in {"word_classes", "word_ends"} & set(values):
                 values[name] = values[name][vocabulary.tokens]  # (V,) -> (N,)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 
 from effcap.samplers.backend import has_numpy_arrays, ops
 
@@ -43,6 +44,8 @@ def top_k(values: Any, k: int) -> tuple[Any, Any]:
 
 def gather(values: Any, indices: Any) -> Any:
     """Selects entries of each row: values (B, N, ...) at indices (B, M) -> (B, M, ...)."""
+    if has_numpy_arrays():
+        return values[np.arange(len(values))[:, None], indices]
     values = ops.convert_to_tensor(values)
     rows, size = values.shape[:2]
     rest = tuple(values.shape[2:])

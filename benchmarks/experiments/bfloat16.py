@@ -2,9 +2,10 @@
 
     python benchmarks/experiments/bfloat16.py --csv train.csv --images photos/
 
-Both captioners have the size of `--preset` and its backbone; the rest starts from the same random
-weights. They take turns on every batch, so that both see the same machine. Prints a row every
-`--every` steps: mean losses since the last row, and mean seconds per step.
+Both captioners have the backbone and vocabulary of `--preset`, and its decoder or that of a variant
+such as `--decoder gpt2-124m`, which starts from the same random weights. They take turns on every
+batch, so that both see the same machine. Prints a row every `--every` steps: mean losses since the
+last row, and mean seconds per step.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--preset", default="flickr8k-lite0")
+    parser.add_argument("--decoder", help="variant with the decoder (default: the preset's)")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--every", type=int, default=20)
@@ -35,17 +37,22 @@ def main() -> None:
     import keras
 
     from effcap import Captioner
+    from effcap.config import load_hparams
     from effcap.trainers import TrainingOptions, read_csv
     from effcap.trainers.engine.model import dtype_policy
     from effcap.trainers.engine.optimizer import make_optimizer
 
     pretrained = Captioner.from_preset(arguments.preset)
     options = TrainingOptions(batch_size=arguments.batch_size, learning_rate=1e-3)
+    hparams = pretrained.hparams()
+    if arguments.decoder:
+        size = {"vocabulary_size": pretrained.decoder.vocabulary_size}
+        hparams["decoder"] = {**load_hparams(arguments.decoder)["decoder"], **size}
     captioners = {}
     for precision in PRECISIONS:
         keras.utils.set_random_seed(0)
         with dtype_policy(precision):
-            captioner = Captioner.from_hparams(pretrained.hparams(), pretrained.tokenizer)
+            captioner = Captioner.from_hparams(hparams, pretrained.tokenizer)
         captioner.encoder.backbone.set_weights(pretrained.encoder.backbone.get_weights())
         captioner.compile(make_optimizer(options, arguments.steps, captioner), jit_compile=False)
         captioners[precision] = captioner

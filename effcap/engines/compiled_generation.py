@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from effcap.generation import Generation
-from effcap.generation_call import Call, TextDecoder, sampler_program
+from effcap.generation_call import Call, Rows, TextDecoder, sampler_program
 from effcap.output_vocabulary import CallVocabulary
 from effcap.samplers import Hypotheses, Sampler
 from effcap.samplers.backend import numpy_arrays
@@ -40,19 +40,13 @@ class CompiledGeneration(Generation):
         self._lock = threading.Lock()
 
     def _generate_group(
-        self,
-        inputs: Mapping[str, np.ndarray],
-        tokenizer: Tokenizer,
-        sampler: Sampler,
-        sizes: range,
-        indices: list[int],
-        prefixes: list[Sequence[int]],
+        self, rows: Rows, tokenizer: Tokenizer, sampler: Sampler, sizes: range
     ) -> Hypotheses:
-        call = Call.create(sampler, self._decoder, tokenizer, indices, prefixes)
+        call = Call.create(sampler, self._decoder, tokenizer, rows)
         program, eos = sampler_program(sampler, self._decoder, tokenizer)
         self._check_words(call.vocabulary)
         with self._lock, numpy_arrays():
-            self._models.start(inputs)
+            self._models.start(rows.inputs)
             beams = BeamDecoder(self._models, call)
             state = beams.empty_state(sampler.max_new_tokens)
             hypotheses = program(beams.step, call.prompt, state, eos=eos, inputs=call.values)

@@ -160,12 +160,13 @@ def keep_cache(model: Any) -> None:
     sinks = []
     for number in range(sum(name.startswith(CACHE[:-5]) for name in inputs)):
         parameter = inputs[CACHE.format(number)]
-        _, heads, _, head_dim = (size.to_string() for size in parameter.get_partial_shape())
-        sizes = [0, int(heads), int(head_dim)]
-        empty_shape = opset.concat([opset.unsqueeze(images, zero), np.array(sizes, np.int32)], 0)
+        shape = parameter.get_partial_shape()  # (B,H,S,d)
+        heads, head_dim = shape[1].get_length(), shape[3].get_length()
+        sizes = opset.constant(np.array([0, heads, head_dim], np.int32))
+        empty_shape = opset.concat([opset.unsqueeze(images, zero), sizes], 0)
         empty = opset.broadcast(opset.constant(np.float32(0)), empty_shape)  # (B,0,H,d)
         state = openvino.op.util.VariableInfo()
-        state.data_shape = openvino.PartialShape([-1, -1, *sizes[1:]])
+        state.data_shape = openvino.PartialShape([-1, -1, heads, head_dim])
         state.data_type, state.variable_id = openvino.Type.f32, CACHE.format(number)
         variable = openvino.op.util.Variable(state)
         earlier = openvino.opset6.read_value(empty.output(0), variable)  # (B,S,H,d)

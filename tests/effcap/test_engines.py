@@ -13,8 +13,9 @@ import pytest
 
 import effcap
 from effcap.conversion import compiled_preset
-from effcap.engines import openvino_weights
+from effcap.engines import openvino_models, openvino_weights
 from effcap.engines.openvino_weights import quantize_rows
+from effcap.precision import ENGINES
 from effcap.samplers import Beam, Greedy, Nucleus
 from helpers.captioners import CAPTIONS, eagerly
 from helpers.cli_process import environment
@@ -175,6 +176,10 @@ def test_rows_are_rounded_to_127_steps_of_their_largest_value():
 def test_wrong_engines_and_precisions_are_refused(captioner, engine, precision, message):
     with pytest.raises(ValueError, match=message):
         captioner.compile_for(engine, precision)
+
+
+def test_every_precision_of_openvino_has_its_arithmetic():
+    assert tuple(openvino_models.PRECISIONS) == ENGINES["openvino"]
 
 
 def test_a_folder_without_a_compiled_captioner_is_refused(tmp_path):

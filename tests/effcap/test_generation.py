@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from effcap.captioner import Captioner
-from effcap.generation import pad_rows
+from effcap.generation_call import pad_rows
 from effcap.samplers import Greedy, Nucleus
 from helpers.captioners import count_traces, example_inputs
 

@@ -84,7 +84,7 @@ def caption_batch(
         batch_size: number of rows to pad the photos to.
         first_index: index of the first photo, which what a seeded sampler draws depends on.
     """
-    from effcap.generation import pad_rows
+    from effcap.generation_call import pad_rows
 
     images = batch.images  # (N, h, w, 3)
     best = []

@@ -13,7 +13,7 @@ import numpy as np
 from effcap.backbones.backbone import Backbone
 from effcap.captioner import Captioner
 from effcap.conversion.backbone_weights import load_backbone_weights
-from effcap.generation import pad_rows
+from effcap.generation_call import pad_rows
 from effcap.presets import preset_folder
 from effcap.tools.captioning.photos import load_batches
 from effcap.tools.captioning.results import check_batch_size, check_some_used

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effcap.generation import pad_rows
-from effcap.generation_call import check_sampler
+from effcap.generation_call import check_sampler, pad_rows
 from effcap.images import UnreadablePhoto, load_photo, upright_size
 from effcap.samplers import Sampler, get
 from effcap.samplers.registry import from_config
