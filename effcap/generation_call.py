@@ -60,8 +60,8 @@ class Rows:
         """Repeats the last row until there are `size` rows."""
         missing = size - len(self)
         inputs = {name: pad_rows(array, size) for name, array in self.inputs.items()}
-        indices, prefixes = (x + x[-1:] * missing for x in (self.indices, self.prefixes))
-        return Rows(inputs, indices, prefixes)
+        indices = self.indices + self.indices[-1:] * missing
+        return Rows(inputs, indices, self.prefixes + self.prefixes[-1:] * missing)
 
 
 @dataclass(frozen=True)

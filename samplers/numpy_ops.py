@@ -90,10 +90,12 @@ def power(x: Any, exponent: Any) -> Any:
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     """Selects entries of x or y; a Python number takes the dtype of the other one."""
-    if np.ndim(condition) == 1 and np.ndim(y) == 2 and np.ndim(x) == 0:
+    if np.ndim(x) == 0 and np.ndim(y) == 2 and np.shape(condition) == np.shape(y)[1:]:
         columns = np.flatnonzero(condition)
+        if not len(columns):
+            return y
         if len(columns) < np.shape(y)[1] // 8:  # a copy is much faster than a selection
-            result = y.copy() if len(columns) else y
+            result = y.copy()
             result[:, columns] = x
             return result
     if isinstance(y, bool | int | float):

@@ -7,23 +7,19 @@ from typing import Any
 import numpy as np
 
 from effcap.engines.traced_models import CACHE, NEXT_CACHE, TOKENS
-from effcap.layers.transformer import GELU_SLOPE
+from effcap.layers.transformer import GELU_CUBE, GELU_SLOPE
 
 SWAP = (0, 2, 1, 3)  # (B,H,S,d) -> (B,S,H,d) and back
 
 
-def fuse_norms(model: Any) -> int:
+def fuse_norms(model: Any) -> None:
     """Replaces layer normalizations, which Keras composes of ten operations, by one each.
 
     Args:
         model: `openvino.Model`, which is changed.
-
-    Returns:
-        The number of normalizations that were replaced.
     """
     from openvino import opset13 as opset
 
-    count = 0
     for squares in _of_type(model, "SquaredDifference"):
         norm = _find_norm(squares)
         if norm is None:
@@ -36,9 +32,7 @@ def fuse_norms(model: Any) -> int:
         if beta is not None:
             normal = opset.add(normal, beta)
         end.output(0).replace(normal.output(0))
-        count += 1
     model.validate_nodes_and_infer_types()
-    return count
 
 
 def _find_norm(squares: Any) -> tuple[Any, float, Any, Any] | None:
@@ -72,30 +66,25 @@ def _find_norm(squares: Any) -> tuple[Any, float, Any, Any] | None:
     return end, float(epsilon.data.item()), gamma, beta
 
 
-def fuse_gelus(model: Any) -> int:
+def fuse_gelus(model: Any) -> None:
     """Replaces GELUs through a tanh, which `gelu_tanh` composes of a sigmoid, by one operation.
 
     Args:
         model: `openvino.Model`, which is changed.
-
-    Returns:
-        The number of GELUs that were replaced.
     """
     from openvino import opset13 as opset
 
-    count, samples = 0, np.linspace(-3, 3, 7, dtype=np.float32)
+    samples = np.linspace(-3, 3, 7, dtype=np.float32)
     for sigmoid in _of_type(model, "Sigmoid"):
         product = _follow(sigmoid, "Multiply")
         if product is None:
             continue
         x = _other_input(product, sigmoid)
         values = _evaluate(sigmoid.input_value(0), x, samples)
-        expected = GELU_SLOPE * (samples + 0.044715 * samples**3)
+        expected = GELU_SLOPE * (samples + GELU_CUBE * samples**3)
         if values is not None and np.allclose(values, expected, rtol=1e-4):
             product.output(0).replace(opset.gelu(x, "tanh").output(0))
-            count += 1
     model.validate_nodes_and_infer_types()
-    return count
 
 
 def _evaluate(output: Any, x: Any, values: np.ndarray) -> Any:
@@ -112,18 +101,14 @@ def _evaluate(output: Any, x: Any, values: np.ndarray) -> Any:
     return None if any(one is None for one in inputs) else operation(*inputs)
 
 
-def fuse_cached_attention(model: Any) -> int:
+def fuse_cached_attention(model: Any) -> None:
     """Replaces scores, mask, softmax and sum of attention over a cache by one operation.
 
     Args:
         model: `openvino.Model` of a decoder, which is changed.
-
-    Returns:
-        The number of attentions that were replaced.
     """
     from openvino import opset13 as opset
 
-    count = 0
     for softmax in _of_type(model, "Softmax"):
         masked, total = softmax.input_value(0).get_node(), _follow(softmax, "MatMul")
         if masked.get_type_name() != "Select" or total is None:
@@ -136,9 +121,7 @@ def fuse_cached_attention(model: Any) -> int:
             product.input_value(0), keys, values, mask, opset.constant(np.float32(1))
         )  # (B,H,T,d)
         total.output(0).replace(attention.output(0))
-        count += 1
     model.validate_nodes_and_infer_types()
-    return count
 
 
 def keep_cache(model: Any) -> None:

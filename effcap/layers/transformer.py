@@ -10,13 +10,13 @@ import keras
 
 from effcap.layers.attention import INITIALIZER_STDDEV, SelfAttention, dense
 
-GELU_SLOPE = 2 * math.sqrt(2 / math.pi)
+GELU_SLOPE, GELU_CUBE = 2 * math.sqrt(2 / math.pi), 0.044715
 
 
 def gelu_tanh(x: Any) -> Any:
     """Computes GPT-2's form of GELU (Hendrycks and Gimpel 2016), through a tanh."""
     # Equal to 0.5 * (1 + tanh(...)), without powers and with less work for its gradient.
-    return x * keras.ops.sigmoid(x * (GELU_SLOPE + GELU_SLOPE * 0.044715 * x * x))
+    return x * keras.ops.sigmoid(x * (GELU_SLOPE + GELU_SLOPE * GELU_CUBE * x * x))
 
 
 def quick_gelu(x: Any) -> Any:

@@ -42,6 +42,12 @@ def test_columns_are_replaced_in_a_copy(number):
     np.testing.assert_array_equal(values, before)
 
 
+def test_one_condition_for_all_columns_replaces_all_of_them():
+    values = np.ones((3, 64), "float32")
+    received = numpy_ops.where(np.array([True]), 0.0, values)
+    np.testing.assert_array_equal(received, np.zeros((3, 64)))
+
+
 def test_gather_selects_entries_of_the_same_row():
     values = np.arange(24).reshape(2, 4, 3)
     indices = np.array([[3, 0], [1, 1]], "int32")
