@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from effcap.encoders.modalities import ModalityEncoder
     from effcap.encoders.regions import RegionEncoder
     from effcap.engines.compiled_captioner import CompiledCaptioner
+    from effcap.exports.exported_captioner import export_captioner
     from effcap.images import UnreadablePhoto, load_photo
     from effcap.losses import CaptionLoss
     from effcap.presets import list_presets
@@ -53,6 +54,7 @@ _MODULES = {
     "Captioner": ".captioner",
     "CompiledCaptioner": ".engines.compiled_captioner",
     "load_compiled": ".conversion.compiled_preset",
+    "export_captioner": ".exports.exported_captioner",
     "ImageEncoder": ".encoders.image",
     "BERT": ".decoders.bert",
     "GPT2": ".decoders.gpt2",

@@ -75,7 +75,7 @@ class CaptionGenerator:
                 not fit the sampler and the prefix; or there is not one prefix for each photo.
         """
         self._check_photos(batch_size)
-        self._get_sampler(sampler)  # reports errors before photos are read
+        self.find_sampler(sampler)  # reports errors before photos are read
         all_photos, is_single = as_photos(photos)
         if prefix is None or isinstance(prefix, str):
             rows = zip(count(), repeat(prefix))
@@ -164,7 +164,7 @@ class CaptionGenerator:
         (rows,) = lengths
         indices = range(rows) if indices is None else indices
         prefixes = self._encode_prefixes(prefix, rows)
-        samplers = {n: self._get_sampler(sampler, n) for n in sorted(set(map(len, prefixes)))}
+        samplers = {n: self.find_sampler(sampler, n) for n in sorted(set(map(len, prefixes)))}
         for tokens in {tuple(prefix) for prefix in prefixes}:
             self._check_prefix_words(samplers[len(tokens)], tokens)
         captions: list[list[Caption]] = [[] for _ in range(rows)]
@@ -211,10 +211,18 @@ class CaptionGenerator:
         tokens = {text: tokenizer.encode_prefix(text) for text in dict.fromkeys(texts)}
         return [tokens[text] for text in texts]
 
-    def _get_sampler(
+    def find_sampler(
         self, sampler: str | Sampler | type[Sampler] | None, prefix_length: int = 0
     ) -> Sampler:
-        """Returns a sampler that fits the decoder, also from its name or class, or the default."""
+        """Returns a sampler that fits the decoder.
+
+        Args:
+            sampler: a sampler, its name or its class, as in `generate`. None for the default one.
+            prefix_length: number of tokens of a prefix text. Default 0.
+
+        Raises:
+            ValueError: there is no such sampler, or it does not fit the decoder and the prefix.
+        """
         tokenizer = self._require_tokenizer()
         longest = max(self.decoder.max_text_length - prefix_length, 1)
         if sampler is None and self.sampler is not None:

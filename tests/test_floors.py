@@ -28,6 +28,7 @@ LEVELS = (
     ("caption_generator",),
     ("captioning",),
     ("engines",),
+    ("exports",),
     ("weights",),
     ("adapters",),
     ("captioner",),
@@ -203,9 +204,10 @@ def test_modules_with_computed_names_are_imported_in_two_places_only():
 def test_model_and_samplers_import_no_backend():
     # A loss must be added up over the devices of TensorFlow in a notebook, too; Keras has no
     # gradients of its own, no kernels of Adam and batch normalization, and no setting of the graph
-    # rewriter.
+    # rewriter. Exports are graphs of TensorFlow.
     exempt = (
         "effcap.weights",
+        "effcap.exports",
         *("effcap.utils.replicas", "effcap.utils.gradients"),
         *("effcap.utils.adam_kernel", "effcap.utils.batch_norm_kernel"),
         "effcap.utils.graph_rewriting",

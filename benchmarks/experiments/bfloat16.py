@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--preset", default="flickr8k-lite0")
     parser.add_argument("--decoder", help="variant with the decoder (default: the preset's)")
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--captions", type=int, help="captions per photo and step (default: all)")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--every", type=int, default=20)
     parser.add_argument("--minutes", type=float, help="stop after this time (default: never)")
@@ -38,8 +39,8 @@ def main() -> None:
 
     from effcap import Captioner
     from effcap.config import load_hparams
+    from effcap.precision import dtype_policy
     from effcap.trainers import TrainingOptions, read_csv
-    from effcap.trainers.engine.model import dtype_policy
     from effcap.trainers.engine.optimizer import make_optimizer
 
     pretrained = Captioner.from_preset(arguments.preset)
@@ -57,7 +58,11 @@ def main() -> None:
         captioner.compile(make_optimizer(options, arguments.steps, captioner), jit_compile=False)
         captioners[precision] = captioner
     dataset = read_csv(arguments.csv, arguments.images)
-    batches = dataset.batches(captioners["float32"], batch_size=arguments.batch_size)
+    batches = dataset.batches(
+        captioners["float32"],
+        batch_size=arguments.batch_size,
+        captions_per_photo=arguments.captions,
+    )
     batches.start_epoch(0)
     started = time.monotonic()
     rows = []  # of (losses, seconds)

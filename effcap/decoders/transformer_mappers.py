@@ -114,7 +114,7 @@ class TransformerMapper(Mapper):
         if memory_mask is not None:
             is_constant = ops.ones((images, self.prefix_length), "bool")  # (B,P)
             attention_mask = ops.concatenate([memory_mask, is_constant], axis=1)  # (B,S+P)
-            attention_mask = attention_mask[:, None, None, :]  # (B,1,1,S+P)
+            attention_mask = ops.expand_dims(attention_mask, (1, 2))  # (B,1,1,S+P)
         for block in self.blocks:
             x = block(x, attention_mask=attention_mask)  # (B,S+P,D)
         return x[:, length:], None  # (B,P,D)

@@ -24,6 +24,7 @@ from effcap.engines.traced_models import (
     TOKENS,
     DecoderModel,
     EncoderModel,
+    Traced,
 )
 from effcap.output_vocabulary import parse_tokens
 from effcap.utils.quiet import quiet
@@ -64,24 +65,39 @@ def write_openvino(captioner: CaptioningModel, folder: Path, precision: str) -> 
         precision: key of `PRECISIONS`. "int8" stores the weights of matrix products in 8 bits, and
             "bfloat16" all weights in 16.
     """
+    encoder = EncoderModel(captioner.encoder, captioner.decoder)
+    save_openvino(encoder, folder / ENCODER, precision)
+    decoder = DecoderModel(captioner.decoder, encoder.memory_specs, output_tokens(captioner))
+    save_openvino(decoder, folder / DECODER, precision)
+
+
+def save_openvino(traced: Traced, path: Path, precision: str) -> None:
+    """Writes a Keras model as an OpenVINO model whose cache, if it has one, is its state.
+
+    Args:
+        traced: an encoder, or one step of a decoder.
+        path: file to write, in an existing folder; its weights get the extension .bin.
+        precision: as in `write_openvino`.
+    """
     import openvino
 
-    encoder = EncoderModel(captioner.encoder, captioner.decoder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:
-        export(encoder, Path(temporary) / ENCODER)
-        decoder = DecoderModel(captioner.decoder, encoder.memory_specs, output_tokens(captioner))
-        export(decoder, Path(temporary) / DECODER)
-        for name in (ENCODER, DECODER):
-            model = openvino.Core().read_model(Path(temporary) / name)
-            prepare_weights(model)
-            fuse_norms(model)
-            fuse_gelus(model)
-            if name == DECODER:
-                fuse_cached_attention(model)
-                keep_cache(model)
-            if precision == "int8":
-                compress_weights(model)
-            openvino.save_model(model, folder / name, compress_to_fp16=precision == "bfloat16")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as temporary:
+        exported = Path(temporary) / path.name
+        with quiet():
+            signature = traced.signature()
+            traced.export(
+                str(exported), format="openvino", verbose=False, input_signature=signature
+            )
+        model = openvino.Core().read_model(exported)
+        prepare_weights(model)
+        fuse_norms(model)
+        fuse_gelus(model)
+        if isinstance(traced, DecoderModel):
+            fuse_cached_attention(model)
+            keep_cache(model)
+        if precision == "int8":
+            compress_weights(model)
+        openvino.save_model(model, path, compress_to_fp16=precision == "bfloat16")
 
 
 def output_tokens(captioner: CaptioningModel) -> list[int] | None:
@@ -91,12 +107,6 @@ def output_tokens(captioner: CaptioningModel) -> list[int] | None:
         return None
     assert captioner.tokenizer is not None
     return sorted({*parse_tokens(text), captioner.tokenizer.eos_id})
-
-
-def export(model: EncoderModel | DecoderModel, path: Path) -> None:
-    """Exports a Keras model in the form of OpenVINO, without its messages."""
-    with quiet():
-        model.export(str(path), format="openvino", verbose=False, input_signature=model.signature())
 
 
 class OpenVinoModels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -15,6 +15,16 @@ from effcap.export import encoder_signature
 # Exports keep the names of inputs and outputs, but no nested structure.
 MEMORY, CACHE, NEXT_CACHE = "memory_{:03}", "cache_{:03}", "next_cache_{:03}"
 TOKENS, POSITIONS, MASK, LOGITS = "tokens", "positions", "mask", "logits"
+
+
+class Traced(Protocol):
+    """A Keras model that knows its inputs."""
+
+    def signature(self) -> list[dict[str, keras.InputSpec]]:
+        """Returns the inputs for `export`."""
+
+    def export(self, filepath: str, **kwargs: Any) -> None:
+        """Writes the model; see `keras.Model.export`."""
 
 
 class EncoderModel(keras.Model):
@@ -38,7 +48,7 @@ class EncoderModel(keras.Model):
 
     def call(self, inputs: dict) -> dict:
         memory_kv = self.decoder.precompute_kv(self.encoder(inputs, training=False))
-        self._memory.specs = keras.tree.map_structure(_spec, memory_kv)
+        self._memory.specs = keras.tree.map_structure(tensor_spec, memory_kv)
         return {MEMORY.format(i): x for i, x in enumerate(keras.tree.flatten(memory_kv))}
 
     @property
@@ -113,5 +123,7 @@ class DecoderModel(keras.Model):
         return [dict(sorted(specs.items()))]  # Keras names inputs in this order
 
 
-def _spec(tensor: Any) -> keras.InputSpec:
-    return keras.InputSpec(keras.backend.standardize_dtype(tensor.dtype), tuple(tensor.shape))
+def tensor_spec(tensor: Any, name: str | None = None) -> keras.InputSpec:
+    """Returns the shape and dtype of a tensor."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return keras.InputSpec(dtype, tuple(tensor.shape), name=name)

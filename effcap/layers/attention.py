@@ -214,7 +214,7 @@ class SelfAttention(keras.layers.Layer):
         keys = prefix_kv["keys"]  # (B,H,P,d)
         images, num_prefix = ops.shape(keys)[0], keys.shape[2]
         if mask is not None:
-            mask = mask[:, None, None, :]  # (B,1,1,P)
+            mask = ops.expand_dims(mask, (1, 2))  # (B,1,1,P)
         shared = share_rows(queries, images)  # (B,H,KT,d)
         scores = attention_scores(shared, keys, mask)  # (B,H,KT,P)
         scores = ops.reshape(
@@ -288,8 +288,9 @@ class CrossAttention(keras.layers.Layer):
         keys, values = memory_kv["keys"], memory_kv["values"]  # (B,H,S,d)
         mask = memory_kv.get("mask")  # (B,S)
         if mask is not None:
-            any_real = ops.any(mask, axis=1)[:, None, None]  # (B,1,1)
-            mask = mask[:, None, None, :]  # (B,1,1,S)
+            # Slices with new axes of conditions are no operation of LiteRT.
+            any_real = ops.expand_dims(ops.any(mask, axis=1), (1, 2))  # (B,1,1)
+            mask = ops.expand_dims(mask, (1, 2))  # (B,1,1,S)
         images, positions = ops.shape(keys)[0], ops.shape(keys)[2]
         rows, length = ops.shape(x)[0], ops.shape(x)[1]
         captions = rows // images

@@ -260,6 +260,11 @@ class Tokenizer:
         """
         return self.decode(ids).rstrip("\ufffd")
 
+    @property
+    def removed_pattern(self) -> str:
+        """Regular expression of what `decode_caption` removes from decoded text; "" for nothing."""
+        return ""
+
     def caption_pieces(self, ids: Sequence[int], start: int = 0) -> list[str]:
         """Returns what each token adds to the text of a caption; together they are the text.
 

@@ -142,6 +142,10 @@ class WordPieceTokenizer(Tokenizer):
         """
         return SPACE_IN_CJK.sub("", super().decode_caption(ids))
 
+    @property
+    def removed_pattern(self) -> str:
+        return SPACE_IN_CJK.pattern
+
     def token_bytes(self) -> list[bytes]:
         special = set(self.special_tokens.values())
         tokens = (self._backend.id_to_token(i) or "" for i in range(self.vocabulary_size))

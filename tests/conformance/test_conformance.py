@@ -13,6 +13,7 @@ from keras import ops
 from effcap.captioner import Captioner
 from effcap.config import list_variants, load_hparams, merge_hparams
 from effcap.encoders.memory import Memory
+from effcap.exports.exported_captioner import export_captioner
 from effcap.losses import CaptionLoss
 from effcap.precision import PRECISIONS, dtype_policy
 from effcap.presets import WEIGHTS
@@ -25,12 +26,14 @@ from helpers.captioners import (
     CAPTIONS,
     compile_quickly,
     count_traces,
+    eagerly,
     example_batch,
     example_inputs,
     numpy,
     randomize,
     tiny_hparams,
 )
+from helpers.exported import input_files, run_exported
 
 SAMPLER = Greedy(max_new_tokens=8)
 TIGHT = {"rtol": 0, "atol": 1e-5}
@@ -398,6 +401,29 @@ def test_captions_of_openvino_are_those_of_the_keras_decoder(captioner, tmp_path
                 if sampler is not beams:  # later ones may be eos
                     best = scores[1 : len(chosen), : tokenizer.vocabulary_size].max(axis=-1)
                     np.testing.assert_allclose(picked[1:], best, atol=1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exported from TensorFlow")
+@pytest.mark.parametrize(
+    "format",
+    [
+        pytest.param("onnx", marks=pytest.mark.slow),
+        pytest.param("litert", marks=pytest.mark.exhaustive),
+        pytest.param("openvino", marks=pytest.mark.exhaustive),
+        pytest.param("savedmodel", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_exported_graphs_write_the_same_captions(format, captioner, tmp_path):
+    if format == "onnx":
+        pytest.importorskip("tf2onnx")
+    key = "images" if "images" in captioner.encoder.input_keys else None
+    inputs = example_inputs(captioner.encoder, 4, key=key)
+    sampler = Beam(num_beams=3, max_new_tokens=6, min_new_tokens=0, no_repeat_ngram_size=2)
+    folder = export_captioner(captioner, tmp_path / "out", format, sampler=sampler)
+    received = run_exported(folder, *input_files(inputs, tmp_path / "inputs"))
+    with eagerly():
+        expected = captioner.generate_batch(inputs, sampler)
+    assert received == [best.text for best, *_ in expected]
 
 
 def test_order_and_size_of_a_batch_do_not_change_captions(captioner, captions):

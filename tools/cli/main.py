@@ -25,6 +25,7 @@ COMMANDS = {
     "shards": ("shards", "pack photos with captions into webdataset shards"),
     "index": ("index", "check webdataset shards and index them"),
     "convert": ("convert", "convert published weights to a preset"),
+    "export": ("export", "export a captioner for runtimes without Keras: ONNX, LiteRT, ..."),
     "download": ("download", "download GPT-2 from OpenAI"),
     "list": ("listing", "list presets, variants and settings"),
 }
