@@ -13,6 +13,7 @@ ENGINES: dict[str, tuple[str, ...]] = {  # with their precisions
     "keras": ("float32", "bfloat16"),
     "openvino": ("float32", "bfloat16", "int8"),
 }
+STORED_DTYPES = ("float32", "float16", "int8")  # of the weights in a preset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ import pytest
 import effcap
 from effcap.conversion import compiled_preset
 from effcap.engines import openvino_models, openvino_weights
-from effcap.engines.openvino_weights import quantize_rows
 from effcap.precision import ENGINES
 from effcap.samplers import Beam, Greedy, Nucleus
+from effcap.utils.quantization import quantize_rows
 from helpers.captioners import CAPTIONS, eagerly
 from helpers.cli_process import environment
 
