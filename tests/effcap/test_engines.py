@@ -126,6 +126,14 @@ def test_commands_with_openvino_start_no_tensorflow(preset, pair, trained_run):
     assert result.stdout == f"{photo}\t{pair[1].generate(photo)}\n"
 
 
+def test_a_preset_to_be_compiled_requires_tensorflow(preset, tmp_path, monkeypatch):
+    folder = shutil.copytree(preset, tmp_path / "mine", ignore=shutil.ignore_patterns("openvino*"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install tensorflow.*copy mine/openvino-int8"):
+        effcap.load_compiled(folder, precision="int8")
+    assert not (folder / "openvino-int8").exists()
+
+
 @pytest.mark.slow
 def test_norms_and_attention_over_the_cache_are_single_operations_without_copies(pair, tmp_path):
     import openvino
