@@ -128,7 +128,7 @@ def test_commands_with_openvino_start_no_tensorflow(preset, pair, trained_run):
 
 def test_a_preset_to_be_compiled_requires_tensorflow(preset, tmp_path, monkeypatch):
     folder = shutil.copytree(preset, tmp_path / "mine", ignore=shutil.ignore_patterns("openvino*"))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("effcap.conversion.compiled_preset.BACKEND", "no_tensorflow")
     with pytest.raises(ImportError, match="pip install tensorflow.*copy mine/openvino-int8"):
         effcap.load_compiled(folder, precision="int8")
     assert not (folder / "openvino-int8").exists()

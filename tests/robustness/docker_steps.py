@@ -69,7 +69,7 @@ class Image:
         lower = ":".join(map(str, [*self.layers, Path("/")]))
         options = f"lowerdir={lower},upperdir={self.own},workdir={work}"
         mount("-t", "overlay", "overlay", "-o", options, self.root)
-        for name in ("proc", "dev"):
+        for name in ("proc", "dev", "sys"):
             mount("--rbind", f"/{name}", self.root / name)
         self.path(PYTHON).mkdir(parents=True, exist_ok=True)
         mount("--bind", python, self.path(PYTHON))
@@ -200,8 +200,9 @@ def start(stage: Stage, image: Image, command: str | None) -> int:
     process = image.run(words, image.user)
     if not stage.health_check():
         return process.wait()
+    quiet = ["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh"]  # it fails until the server started
     try:
-        while image.run(stage.health_check(), image.user).wait() != 0:
+        while image.run([*quiet, *stage.health_check()], image.user).wait() != 0:
             if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
                 print("the server did not start", flush=True)
                 return 1
