@@ -27,6 +27,7 @@ from effcap.samplers import Sampler
 from effcap.samplers.registry import from_config
 from effcap.tokenizers import Tokenizer
 from effcap.tokenizers.kinds import parse_tokenizer
+from effcap.weight_files import load_weights
 from effcap.weights.captioner_folder import changed_hparams, find_tokenizer, open_captioner_file
 from effcap.weights.captioner_tensors import load_captioner_tensors
 
@@ -230,14 +231,16 @@ class Captioner(AdaptableModel):
         Args:
             folder: folder of the preset, created if missing. An existing preset is replaced once
                 the new one is complete.
-            dtype: "float16" stores the weights in half the space. Default "float32".
+            dtype: "float16" stores the weights in half the space, "int8" the large matrices in a
+                quarter, with a scale for each output. Default "float32".
             record: record of the training, written to training.json.
             base: preset that the captioner's only adapter was added to. The new preset then holds
                 the adapter alone, in PEFT's format, and needs that preset.
 
         Raises:
             OSError: there is too little disk space.
-            ValueError: with `base`, the captioner has not exactly one adapter, or it is merged.
+            ValueError: there is no such `dtype`; weights are not finite and `dtype` is "int8"; with
+                `base`, the captioner has not exactly one adapter, or it is merged.
         """
         if base is None:
             presets.save_preset(self, folder, self._config(), self.tokenizer, dtype, record)
@@ -303,7 +306,7 @@ class Captioner(AdaptableModel):
             raise ValueError(
                 f"Cannot create the captioner of {folder / presets.CONFIG}: {error}"
             ) from error
-        presets.load_weights(captioner, folder / presets.WEIGHTS)
+        load_weights(captioner, folder / presets.WEIGHTS)
         captioner.prefix = config.get("prefix", "")
         return captioner
 

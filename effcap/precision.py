@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ ENGINES: dict[str, tuple[str, ...]] = {  # with their precisions
     "keras": ("float32", "bfloat16"),
     "openvino": ("float32", "bfloat16", "int8"),
 }
+OPENVINO_PACKAGES = ("openvino", "scipy")
+STORED_DTYPES = ("float32", "float16", "int8")  # of the weights in a preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,20 @@ def check_engine(engine: str, precision: str) -> None:
         raise ValueError(
             f"Expected a precision of the engine {engine} out of {', '.join(ENGINES[engine])}. "
             f"Received: precision={precision!r}"
+        )
+
+
+def check_openvino() -> None:
+    """Checks that OpenVINO is installed, and what Keras's module for it imports.
+
+    Raises:
+        ImportError: a package is not.
+    """
+    missing = [name for name in OPENVINO_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            "The engine openvino requires further packages: pip install 'effcap[openvino]' "
+            f"(missing: {', '.join(missing)})"
         )
 
 

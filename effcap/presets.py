@@ -17,24 +17,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
-import ml_dtypes
-import numpy as np
-
 from effcap.config import read_json
+from effcap.precision import STORED_DTYPES
 from effcap.tokenizers import Tokenizer
 from effcap.tokenizers.kinds import read_tokenizer
-from effcap.utils.files import check_disk_space, replace_file
+from effcap.utils.files import replace_file
 from effcap.utils.paths import resource_folder
 from effcap.version import __version__
+from effcap.weight_files import convert_weights, save_weights
 
 if TYPE_CHECKING:
     import keras
@@ -46,8 +42,7 @@ OWN_FILES = (RECORD, WEIGHTS, TOKENIZER, *ADAPTERS, CONFIG)  # in the order of r
 BASE = "base"  # in the config.json of a preset that holds an adapter alone
 BACKBONE = "backbone"  # section of the config.json of a preset that holds a backbone alone
 BEST = "best"  # best preset in a run folder
-DTYPES = ("float32", "float16")
-BYTES_PER_VARIABLE = 4096  # maximum overhead of HDF5
+WEIGHTS_DTYPE = "weights_dtype"  # in the config.json of a preset in int8
 FINGERPRINT_VALUES = 1000  # of each variable
 
 
@@ -78,13 +73,31 @@ def read_config(folder: Path) -> dict:
     """Reads the hyperparameters of the preset in `folder`.
 
     Raises:
-        ValueError: config.json is damaged, or the preset holds a backbone alone.
+        ValueError: config.json is damaged, or the preset holds a backbone alone, or its weights are
+            of a type that this version cannot read.
     """
-    if BACKBONE in read_json(folder / CONFIG):
+    config = read_json(folder / CONFIG)
+    if BACKBONE in config:
         raise ValueError(
             f"{folder} holds a backbone alone, not a captioner: use it with --backbone-weights"
         )
-    return read_json(folder / CONFIG, ("encoder", "decoder"))
+    config = read_json(folder / CONFIG, ("encoder", "decoder"))
+    check_weights_dtype(folder, config)
+    return config
+
+
+def check_weights_dtype(folder: Path, config: Mapping[str, Any]) -> None:
+    """Checks that this version can read the weights of a preset with this config.json.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    dtype = config.get(WEIGHTS_DTYPE, "float32")
+    if dtype not in STORED_DTYPES:
+        raise ValueError(
+            f"{folder} was written by EffCap {config.get('effcap')}, with weights in {dtype!r}. "
+            f"Version {__version__} reads {', '.join(STORED_DTYPES)}: install a newer one"
+        )
 
 
 def read_record(folder: Path) -> dict:
@@ -114,26 +127,30 @@ def save_preset(
         folder: folder of the preset, created if missing.
         hparams: hyperparameters of the model.
         tokenizer: tokenizer of the model, if it has one.
-        dtype: "float16" stores the weights in half the space; they are float32 again once loaded.
+        dtype: "float16" stores the weights in half the space, "int8" the large matrices in a
+            quarter; they are float32 again once loaded.
         record: record of the training, written to training.json.
 
     Raises:
-        ValueError: `dtype` is neither float32 nor float16.
+        ValueError: there is no such `dtype`, or weights are not finite and `dtype` is "int8".
         OSError: there is too little disk space.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"Expected a dtype out of {DTYPES}. Received: dtype={dtype!r}")
+    if dtype not in STORED_DTYPES:
+        raise ValueError(f"Expected a dtype out of {STORED_DTYPES}. Received: dtype={dtype!r}")
 
     def write(new: Path) -> None:
         save_weights(model, new / WEIGHTS)
         stored = {str(weight.dtype) for weight in model.weights}
-        if dtype == "float16" or "bfloat16" in stored:
+        if dtype != "float32" or "bfloat16" in stored:
             convert_weights(new / WEIGHTS, dtype)
         if tokenizer is not None:
             tokenizer.save(new / TOKENIZER)
 
     fingerprint = None if tokenizer is None else tokenizer.fingerprint
-    write_preset(Path(folder), {"tokenizer_fingerprint": fingerprint, **hparams}, record, write)
+    config = {"tokenizer_fingerprint": fingerprint, **hparams}
+    if dtype == "int8":  # which versions without it cannot read
+        config = {WEIGHTS_DTYPE: dtype, **config}
+    write_preset(Path(folder), config, record, write)
 
 
 def save_adapter_preset(
@@ -220,26 +237,6 @@ def write_preset(
                 (folder / name).unlink(missing_ok=True)
 
 
-def variables_size(variables: Sequence[keras.Variable]) -> int:
-    """Returns the maximum size in bytes of an HDF5 file of the variables."""
-    size = sum(math.prod(v.shape) * (8 if "64" in v.dtype else 4) for v in variables)
-    return size + BYTES_PER_VARIABLE * len(variables)
-
-
-def save_weights(model: keras.Model, path: Path) -> None:
-    """Writes the model's weights without the optimizer's, which are twice as many."""
-    check_disk_space(path, variables_size(model.variables))
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        model.save_weights(path)
-        return
-    model.optimizer = None
-    try:
-        model.save_weights(path)
-    finally:
-        model.optimizer = optimizer
-
-
 def load_tokenizer(folder: Path, fingerprint: str | None) -> Tokenizer | None:
     """Reads the tokenizer of the preset in `folder`.
 
@@ -263,65 +260,3 @@ def load_tokenizer(folder: Path, fingerprint: str | None) -> Tokenizer | None:
             f"Received: {tokenizer.fingerprint}"
         )
     return tokenizer
-
-
-def load_weights(model: keras.Model, path: Path) -> None:
-    """Loads a weights file into the model, every weight of the file and of the model.
-
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: the file is damaged, or belongs to another model.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{WEIGHTS} is missing in {path.parent}")
-    try:
-        with h5py.File(path) as file:
-            names = []
-            file.visititems(
-                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-            )
-        names = [name for name in names if not name.startswith("optimizer/")]
-        if len(names) != len(model.weights):
-            raise ValueError(f"{len(names)} weights for a model with {len(model.weights)}")
-        model.load_weights(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the weights of its config: {error}") from error
-
-
-def fits_float16(array: np.ndarray) -> bool:
-    """Returns whether all values are within the range of float16."""
-    return bool(np.abs(array).max(initial=0) <= np.finfo(np.float16).max)
-
-
-def convert_weights(path: Path, dtype: str) -> None:
-    """Rewrites a weights file without bfloat16, and for "float16" as compressed float16 in places.
-
-    Values that do not fit into float16 stay float32.
-    """
-    converted = path.with_suffix(".new")
-    with h5py.File(path) as source, h5py.File(converted, "w") as target:
-
-        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Group):
-                target.require_group(name).attrs.update(item.attrs)
-                return
-            attributes, data = dict(item.attrs), item[()]
-            if attributes.get("dtype") == "bfloat16":  # as Keras marks it
-                data = np.asarray(data).view(ml_dtypes.bfloat16).astype(np.float32)
-                del attributes["dtype"]
-            if (
-                dtype == "float16"
-                and data.dtype == np.float32
-                and data.shape
-                and fits_float16(data)
-            ):
-                new = target.create_dataset(
-                    name, data=data.astype(np.float16), compression="gzip", shuffle=True
-                )
-            else:
-                new = target.create_dataset(name, data=data)
-            new.attrs.update(attributes)
-
-        target.attrs.update(source.attrs)
-        source.visititems(copy)
-    shutil.move(converted, path)

@@ -15,6 +15,7 @@ from effcap import presets
 from effcap.backbones.backbone import Backbone
 from effcap.captioner import Captioner
 from effcap.config import read_json
+from effcap.weight_files import load_weights
 from effcap.weights.name_pairs import raise_mismatches
 from effcap.weights.position_bias import (
     can_interpolate,
@@ -62,13 +63,14 @@ def load_backbone(preset: str | PathLike) -> Backbone:
         if backbone is None:
             raise ValueError(f"The captioner of {folder} has no backbone")
         return backbone
+    presets.check_weights_dtype(folder, config)
     try:
         backbone = Backbone(**config[presets.BACKBONE])
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Cannot create the backbone of {folder / presets.CONFIG}: {error}"
         ) from error
-    presets.load_weights(backbone.net, folder / presets.WEIGHTS)
+    load_weights(backbone.net, folder / presets.WEIGHTS)
     return backbone
 
 

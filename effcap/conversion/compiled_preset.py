@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -47,7 +48,8 @@ def load_compiled(
 
     Raises:
         FileNotFoundError: there is no such preset, or a file of it is missing.
-        ImportError: the engine is not installed.
+        ImportError: the engine is not installed; or TensorFlow is not, and the preset is not
+            compiled.
         OSError: there is too little disk space.
         ValueError: a file is damaged, or there is no such engine or precision.
     """
@@ -62,6 +64,13 @@ def load_compiled(
 
 
 def _compile(folder: Path, engine: str, precision: str, sources: list[Path]) -> CompiledCaptioner:
+    if importlib.util.find_spec(BACKEND) is None:
+        raise ImportError(
+            f"{folder} is not compiled for {engine} in {precision}, or was compiled by another "
+            f"version of EffCap or from other files, and TensorFlow, which compiles it, is not "
+            f"installed: pip install tensorflow; or compile it elsewhere, by effcap.load_compiled, "
+            f"and copy {folder.name}/{engine}-{precision} with the preset"
+        )
     print_line(f"compiling {folder.name} for {engine} in {precision}, once")
     if keras.backend.backend() != BACKEND:
         source = str(Path(__file__).resolve().parents[2])

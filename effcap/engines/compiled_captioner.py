@@ -19,11 +19,10 @@ from effcap.engines.compiled_generation import CompiledGeneration
 from effcap.engines.openvino_models import (
     FILES,
     OpenVinoModels,
-    check_openvino,
     write_openvino,
 )
 from effcap.images import Fit, Resample
-from effcap.precision import check_engine
+from effcap.precision import check_engine, check_openvino
 from effcap.samplers.registry import from_config, to_config
 from effcap.tokenizers.kinds import read_tokenizer
 from effcap.utils.files import replace_file

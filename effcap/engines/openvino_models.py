@@ -42,20 +42,6 @@ PRECISIONS = {
 }
 
 
-def check_openvino() -> None:
-    """Checks that OpenVINO is installed.
-
-    Raises:
-        ImportError: it is not.
-    """
-    try:
-        import openvino  # noqa: F401
-    except ImportError:
-        raise ImportError(
-            "The engine openvino requires OpenVINO: pip install 'effcap[openvino]'"
-        ) from None
-
-
 def write_openvino(captioner: CaptioningModel, folder: Path, precision: str) -> None:
     """Writes the encoder and the decoder of a Keras captioner as OpenVINO models.
 

@@ -6,22 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from effcap.utils.quantization import quantize_rows
+
 MIN_SIZE = 1 << 14  # values of a weight matrix that is worth it
-LARGEST = 127
-
-
-def quantize_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds each row of a matrix to 8 bits, symmetrically around zero.
-
-    Args:
-        matrix: (N, M) float32.
-
-    Returns:
-        int8 (N, M) from -127 to 127, and the scales (N, 1) that they are multiplied by.
-    """
-    scales = np.abs(matrix).max(axis=1, keepdims=True) / LARGEST  # (N,1)
-    scales[scales == 0] = 1
-    return np.round(matrix / scales).astype(np.int8), scales.astype(np.float32)
 
 
 def prepare_weights(model: Any) -> None:

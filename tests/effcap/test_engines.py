@@ -14,9 +14,9 @@ import pytest
 import effcap
 from effcap.conversion import compiled_preset
 from effcap.engines import openvino_models, openvino_weights
-from effcap.engines.openvino_weights import quantize_rows
 from effcap.precision import ENGINES
 from effcap.samplers import Beam, Greedy, Nucleus
+from effcap.utils.quantization import quantize_rows
 from helpers.captioners import CAPTIONS, eagerly
 from helpers.cli_process import environment
 
@@ -124,6 +124,14 @@ def test_commands_with_openvino_start_no_tensorflow(preset, pair, trained_run):
     result = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{photo}\t{pair[1].generate(photo)}\n"
+
+
+def test_a_preset_to_be_compiled_requires_tensorflow(preset, tmp_path, monkeypatch):
+    folder = shutil.copytree(preset, tmp_path / "mine", ignore=shutil.ignore_patterns("openvino*"))
+    monkeypatch.setattr("effcap.conversion.compiled_preset.BACKEND", "no_tensorflow")
+    with pytest.raises(ImportError, match="pip install tensorflow.*copy mine/openvino-int8"):
+        effcap.load_compiled(folder, precision="int8")
+    assert not (folder / "openvino-int8").exists()
 
 
 @pytest.mark.slow

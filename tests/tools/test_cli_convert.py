@@ -104,7 +104,7 @@ def test_the_default_variant_has_the_size_of_the_gpt2(source, tokenizer, tmp_pat
         (["--set", "decoder.dropout"], "like decoder.dropout=0.1"),
         (["--backbone-weights", "no.h5"], "Received: 'no.h5'"),
         (["--tokenizer", "nowhere"], "no folder nowhere"),
-        (["--dtype", "int8"], "invalid choice: 'int8'"),
+        (["--dtype", "int4"], "invalid choice: 'int4'"),
     ),
 )
 def test_mistakes_are_reported_before_keras_starts(

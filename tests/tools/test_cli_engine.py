@@ -23,9 +23,10 @@ def test_options_that_an_engine_does_not_have_are_refused(words, message, capsys
     assert message in fails(["caption", PHOTO, *words], capsys)
 
 
-def test_a_missing_engine_is_named_with_its_installation(capsys, monkeypatch):
+@pytest.mark.parametrize("package", ["openvino", "scipy"])
+def test_a_missing_engine_is_named_with_its_installation(package, capsys, monkeypatch):
     pytest.importorskip("openvino")
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("effcap.tools.cli.sampling.start_keras", lambda: pytest.fail("too late"))
     message = fails(["caption", PHOTO, "--engine", "openvino"], capsys)
-    assert "pip install 'effcap[openvino]'" in message
+    assert "pip install 'effcap[openvino]'" in message and f"missing: {package}" in message

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
+import importlib.util
 import json
 import struct
 import zipfile
@@ -413,3 +415,23 @@ def test_empty_settings_are_the_sampler_of_the_preset():
         assert parse_sampler("beam", {"exclude": empty}) == {"kind": "beam", "exclude": ()}
     with pytest.raises(ValueError, match="Expected num_beams as an integer. Received: null"):
         parse_sampler("beam", {"num_beams": None})
+
+
+def test_without_the_page_the_endpoints_need_no_gradio(fake, monkeypatch):
+    from effcap.tools.serving.server import check_packages, create_app
+
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "gradio" else find_spec(name)
+    )
+    check_packages(page=False)
+    with pytest.raises(ImportError, match=r"effcap\[serve\].*missing: gradio\); or --no-page"):
+        check_packages()
+    service = CaptionService({"fake": fake}, dataclasses.replace(OPTIONS, page=False))
+    app = create_app(service)
+    start, answer = run(
+        call(app, "GET", "/"), post(app, *form(("photos", "red.png", photo_bytes(RED))))
+    )
+    service.close(10)
+    assert start.status == 307 and start.headers["location"] == "docs"
+    assert answer.json["captions"] == [RED_TEXT]

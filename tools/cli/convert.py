@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.config import SECTIONS
+from effcap.precision import STORED_DTYPES
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.parsing import add_config, add_settings, parse_sections
 from effcap.tools.cli.terminal import start_keras
@@ -27,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder of a captioner of transformers, ViT and GPT-2 or BLIP; the .pth file of BLIP's "
         "authors, VisualGPT or PlayNTell, which is a whole captioner, or the .pt file of ClipCap, "
         "which needs CLIP's weights (--clip); or the .pth file of a Swin transformer or "
-        "the .th file of X-VLM, for a backbone alone. A converted GPT-2 generates "
+        "the .th file of X-VLM, for a backbone alone; or a preset, to store it in another --dtype. "
+        "A converted GPT-2 generates "
         "the same text as before until it is trained: effcap train csv --model PRESET. A converted "
         "backbone is used by effcap train csv --backbone-weights PRESET."
     )
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights",
         type=Path,
         metavar="FOLDER|FILE",
-        help="folder of a GPT-2 or of a captioner, or a .pth, .pt or .th file",
+        help="folder of a GPT-2, a captioner or a preset, or a .pth, .pt or .th file",
     )
     parser.add_argument("preset", type=Path, metavar="PRESET", help="folder to write")
     parser.add_argument(
@@ -68,9 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "float16"),
-        default="float32",
-        help="type of the stored weights",
+        choices=STORED_DTYPES,
+        default=STORED_DTYPES[0],
+        help="type of the stored weights; int8 is for large matrices alone, with float32 scales",
     )
     add_config(parser)
     parser.epilog = "`effcap list VARIANT` lists the settings of encoder and decoder for --set."
@@ -78,6 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap convert`."""
+    from effcap.conversion.backbone_weights import is_preset
+    from effcap.presets import list_presets
     from effcap.utils.progress import print_line
     from effcap.weights.captioner_config import is_captioner_folder
     from effcap.weights.swin_checkpoint import find_swin
@@ -87,6 +91,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise FileExistsError(f"The folder {preset} exists and is not empty; choose another folder")
     if arguments.weights.is_file() and (checkpoint := find_swin(arguments.weights)) is not None:
         convert_swin(arguments, checkpoint)
+        return
+    if is_preset(str(arguments.weights)) or str(arguments.weights) in list_presets():
+        convert_preset(arguments)
         return
     is_whole = arguments.weights.is_file() or is_captioner_folder(arguments.weights)
     convert = convert_published if is_whole else convert_gpt2
@@ -132,6 +139,19 @@ def convert_published(arguments: argparse.Namespace) -> Converted:
     overrides = parse_sections(arguments.set, (*SECTIONS, "sampler"))
     start_keras()
     return published_captioner(arguments.weights, tokenizer, overrides, arguments.clip)
+
+
+def convert_preset(arguments: argparse.Namespace) -> None:
+    """Writes a preset again, with weights of another type."""
+    from effcap.conversion.stored_preset import convert_stored_preset
+    from effcap.utils.progress import print_line
+
+    for name in ("model", "set", "tokenizer", "clip", "backbone_weights"):
+        if getattr(arguments, name):
+            raise ValueError(f"{option_flag(name)} cannot be used with a preset")
+    start_keras()
+    size = convert_stored_preset(arguments.weights, arguments.preset, arguments.dtype)
+    print_line(f"preset: {arguments.preset} ({arguments.dtype}), {size / 1e6:.1f} MB of weights")
 
 
 def convert_swin(arguments: argparse.Namespace, checkpoint: SwinCheckpoint) -> None:

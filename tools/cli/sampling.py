@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from effcap.precision import ENGINES, check_engine
+from effcap.precision import ENGINES, check_engine, check_openvino
 from effcap.tools.captioning.results import DEFAULT_PRESET, load_captioner, preset_sampler
 from effcap.tools.cli.options import add_options, given_options, option_flag
 from effcap.tools.cli.parsing import add_settings, check_fields, parse_sections
@@ -89,14 +89,17 @@ def start_engine(arguments: argparse.Namespace) -> None:
     """Checks --engine and --precision, and imports Keras for that engine.
 
     Raises:
+        ImportError: the engine is not installed.
         ValueError: the engine does not have the precision, or an option requires Keras.
     """
     check_engine(arguments.engine or "keras", arguments.precision or "float32")
     for name in ("attention", "prefix_words"):
         if arguments.engine == "openvino" and getattr(arguments, name, None):
             raise ValueError(f"{option_flag(name)} requires --engine keras")
-    if arguments.engine == "openvino" and "keras" not in sys.modules:
-        os.environ["KERAS_BACKEND"] = "openvino"  # the lightest: no model is run by Keras
+    if arguments.engine == "openvino":
+        check_openvino()  # before Keras imports it
+        if "keras" not in sys.modules:
+            os.environ["KERAS_BACKEND"] = "openvino"  # the lightest: no model is run by Keras
     start_keras()
 
 

@@ -11,7 +11,7 @@ from effcap.tools.cli.sampling import start_engine
 from effcap.tools.serving.serve_options import LIMITS, ServeOptions
 
 ADDRESS = ("host", "port", "allow_host")
-MODEL = ("batch_size", "engine", "precision")
+MODEL = ("batch_size", "engine", "precision", "page")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,6 @@ def run(arguments: argparse.Namespace) -> None:
     options = ServeOptions(**given_options(arguments, names))
     presets = named_captioners(arguments.presets or [DEFAULT_PRESET])
     folders = {name: preset_folder(preset) for name, preset in presets.items()}
-    check_packages()
+    check_packages(options.page)
     start_engine(arguments)
     serve(folders, options)

@@ -27,6 +27,7 @@ class ServeOptions:
         engine: what runs presets: "keras", or "openvino", which is faster on a processor.
         precision: arithmetic of presets. "bfloat16" keeps the weights in half the memory, and
             "int8", with OpenVINO only, in a quarter.
+        page: serve the page, which needs Gradio; otherwise only the endpoints.
         queue_size: photos that wait for a batch at most; further requests get status 503.
         max_photos: photos per request.
         max_upload: megabytes per photo.
@@ -44,6 +45,7 @@ class ServeOptions:
     batch_size: int = 8
     engine: EngineName = "keras"
     precision: PrecisionName = "float32"
+    page: bool = True
     queue_size: int = 256
     max_photos: int = 32
     max_upload: float = 20.0

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from effcap.caption_generator import CaptionGenerator
     from effcap.tools.serving.caption_service import CaptionService
 
-INSTALL = "The server requires further packages: pip install 'effcap[serve]'"
+PACKAGES = ("fastapi", "uvicorn", "python_multipart")
+PAGE_PACKAGES = ("gradio",)
 MAX_CONNECTIONS = 500
 NOT_STARTED = "the application did not start; the lines above say why"
 
@@ -47,7 +48,8 @@ def serve(
         The server, stopped if `block` is True.
 
     Raises:
-        ImportError: the packages of the extra "serve" are not installed.
+        ImportError: the packages of the extra "serve", or of "api" without the page, are not
+            installed.
         OSError: the address cannot be used.
         ValueError: a captioner does not take photos.
 
@@ -106,15 +108,19 @@ def named_captioners(captioners: Any) -> dict[str, Any]:
 
 
 def create_app(service: CaptionService) -> Guard:
-    """Returns the application with the page and the endpoints.
+    """Returns the application with the endpoints and, by its options, the page.
 
     Args:
         service: captions the photos.
     """
-    from effcap.tools.serving.api import create_api
+    from effcap.tools.serving.api import add_start, create_api
+
+    api = create_api(service)
+    if not service.options.page:
+        return Guard(add_start(api), service.options)
     from effcap.tools.serving.page_app import mount_page
 
-    return Guard(mount_page(create_api(service), service), service.options)
+    return Guard(mount_page(api, service), service.options)
 
 
 class Server:
@@ -125,7 +131,7 @@ class Server:
     """
 
     def __init__(self, captioners: Any, options: ServeOptions) -> None:
-        check_packages()
+        check_packages(options.page)
         self.options = options
         self._socket = listen(options.host, options.port)
         self.host, self.port = self._socket.getsockname()[:2]
@@ -241,8 +247,11 @@ class Server:
             raise RuntimeError(NOT_STARTED)
 
 
-def check_packages() -> None:
+def check_packages(page: bool = True) -> None:
     """Checks that the packages of the extra "serve" are installed.
+
+    Args:
+        page: whether those of the page are needed, too; without, the extra "api" is enough.
 
     Raises:
         ImportError: they are not.
@@ -251,12 +260,17 @@ def check_packages() -> None:
 
     specs = {
         name: importlib.util.find_spec(name)
-        for name in ("gradio", "fastapi", "uvicorn", "python_multipart")
+        for name in (*PACKAGES, *(PAGE_PACKAGES if page else ()))
     }
     # A folder of that name in the current one has a specification without a file.
     missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if missing:
-        raise ImportError(f"{INSTALL} (missing: {', '.join(missing)})")
+        extra = "serve" if page else "api"
+        hint = "; or --no-page, for the endpoints alone" if missing == [*PAGE_PACKAGES] else ""
+        raise ImportError(
+            f"The server requires further packages: pip install 'effcap[{extra}]' "
+            f"(missing: {', '.join(missing)}){hint}"
+        )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -13,9 +13,9 @@ import h5py
 import keras
 import numpy as np
 
-from effcap.presets import variables_size
 from effcap.trainers.options.training import VALIDATION_SCORES
 from effcap.utils.files import check_disk_space, replace_file
+from effcap.weight_files import variables_size
 
 if TYPE_CHECKING:
     from effcap.captioner import Captioner
