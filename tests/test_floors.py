@@ -24,7 +24,7 @@ LEVELS = (
     ("backbones",),
     ("encoders", "decoders"),
     ("generation_call",),
-    ("generation", "token_mean", "presets", "config", "export", "attention"),
+    ("generation", "token_mean", "presets", "preset_files", "config", "export", "attention"),
     ("caption_generator",),
     ("captioning",),
     ("engines",),

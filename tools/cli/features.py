@@ -17,6 +17,7 @@ from effcap.tools.cli.features_playlists import (
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.outputs import check_file, print_skipped
 from effcap.tools.cli.parsing import add_config
+from effcap.tools.cli.sampling import find_preset
 from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
@@ -105,16 +106,13 @@ def run(arguments: argparse.Namespace) -> None:
         return
     check(arguments)
     photos = find_photo_keys(arguments)
-    if arguments.model:
-        from effcap.presets import preset_folder
-
-        preset_folder(arguments.model)
+    preset = find_preset(arguments) if arguments.model else None
     start_keras()
     from effcap.tools.features.photos import write_features
     from effcap.trainers.data.regions.region_file import MAX_REGIONS
     from effcap.utils.progress import print_line
 
-    network = arguments.model or make_backbone(arguments)
+    network = preset or make_backbone(arguments)
     written = write_features(
         photos,
         network,
