@@ -54,10 +54,17 @@ def wanted_files(name: HubName, files: Sequence[str], folder: Path | None) -> li
                 "Choose a revision that has them, such as @refs/pr/NUMBER, or give a folder"
             )
         return wanted
-    is_preset = BASE in config or BACKBONE in config or {"encoder", "decoder"} <= set(config)
+    is_preset = is_preset_config(config)
     weights = ADAPTERS[1] if BASE in config else WEIGHTS
     if not is_preset or weights not in files:
         kind = config.get("model_type") or config.get("class_name") or "another program"
         reason = f"which lacks {weights}" if is_preset else f"whose {CONFIG} is of {kind}"
         raise HubError(f"Expected a preset of EffCap, ViT and GPT-2 or BLIP. {received}, {reason}")
     return [file for file in OWN_FILES if file in files]
+
+
+def is_preset_config(config: object) -> bool:
+    """Returns whether the contents of a config.json are those of a preset."""
+    if not isinstance(config, dict) or "model_type" in config:
+        return False
+    return BASE in config or BACKBONE in config or {"encoder", "decoder"} <= set(config)

@@ -247,13 +247,13 @@ def _explain(error: BaseException, name: HubName, errors: Any) -> HubError:
         text = f"The hub refuses access to {name}{f' ({detail})' if detail else ''}: {LOGIN}"
     elif isinstance(error, errors.OfflineModeIsEnabled):
         text = f"HF_HUB_OFFLINE is set, and {name} requires a connection: unset it"
-    elif status or not _is_unreachable(error, errors):
+    elif _is_unreachable(error, errors):
+        text = f"Cannot reach the hub for {name} ({_reason(error)}): check the connection"
+    else:
         cause = error.__cause__ or error  # RuntimeError of an upload has its reason there
         text = (
             f"Cannot transfer the files of {name}: {getattr(error, 'server_message', '') or cause}"
         )
-    else:
-        text = f"Cannot reach the hub for {name} ({_reason(error)}): check the connection"
     return HubError(text)
 
 

@@ -190,7 +190,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         exists = name in self.hub.repositories
         if not exists:
-            self.hub.add(name).private = bool(options.get("private"))
+            hidden = options.get("private") or options.get("visibility") == "private"
+            self.hub.add(name).private = bool(hidden)
         self.send(409 if exists else 200, {"url": f"{self.hub.address}/{name}", "error": "exists"})
 
     def store(self, words: list[str], body: bytes) -> None:

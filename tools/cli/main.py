@@ -25,6 +25,7 @@ COMMANDS = {
     "shards": ("shards", "pack photos with captions into webdataset shards"),
     "index": ("index", "check webdataset shards and index them"),
     "convert": ("convert", "convert published weights to a preset"),
+    "push": ("push", "upload a preset to the Hugging Face hub"),
     "download": ("download", "download GPT-2 from OpenAI"),
     "list": ("listing", "list presets, variants and settings"),
 }
