@@ -24,19 +24,16 @@ def check_backbone_weights(weights: str | None) -> None:
         FileNotFoundError: `weights` is a path that does not exist.
         OSError: `weights` is a preset on the hub that cannot be read.
     """
-    weights = local_weights(weights)
-    if weights not in (None, IMAGENET, NONE) and not Path(weights).exists():
+    if weights not in (None, IMAGENET, NONE) and not Path(local_weights(weights)).exists():
         raise FileNotFoundError(
             f'Expected backbone weights "{IMAGENET}", "{NONE}", a file or a folder. '
             f"Received: {weights!r}"
         )
 
 
-def local_weights(weights: str | None) -> str | None:
+def local_weights(weights: str) -> str:
     """Returns weights as they are, but for a preset on the hub its folder in the hub's cache."""
-    if weights is None or not is_hub_name(weights):
-        return weights
-    return str(preset_folder(weights))
+    return str(preset_folder(weights)) if is_hub_name(weights) else weights
 
 
 def adopt_backbone(hparams: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
@@ -51,7 +48,8 @@ def adopt_backbone(hparams: Mapping[str, Any], weights: str | None) -> dict[str,
     Raises:
         ValueError: config.json of the preset is damaged.
     """
-    encoder, weights = hparams["encoder"], local_weights(weights)
+    encoder = hparams["encoder"]
+    weights = None if weights is None else local_weights(weights)
     if weights is None or not (Path(weights) / CONFIG).is_file() or BACKBONE not in encoder:
         return dict(hparams)
     settings = read_json(Path(weights) / CONFIG).get(BACKBONE)

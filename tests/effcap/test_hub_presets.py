@@ -9,6 +9,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import h5py
 import pytest
 
 from effcap.captioner import Captioner
@@ -255,3 +256,25 @@ def test_captioners_of_transformers_are_loaded_from_safetensors(hub, tmp_path):
     expected = {path.name for path in folder.iterdir()} - {"modeling.py"}
     assert {path.name for path in fetched.iterdir()} == expected >= {"model.safetensors"}
     assert Captioner.from_preset("hf://user/blip").tokenizer is not None
+
+
+def test_a_preset_with_code_or_with_weights_in_another_file_is_refused(hub, preset, tmp_path):
+    code = {"class_name": "__lambda__", "config": {"code": "4wAAAAA=", "defaults": None}}
+    network = {"module": "keras.layers", "class_name": "Lambda", "config": {"function": code}}
+    config = json.loads((preset / CONFIG).read_text())
+    config["encoder"]["backbone"]["network"] = network
+    hub.add("user/code", preset, **{CONFIG: json.dumps(config).encode()})
+    with pytest.raises(ValueError, match="Cannot create the captioner.*[Ll]ambda"):
+        Captioner.from_preset("hf://user/code")
+    weights, secret = tmp_path / WEIGHTS, tmp_path / "secret"
+    shutil.copy(preset / WEIGHTS, weights)
+    secret.write_bytes(bytes(4096))
+    with h5py.File(weights, "r+") as file:
+        found = []
+        file.visititems(lambda name, x: found.append(name) if hasattr(x, "shape") else None)
+        shape, dtype = file[found[0]].shape, file[found[0]].dtype
+        del file[found[0]]
+        file.create_dataset(found[0], shape, dtype, external=[(str(secret), 0, 4096)])
+    hub.add("user/reads", preset, **{WEIGHTS: weights.read_bytes()})
+    with pytest.raises(ValueError, match="is stored in another file"):
+        Captioner.from_preset("hf://user/reads")

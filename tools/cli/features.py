@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from effcap.images import Fit
 from effcap.tools.cli.data_options import add_columns, add_images, columns
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
     from effcap.trainers.data.regions.region_file import MAX_REGIONS
     from effcap.utils.progress import print_line
 
-    network = preset or make_backbone(arguments)
+    network: Any = preset or make_backbone(arguments)
     written = write_features(
         photos,
         network,

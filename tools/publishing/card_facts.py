@@ -142,8 +142,8 @@ class CardFacts:
             note = f"sampler {sampler}" if sampler else ""
             for name, value in section(self.scores, "scores").items():
                 if name in METRICS and is_number(value):
-                    scores.append(Score(METRICS[name], name, value, data, note))
-        cider = section(self.record, "scores").get(f"{VALIDATION}cider")
+                    scores.append(Score(METRICS[name], name, float(value), data, note))
+        cider: Any = section(self.record, "scores").get(f"{VALIDATION}cider")
         if is_number(cider):
             files = section(self.record, "config").get("val-csv") or ()
             data = ", ".join(Path(path).name for path in files) or "validation data of the training"

@@ -192,14 +192,14 @@ def scores(facts: CardFacts) -> list[str]:
         if isinstance(values, dict)
     }
     if runs:
-        rows = [
+        recorded = [
             (run, name, f"{value:.4f}")
             for run, values in runs.items()
             for name, value in values.items()
             if is_number(value) and name.startswith(VALIDATION)
         ]
         lines.append("Validation scores of the runs that it was made from:")
-        lines.append(table(("run", "score", "value"), rows))
+        lines.append(table(("run", "score", "value"), recorded))
     return ["## Scores", *lines] if lines else []
 
 
