@@ -105,7 +105,7 @@ def download_preset(name: HubName) -> Path:
         ImportError: `huggingface_hub` is not installed.
     """
     repository = HubRepository(name)
-    folder = repository.fetch([CONFIG]) if CONFIG in repository.files else None
+    folder = repository.fetch([CONFIG], is_quiet=True) if CONFIG in repository.files else None
     return repository.fetch(wanted_files(name, repository.files, folder))
 
 
@@ -231,7 +231,7 @@ def find_base(folder: Path, config: Mapping[str, Any]) -> Path:
     if not isinstance(base, str):
         raise ValueError(f"Expected {BASE} in {folder / CONFIG} to name a preset. Received: {base}")
     if is_hub_name(base):
-        return preset_folder(base)
+        return _whole_preset(folder, preset_folder(base))
     if snapshot_name(folder) is not None and base not in list_presets():
         raise ValueError(
             f"{preset_name(folder)} holds an adapter alone, and its base {base} is not on the hub: "
@@ -239,13 +239,28 @@ def find_base(folder: Path, config: Mapping[str, Any]) -> Path:
         )
     for path in (base, folder / Path(base).name, folder.parent / Path(base).name):
         try:
-            return preset_folder(path)
+            found = preset_folder(path)
         except FileNotFoundError:
             continue
+        return _whole_preset(folder, found)
     raise FileNotFoundError(
         f"{folder} holds an adapter alone, and its base {base} is not there. Put it back, or "
         f"beside {folder} as {Path(base).name}"
     )
+
+
+def _whole_preset(folder: Path, base: Path) -> Path:
+    """Returns the base of the adapter in `folder`, which must hold all weights.
+
+    Raises:
+        ValueError: it holds an adapter alone, and might name the other one as its base.
+    """
+    if BASE in read_json(base / CONFIG):
+        raise ValueError(
+            f"{folder} holds an adapter alone, whose base {base} holds an adapter alone too: name "
+            f"the preset with all weights as {BASE} in {folder / CONFIG}"
+        )
+    return base
 
 
 def weights_fingerprint(variables: Iterable[keras.Variable]) -> str:

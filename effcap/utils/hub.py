@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
@@ -21,7 +20,7 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 DEFAULT_REVISION = "main"
 CACHED, SNAPSHOTS = "models--", "snapshots"  # folders of the hub's cache
 TIMEOUT = 10.0  # seconds without an answer
-DELAY = 1.0  # seconds before a progress bar is shown
+BYTES_BAR = "huggingface_hub.snapshot_download"  # name of a progress bar of the library
 UNAUTHORIZED, FORBIDDEN, SERVER_ERROR = 401, 403, 500
 LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
@@ -142,11 +141,12 @@ class HubRepository:
             self.commit = info.sha
             self.files = sorted(file.rfilename for file in info.siblings or ())
 
-    def fetch(self, files: Sequence[str]) -> Path:
+    def fetch(self, files: Sequence[str], *, is_quiet: bool = False) -> Path:
         """Returns a folder with some files, which are downloaded unless they are in the cache.
 
         Args:
             files: names of files of the repository, without folders.
+            is_quiet: whether to show no progress.
 
         Raises:
             HubError: a download fails; the next call resumes it.
@@ -154,7 +154,9 @@ class HubRepository:
         if self.commit is None:
             return self._find_cached(files, None)
         cached = self._cached_folder(files)
-        return cached or self._download(files)
+        if cached is None and not is_quiet:
+            print_line(f"downloading {self.name}")
+        return cached or self._download(files, "" if is_quiet else self.name.repository)
 
     def _cached_folder(self, files: Sequence[str]) -> Path | None:
         """Returns the folder of the commit in the cache if it has the files."""
@@ -166,7 +168,7 @@ class HubRepository:
                 return None
         return Path(path).parent
 
-    def _download(self, files: Sequence[str], **options: Any) -> Path:
+    def _download(self, files: Sequence[str], title: str = "", **options: Any) -> Path:
         with hub_errors(self.name):
             return Path(
                 self._hub.snapshot_download(
@@ -175,7 +177,7 @@ class HubRepository:
                     allow_patterns=list(files),
                     library_name="effcap",
                     library_version=__version__,
-                    tqdm_class=_patient_bar(),
+                    tqdm_class=_download_bar(title),
                     **options,
                 )
             )
@@ -257,13 +259,18 @@ def _explain(error: BaseException, name: HubName, errors: Any) -> HubError:
     return HubError(text)
 
 
-def _patient_bar() -> Callable[..., Any]:
-    """Returns the hub's progress bar, shown only on stderr and for what takes over a second."""
+def _download_bar(title: str) -> Callable[..., Any]:
+    """Returns a class of progress bars for `snapshot_download`, which shows that of bytes alone."""
     from huggingface_hub.utils import tqdm
 
-    class PatientBar(tqdm):
+    class DownloadBar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            interval = 0.1 if sys.stderr.isatty() else 30.0  # seconds
-            super().__init__(*args, **{"mininterval": interval, "delay": DELAY, **kwargs})
+            if not title or kwargs.get("name") != BYTES_BAR:
+                kwargs["disable"] = True
+            kwargs.pop("bar_format", None)
+            super().__init__(*args, **{**kwargs, "desc": title})
 
-    return PatientBar
+        def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
+            """Keeps the title."""
+
+    return DownloadBar

@@ -119,7 +119,7 @@ def test_files_in_the_cache_are_not_downloaded_again_until_the_branch_moves(hub,
     second = preset_folder(NAME)
     assert second != first and hub.downloads() == ["training.json"]
     assert preset_folder(f"{NAME}@{first.name}") == first
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", f"downloading {NAME}\n" * 2)
 
 
 def test_a_revision_is_a_branch_a_tag_or_a_commit(hub, preset):
@@ -165,6 +165,7 @@ def test_a_repository_without_a_preset_is_refused_with_its_files(hub, files, mes
 def test_without_a_connection_the_cache_is_used_and_announced(hub, preset, monkeypatch, capsys):
     hub.add("user/tiny", preset)
     folder = preset_folder(NAME)
+    capsys.readouterr()
     hub.failing = True
     assert preset_folder(NAME) == folder
     error = capsys.readouterr().err
@@ -182,6 +183,7 @@ def test_offline_mode_uses_the_cache_without_a_request(hub, preset, monkeypatch,
     hub.add("user/tiny", preset)
     folder = preset_folder(NAME)
     hub.requests.clear()
+    capsys.readouterr()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert preset_folder(NAME) == folder
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set, and hf://user/other is not in"):
@@ -234,6 +236,17 @@ def test_a_preset_of_the_hub_has_no_base_in_a_local_folder(hub, preset, tmp_path
     folder = preset_folder("hf://user/adapter")
     with pytest.raises(ValueError, match="user/adapter holds an adapter alone.*is not on the hub"):
         find_base(folder, read_config(folder))
+
+
+def test_a_base_that_is_an_adapter_itself_is_refused(hub, tmp_path):
+    config = {BASE: "hf://user/circle", "encoder": {}, "decoder": {}}
+    files = {CONFIG: json.dumps(config).encode(), "adapter_model.safetensors": b""}
+    hub.add("user/circle", **files)
+    with pytest.raises(ValueError, match="whose base .* holds an adapter alone too"):
+        Captioner.from_preset("hf://user/circle")
+    (tmp_path / CONFIG).write_text(json.dumps({**config, BASE: str(tmp_path)}))
+    with pytest.raises(ValueError, match="whose base .* holds an adapter alone too"):
+        find_base(tmp_path, read_config(tmp_path))
 
 
 def test_backbone_weights_may_be_on_the_hub(hub, captioner, tmp_path):

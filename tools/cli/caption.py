@@ -74,7 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "photos", nargs="*", metavar="PHOTO", help="file, folder, or pattern in quotes"
     )
     parser.add_argument(
-        "--model", default=DEFAULT_PRESET, metavar="PRESET", help="name or folder of a preset"
+        "--model",
+        default=DEFAULT_PRESET,
+        metavar="PRESET",
+        help="name or folder of a preset, or hf://USER/NAME on the Hugging Face hub",
     )
     parser.add_argument(
         "--out",

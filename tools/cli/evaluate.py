@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scored.add_argument(
         "--model",
         metavar="PRESET",
-        help=f"name or folder of a preset (default: {DEFAULT_PRESET})",
+        help=f"name, folder or hf:// name of a preset (default: {DEFAULT_PRESET})",
     )
     add_features(scored)
     scored.add_argument(

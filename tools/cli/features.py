@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of a network, such as efficientnet_lite0 or clip_vit_b32",
     )
     network.add_argument(
-        "--model", metavar="PRESET", help="preset whose backbone to use, in place of --backbone"
+        "--model",
+        metavar="PRESET",
+        help="preset whose backbone to use, also as hf://USER/NAME, in place of --backbone",
     )
     network.add_argument(
         "--backbone-weights",

@@ -149,7 +149,7 @@ def check_repository(remote: HubRepository) -> None:
     if CONFIG not in remote.files:
         return
     try:
-        config = read_json(remote.fetch([CONFIG]) / CONFIG)
+        config = read_json(remote.fetch([CONFIG], is_quiet=True) / CONFIG)
     except ValueError:
         config = {}
     if not is_preset_config(config):
