@@ -270,8 +270,9 @@ class Captioner(AdaptableModel):
         """Loads the captioner of a preset.
 
         Args:
-            preset: a folder, the name of a shipped preset, or a run folder; or a folder of
-                transformers with ViT and GPT-2 or BLIP.
+            preset: a folder, the name of a shipped preset, or a run folder; a folder of
+                transformers with ViT and GPT-2 or BLIP; or either on the Hugging Face hub, as
+                hf://USER/NAME or hf://USER/NAME@REVISION.
             encoder: changed hyperparameters of the encoder, such as another dropout. The weights
                 must still fit.
             decoder: changed hyperparameters of the decoder.
@@ -281,6 +282,8 @@ class Captioner(AdaptableModel):
 
         Raises:
             FileNotFoundError: there is no such preset, or a file of it is missing.
+            ImportError: the preset is on the hub, and `huggingface_hub` is not installed.
+            OSError: the preset is on the hub and cannot be read.
             ValueError: a file is damaged, hyperparameters do not fit the weights, or there is no
                 such precision.
         """

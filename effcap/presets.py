@@ -10,6 +10,8 @@ A preset may hold an adapter alone, for the weights and the tokenizer of another
     config.json        hyperparameters, and the path of the other preset
     adapter_*          adapter, in PEFT's format
 
+A preset on the Hugging Face hub is named hf://USER/NAME or hf://USER/NAME@REVISION.
+
 Loading reads data only: no pickles, no code.
 """
 
@@ -25,9 +27,26 @@ from typing import TYPE_CHECKING, Any
 
 from effcap.config import read_json
 from effcap.precision import STORED_DTYPES
+from effcap.preset_files import (
+    BACKBONE,
+    BASE,
+    CONFIG,
+    OWN_FILES,
+    RECORD,
+    TOKENIZER,
+    WEIGHTS,
+    wanted_files,
+)
 from effcap.tokenizers import Tokenizer
 from effcap.tokenizers.kinds import read_tokenizer
 from effcap.utils.files import replace_file
+from effcap.utils.hub import (
+    HubName,
+    HubRepository,
+    is_hub_name,
+    parse_hub_name,
+    snapshot_name,
+)
 from effcap.utils.paths import resource_folder
 from effcap.version import __version__
 from effcap.weight_files import convert_weights, save_weights
@@ -35,12 +54,6 @@ from effcap.weight_files import convert_weights, save_weights
 if TYPE_CHECKING:
     import keras
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.weights.h5", "tokenizer.json"
-RECORD = "training.json"
-ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")  # of one adapter
-OWN_FILES = (RECORD, WEIGHTS, TOKENIZER, *ADAPTERS, CONFIG)  # in the order of replacement
-BASE = "base"  # in the config.json of a preset that holds an adapter alone
-BACKBONE = "backbone"  # section of the config.json of a preset that holds a backbone alone
 BEST = "best"  # best preset in a run folder
 WEIGHTS_DTYPE = "weights_dtype"  # in the config.json of a preset in int8
 FINGERPRINT_VALUES = 1000  # of each variable
@@ -55,11 +68,18 @@ def preset_folder(preset: str | PathLike) -> Path:
     """Returns the folder of a preset.
 
     Args:
-        preset: a folder, the name of a shipped preset, or a run folder, for its best preset.
+        preset: a folder, the name of a shipped preset, or a run folder, for its best preset; or
+            hf://USER/NAME or hf://USER/NAME@REVISION, which is downloaded unless it is in the hub's
+            cache.
 
     Raises:
         FileNotFoundError: there is no such preset.
+        HubError: the repository on the hub does not exist or holds no preset, or there is neither a
+            connection nor a copy in the cache.
+        ImportError: `huggingface_hub` is not installed.
     """
+    if is_hub_name(preset):
+        return download_preset(parse_hub_name(preset))
     for folder in (Path(preset), Path(preset) / BEST, resource_folder("res") / preset):
         if (folder / CONFIG).is_file():
             return folder
@@ -67,6 +87,43 @@ def preset_folder(preset: str | PathLike) -> Path:
         f"Expected a preset: a folder with {CONFIG}, or a name out of "
         f"{', '.join(list_presets()) or 'none shipped'}. Received: {str(preset)!r}"
     )
+
+
+def download_preset(name: HubName) -> Path:
+    """Returns the folder of a preset in the hub's cache, after downloading what is missing there.
+
+    Only files of presets, and of captioners of transformers, are downloaded: no pickles, no code.
+
+    Raises:
+        HubError: the repository does not exist or holds no preset, or there is neither a connection
+            nor a copy in the cache.
+        ImportError: `huggingface_hub` is not installed.
+    """
+    repository = HubRepository(name)
+    folder = repository.fetch([CONFIG], is_quiet=True) if CONFIG in repository.files else None
+    return repository.fetch(wanted_files(name, repository.files, folder))
+
+
+def portable_name(folder: Path) -> str | None:
+    """Returns a name of a preset that is the same on all machines, or None.
+
+    It is the name of a shipped preset, or hf://USER/NAME@COMMIT of one in the hub's cache.
+    """
+    if folder.resolve().parent == resource_folder("res").resolve():
+        return folder.resolve().name
+    name = snapshot_name(folder)
+    return None if name is None else str(name)
+
+
+def preset_name(preset: str | PathLike[str]) -> str:
+    """Returns a short name of a preset; of the best or last one of a run, such as "run/best"."""
+    if is_hub_name(preset):
+        return parse_hub_name(preset).repository
+    path = Path(preset)
+    name = snapshot_name(path)
+    if name is not None:
+        return name.repository
+    return "/".join(path.parts[-2:]) if path.name in (BEST, "last") else path.name
 
 
 def read_config(folder: Path) -> dict:
@@ -169,7 +226,9 @@ def save_adapter_preset(
         record: record of the training, written to training.json.
         write: writes the adapters to a folder.
     """
-    path = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
+    path = str(base)
+    if not is_hub_name(base) and Path(base).is_dir():
+        path = portable_name(Path(base)) or str(Path(base).resolve())
     write_preset(Path(folder), {BASE: path, **config}, record, write)
 
 
@@ -182,17 +241,43 @@ def find_base(folder: Path, config: Mapping[str, Any]) -> Path:
 
     Raises:
         FileNotFoundError: it is no longer there.
+        HubError: it is on the hub and cannot be read.
+        ValueError: config.json names no preset; or it is one from the hub, and names a folder.
     """
     base = config[BASE]
+    if not isinstance(base, str):
+        raise ValueError(f"Expected {BASE} in {folder / CONFIG} to name a preset. Received: {base}")
+    if is_hub_name(base):
+        return _whole_preset(folder, preset_folder(base))
+    if snapshot_name(folder) is not None and base not in list_presets():
+        raise ValueError(
+            f"{preset_name(folder)} holds an adapter alone, and its base {base} is not on the hub: "
+            "ask its author to push it again with --base hf://USER/NAME"
+        )
     for path in (base, folder / Path(base).name, folder.parent / Path(base).name):
         try:
-            return preset_folder(path)
+            found = preset_folder(path)
         except FileNotFoundError:
             continue
+        return _whole_preset(folder, found)
     raise FileNotFoundError(
         f"{folder} holds an adapter alone, and its base {base} is not there. Put it back, or "
         f"beside {folder} as {Path(base).name}"
     )
+
+
+def _whole_preset(folder: Path, base: Path) -> Path:
+    """Returns the base of the adapter in `folder`, which must hold all weights.
+
+    Raises:
+        ValueError: it holds an adapter alone, and might name the other one as its base.
+    """
+    if BASE in read_json(base / CONFIG):
+        raise ValueError(
+            f"{folder} holds an adapter alone, whose base {base} holds an adapter alone too: name "
+            f"the preset with all weights as {BASE} in {folder / CONFIG}"
+        )
+    return base
 
 
 def weights_fingerprint(variables: Iterable[keras.Variable]) -> str:

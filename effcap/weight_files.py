@@ -68,6 +68,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
         raise FileNotFoundError(f"{path.name} is missing in {path.parent}")
     with _errors_of(path), h5py.File(path) as file:
         weights = stored_weights(file)
+        _check_place(weights)
         if len(weights) != len(model.weights):
             raise ValueError(f"{len(weights)} weights for a model with {len(model.weights)}")
         is_quantized = any(isinstance(item, h5py.Group) for item in weights.values())
@@ -117,18 +118,34 @@ def stored_weights(file: h5py.File) -> dict[str, h5py.Group | h5py.Dataset]:
     return {name: item for name, item in weights.items() if not name.startswith("optimizer/")}
 
 
+def _arrays(item: h5py.Group | h5py.Dataset) -> list[Any]:
+    """Returns what a weight consists of: itself, or values and scales."""
+    return [item] if isinstance(item, h5py.Dataset) else [item[VALUES], item[SCALES]]
+
+
+def _check_place(weights: dict[str, h5py.Group | h5py.Dataset]) -> None:
+    """Checks that weights are in the file itself: it must not make a reader open others.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for item in weights.values():
+        for array in _arrays(item):
+            if not isinstance(array, h5py.Dataset):
+                raise ValueError(f"Expected an array. Received: {array.name}")
+            if array.external or array.is_virtual:
+                raise ValueError(f"{array.name} is stored in another file")
+
+
 def _check_size(weights: dict[str, h5py.Group | h5py.Dataset], model: keras.Model) -> None:
     """Checks the number of values before any is read, so that a damaged file fills no memory.
 
     Raises:
-        ValueError: it is not that of the model, or the data of a weight in int8 lie elsewhere.
+        ValueError: it is not that of the model.
     """
     count = 0
     for name, item in weights.items():
-        arrays = [item] if isinstance(item, h5py.Dataset) else [item[VALUES], item[SCALES]]
-        for array in arrays:
-            if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual:
-                raise ValueError(f"Expected arrays in the file itself. Received: {array.name}")
+        arrays = _arrays(item)
         if len(arrays) == 2 and arrays[1].size > arrays[0].size:
             raise ValueError(f"{arrays[1].size} scales for {arrays[0].size} values of {name}")
         count += arrays[0].size

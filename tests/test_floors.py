@@ -24,6 +24,7 @@ LEVELS = (
     ("backbones",),
     ("encoders", "decoders"),
     ("generation_call",),
+    ("preset_files",),
     ("generation", "token_mean", "weight_files", "presets", "config", "export", "attention"),
     ("caption_generator",),
     ("captioning",),

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from effcap.tools.features.feature_arrays import convert_clipcap, write_feature_arrays
     from effcap.tools.features.photos import write_features
     from effcap.tools.features.playlists import FeatureSources, write_playlist_features
+    from effcap.tools.publishing.card_options import CardOptions
+    from effcap.tools.publishing.model_card import model_card
+    from effcap.tools.publishing.push import push_to_hub
     from effcap.tools.reports.comparison import compare_runs
     from effcap.tools.reports.page import write_page
     from effcap.tools.reports.settings import list_settings
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from effcap.weights.gpt2 import gpt2_hparams, load_gpt2
 
 _MODULES = {
+    "CardOptions": ".publishing.card_options",
     "EmbeddedCaptions": ".captioning.photo_metadata",
     "FeatureSources": ".features.playlists",
     "PlaylistReferences": ".evaluation.playlists",
@@ -55,7 +59,9 @@ _MODULES = {
     "index_shards": ".shards",
     "list_settings": ".reports.settings",
     "load_gpt2": "effcap.weights.gpt2",
+    "model_card": ".publishing.model_card",
     "published_captioner": "effcap.conversion.published_captioner",
+    "push_to_hub": ".publishing.push",
     "read_references": ".evaluation.references",
     "serve": ".serving.server",
     "write_feature_arrays": ".features.feature_arrays",

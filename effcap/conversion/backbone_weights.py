@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.config import read_json
-from effcap.presets import BACKBONE, BEST, CONFIG, WEIGHTS
+from effcap.presets import BACKBONE, BEST, CONFIG, WEIGHTS, preset_folder
+from effcap.utils.hub import is_hub_name
 
 if TYPE_CHECKING:
     from effcap.backbones.backbone import Backbone
@@ -21,12 +22,18 @@ def check_backbone_weights(weights: str | None) -> None:
 
     Raises:
         FileNotFoundError: `weights` is a path that does not exist.
+        OSError: `weights` is a preset on the hub that cannot be read.
     """
-    if weights not in (None, IMAGENET, NONE) and not Path(weights).exists():
+    if weights not in (None, IMAGENET, NONE) and not Path(local_weights(weights)).exists():
         raise FileNotFoundError(
             f'Expected backbone weights "{IMAGENET}", "{NONE}", a file or a folder. '
             f"Received: {weights!r}"
         )
+
+
+def local_weights(weights: str) -> str:
+    """Returns weights as they are, but for a preset on the hub its folder in the hub's cache."""
+    return str(preset_folder(weights)) if is_hub_name(weights) else weights
 
 
 def adopt_backbone(hparams: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
@@ -42,6 +49,7 @@ def adopt_backbone(hparams: Mapping[str, Any], weights: str | None) -> dict[str,
         ValueError: config.json of the preset is damaged.
     """
     encoder = hparams["encoder"]
+    weights = None if weights is None else local_weights(weights)
     if weights is None or not (Path(weights) / CONFIG).is_file() or BACKBONE not in encoder:
         return dict(hparams)
     settings = read_json(Path(weights) / CONFIG).get(BACKBONE)
@@ -57,8 +65,9 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str
     Args:
         backbone: None for an encoder without a backbone.
         weights: "imagenet", "none" to keep the random weights, the path of weights, or the folder
-            of a preset whose backbone's weights are copied (default: "imagenet" for a network known
-            by name, otherwise "none"). CLIP, ViT, BLIP and Swin networks need a path or "none".
+            or hf:// name of a preset whose backbone's weights are copied (default: "imagenet" for a
+            network known by name, otherwise "none"). CLIP, ViT, BLIP and Swin networks need a path
+            or "none".
 
     Returns:
         A message about what was loaded, if the weights are not those of ImageNet.
@@ -85,6 +94,7 @@ def load_backbone_weights(backbone: Backbone | None, weights: str | None) -> str
         return None
     if weights is None:
         weights = IMAGENET if isinstance(backbone.network, str) else NONE
+    weights = local_weights(weights)
     if weights == NONE:
         return None
     if weights != IMAGENET and is_preset(weights):

@@ -24,8 +24,7 @@ from effcap.engines.compiled_captioner import (
     check_compiled,
     compile_captioner,
 )
-from effcap.presets import BASE, RECORD, find_base, preset_folder
-from effcap.utils.paths import resource_folder
+from effcap.presets import BASE, RECORD, find_base, portable_name, preset_folder, preset_name
 from effcap.utils.progress import print_line
 from effcap.version import __version__
 
@@ -64,14 +63,15 @@ def load_compiled(
 
 
 def _compile(folder: Path, engine: str, precision: str, sources: list[Path]) -> CompiledCaptioner:
+    name = preset_name(folder)
     if importlib.util.find_spec(BACKEND) is None:
         raise ImportError(
             f"{folder} is not compiled for {engine} in {precision}, or was compiled by another "
             f"version of EffCap or from other files, and TensorFlow, which compiles it, is not "
             f"installed: pip install tensorflow; or compile it elsewhere, by effcap.load_compiled, "
-            f"and copy {folder.name}/{engine}-{precision} with the preset"
+            f"and copy {name}/{engine}-{precision} with the preset"
         )
-    print_line(f"compiling {folder.name} for {engine} in {precision}, once")
+    print_line(f"compiling {name} for {engine} in {precision}, once")
     if keras.backend.backend() != BACKEND:
         source = str(Path(__file__).resolve().parents[2])
         search = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
@@ -97,14 +97,15 @@ def _compile(folder: Path, engine: str, precision: str, sources: list[Path]) -> 
 def compiled_folders(folder: Path, engine: str, precision: str) -> list[Path]:
     """Returns where the compiled captioner of a preset may be: in its folder, or in the cache.
 
-    Shipped presets, which belong to the installation, have it in the cache only.
+    Shipped presets, which belong to the installation, and those in the hub's cache have it in the
+    user's cache only.
     """
     name = f"{engine}-{precision}"
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cached = Path(root) / "effcap" / f"{folder.name}-{key}" / name
-    is_shipped = folder.resolve().parent == resource_folder("res").resolve()
-    return [cached] if is_shipped else [folder / name, cached]
+    short = preset_name(folder.resolve()).replace("/", "--")
+    cached = Path(root) / "effcap" / f"{short}-{key}" / name
+    return [folder / name, cached] if portable_name(folder) is None else [cached]
 
 
 def preset_files(folder: Path) -> Iterator[Path]:

@@ -15,11 +15,11 @@ from typing import Any
 
 from effcap.backbones.vit_sizes import BLIP_VARIANTS, VIT_VARIANTS, ViTVariant
 from effcap.config import read_json
+from effcap.preset_files import BLIP, TRANSFORMERS, VIT_GPT2
 from effcap.weights.generation_defaults import default_sampler, read_generation_settings
 from effcap.weights.image_processor import BLIP_PROCESSOR, VIT_PROCESSOR, read_image_processor
 
 CONFIG, SAMPLER = "config.json", "sampler"
-VIT_GPT2, BLIP = "vision-encoder-decoder", "blip"  # model_type
 # Hyperparameters of the decoder that belong to training; a variant's are kept.
 TRAINING_FIELDS = ("dropout", "attention_dropout", "frozen")
 REPETITION = "no_repeat_ngram_size"  # set by default, as these captioners repeat themselves
@@ -199,7 +199,7 @@ def is_captioner_folder(folder: str | PathLike[str] | None) -> bool:
     Raises:
         ValueError: its config.json is not JSON.
     """
-    return folder is not None and _model_type(Path(folder)) in (VIT_GPT2, BLIP)
+    return folder is not None and _model_type(Path(folder)) in TRANSFORMERS
 
 
 def _model_type(folder: Path) -> Any:

@@ -17,6 +17,7 @@ from helpers.captioners import count_traces
 from helpers.data_maker import make_photos, make_randomized_captioner
 
 NAMES = {
+    "CardOptions",
     "EmbeddedCaptions",
     "FeatureSources",
     "PlaylistReferences",
@@ -37,7 +38,9 @@ NAMES = {
     "index_shards",
     "list_settings",
     "load_gpt2",
+    "model_card",
     "published_captioner",
+    "push_to_hub",
     "read_references",
     "serve",
     "write_feature_arrays",

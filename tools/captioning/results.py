@@ -141,9 +141,10 @@ def preset_sampler(preset: str | PathLike[str]) -> Sampler | None:
 
 
 def model_name(model: str | PathLike[str]) -> str:
-    """Returns the name of a preset; of the best or last preset of a run, such as "run/best"."""
-    path = Path(model)
-    return "/".join(path.parts[-2:]) if path.name in ("best", "last") else path.name
+    """Returns a short name of a preset, as `effcap.presets.preset_name` does."""
+    from effcap.presets import preset_name
+
+    return preset_name(model)
 
 
 def check_min_confidence(min_confidence: float) -> None:

@@ -51,6 +51,7 @@ from effcap.tools.cli.parsing import add_config
 from effcap.tools.cli.sampling import (
     add_sampling,
     chosen_captioner,
+    find_preset,
     make_sampler,
     sampler_fields,
     start_engine,
@@ -73,7 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "photos", nargs="*", metavar="PHOTO", help="file, folder, or pattern in quotes"
     )
     parser.add_argument(
-        "--model", default=DEFAULT_PRESET, metavar="PRESET", help="name or folder of a preset"
+        "--model",
+        default=DEFAULT_PRESET,
+        metavar="PRESET",
+        help="name or folder of a preset, or hf://USER/NAME on the Hugging Face hub",
     )
     parser.add_argument(
         "--out",
@@ -142,7 +146,6 @@ def run_photos(arguments: argparse.Namespace) -> None:
         arguments.parser.error(
             "the following arguments are required: PHOTO, --shards, --features or --playlist"
         )
-    from effcap.presets import preset_folder
     from effcap.utils.find_files import find_photos
 
     check_table_file(arguments.out, "--out")
@@ -153,7 +156,7 @@ def run_photos(arguments: argparse.Namespace) -> None:
     minimum = arguments.min_confidence or 0.0
     check_min_confidence(minimum)
     sampler_fields(arguments)  # reports errors before Keras is imported
-    preset = preset_folder(arguments.model)
+    preset = find_preset(arguments)
     paths = find_photos(arguments.photos)
     earlier = read_earlier_captions(arguments.beside) if arguments.beside else None
     writer = make_writer(arguments)

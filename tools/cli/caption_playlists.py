@@ -15,7 +15,13 @@ from effcap.tools.cli.features_playlists import (
 )
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.outputs import print_missing, refuse_page, write_captions
-from effcap.tools.cli.sampling import chosen_captioner, make_sampler, sampler_fields, start_engine
+from effcap.tools.cli.sampling import (
+    chosen_captioner,
+    find_preset,
+    make_sampler,
+    sampler_fields,
+    start_engine,
+)
 from effcap.tools.cli.train_playlists import add_caption_format
 
 if TYPE_CHECKING:
@@ -59,15 +65,16 @@ def run_playlists(arguments: argparse.Namespace) -> None:
     from effcap.trainers.data.playlists import read_playlists
 
     sampler_fields(arguments)  # reports errors before Keras is imported
-    playlist_modalities(arguments.model)
+    preset = find_preset(arguments)
+    playlist_modalities(preset)
     playlists = read_playlists(arguments.playlist)
     start_engine(arguments)
     captioned = caption_playlists(
         playlists,
-        chosen_captioner(arguments, arguments.model),
+        chosen_captioner(arguments, preset),
         make_sampler(arguments),
         sources=given_sources(arguments),
-        caption_format=arguments.format or trained_caption_format(arguments.model),
+        caption_format=arguments.format or trained_caption_format(preset),
         batch_size=arguments.batch_size,
         attention=arguments.attention is not None,
     )

@@ -8,7 +8,13 @@ from typing import Any
 
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.outputs import print_missing, print_skipped, refuse_page, write_captions
-from effcap.tools.cli.sampling import chosen_captioner, make_sampler, sampler_fields, start_engine
+from effcap.tools.cli.sampling import (
+    chosen_captioner,
+    find_preset,
+    make_sampler,
+    sampler_fields,
+    start_engine,
+)
 
 
 def add_features(group: Any) -> None:
@@ -54,11 +60,10 @@ def check_region_options(arguments: argparse.Namespace) -> None:
 
 def run_regions(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --features`."""
-    from effcap.presets import preset_folder
     from effcap.tools.captioning.regions import caption_regions, find_datasets, open_regions
 
     sampler_fields(arguments)  # reports errors before Keras is imported
-    preset = preset_folder(arguments.model)
+    preset = find_preset(arguments)
     file = open_regions(arguments.features, preset, arguments.max_regions)
     num_photos = len(find_datasets(file, arguments.keys))
     start_engine(arguments)

@@ -12,6 +12,7 @@ from effcap.tools.cli.options import add_options, given_options, option_flag
 from effcap.tools.cli.outputs import check_folder
 from effcap.tools.cli.sampling import (
     chosen_captioner,
+    find_preset,
     make_sampler,
     sampler_fields,
     start_engine,
@@ -102,14 +103,13 @@ def check_options(arguments: argparse.Namespace) -> None:
 
 def run_shards(arguments: argparse.Namespace) -> None:
     """Runs `effcap caption --shards`."""
-    from effcap.presets import preset_folder
     from effcap.tools.captioning.partition import partition
     from effcap.tools.captioning.shard_output import preset_id
     from effcap.tools.captioning.shards import caption_into_shards, caption_shards
     from effcap.trainers.data.shards import find_shards
 
     sampler_fields(arguments)  # reports errors before Keras is imported
-    preset = preset_folder(arguments.model)
+    preset = find_preset(arguments)
     shards = find_shards(arguments.shards)
     if arguments.num_shards is not None:
         shards = partition(shards, arguments.shard_index, arguments.num_shards)

@@ -23,6 +23,7 @@ from effcap.tools.cli.sampling import (
     DEFAULT,
     add_sampling,
     chosen_captioner,
+    find_preset,
     make_sampler,
     sampler_fields,
     start_engine,
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scored.add_argument(
         "--model",
         metavar="PRESET",
-        help=f"name or folder of a preset (default: {DEFAULT_PRESET})",
+        help=f"name, folder or hf:// name of a preset (default: {DEFAULT_PRESET})",
     )
     add_features(scored)
     scored.add_argument(
@@ -137,7 +138,7 @@ def sampler_record(arguments: argparse.Namespace, fields: Mapping[str, Any]) -> 
     if arguments.sampler is None and not arguments.captions:
         from effcap.samplers.registry import to_config  # imports Keras
 
-        own = preset_sampler(arguments.model or DEFAULT_PRESET)
+        own = preset_sampler(find_preset(arguments))
         sampler = own and (make_sampler(arguments) or own)
         if own is not None and type(sampler) is type(own):
             config = to_config(sampler)
@@ -197,11 +198,10 @@ def run_captions(arguments: argparse.Namespace) -> Evaluation:
 
 def run_model(arguments: argparse.Namespace) -> Evaluation:
     """Scores the captions of a preset."""
-    from effcap.presets import preset_folder
     from effcap.tools.evaluation.evaluate import check_photos_exist, evaluate
 
     references = find_references(arguments)
-    preset = preset_folder(arguments.model or DEFAULT_PRESET)
+    preset = find_preset(arguments)
     features = None
     if arguments.features:
         from effcap.tools.captioning.regions import open_regions

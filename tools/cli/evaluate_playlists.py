@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.tools.cli.options import add_options
-from effcap.tools.cli.sampling import chosen_captioner, make_sampler, start_engine
+from effcap.tools.cli.sampling import chosen_captioner, find_preset, make_sampler, start_engine
 from effcap.tools.cli.train_playlists import add_caption_format
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def run_playlists(
     from effcap.tools.evaluation.playlists import PlaylistReferences, evaluate_playlists
     from effcap.trainers.data.playlists import open_arrays
 
-    caption_format = arguments.format or trained_caption_format(arguments.model)
+    preset = find_preset(arguments)
+    caption_format = arguments.format or trained_caption_format(preset)
     references = PlaylistReferences(
         captions=arguments.playlists,
         features=arguments.embeddings,
@@ -69,11 +70,11 @@ def run_playlists(
         artists=arguments.artists,
         caption_format=caption_format,
     )
-    modalities = playlist_modalities(arguments.model)
+    modalities = playlist_modalities(preset)
     open_arrays(references.features).check_modalities(modalities)  # before Keras starts
     start_engine(arguments)
     evaluation = evaluate_playlists(
-        chosen_captioner(arguments, arguments.model),
+        chosen_captioner(arguments, preset),
         references,
         make_sampler(arguments),
         batch_size=arguments.batch_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from effcap.images import Fit
 from effcap.tools.cli.data_options import add_columns, add_images, columns
@@ -17,6 +17,7 @@ from effcap.tools.cli.features_playlists import (
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.outputs import check_file, print_skipped
 from effcap.tools.cli.parsing import add_config
+from effcap.tools.cli.sampling import find_preset
 from effcap.tools.cli.terminal import start_keras
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of a network, such as efficientnet_lite0 or clip_vit_b32",
     )
     network.add_argument(
-        "--model", metavar="PRESET", help="preset whose backbone to use, in place of --backbone"
+        "--model",
+        metavar="PRESET",
+        help="preset whose backbone to use, also as hf://USER/NAME, in place of --backbone",
     )
     network.add_argument(
         "--backbone-weights",
@@ -105,16 +108,13 @@ def run(arguments: argparse.Namespace) -> None:
         return
     check(arguments)
     photos = find_photo_keys(arguments)
-    if arguments.model:
-        from effcap.presets import preset_folder
-
-        preset_folder(arguments.model)
+    preset = find_preset(arguments) if arguments.model else None
     start_keras()
     from effcap.tools.features.photos import write_features
     from effcap.trainers.data.regions.region_file import MAX_REGIONS
     from effcap.utils.progress import print_line
 
-    network = arguments.model or make_backbone(arguments)
+    network: Any = preset or make_backbone(arguments)
     written = write_features(
         photos,
         network,

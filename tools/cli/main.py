@@ -26,6 +26,7 @@ COMMANDS = {
     "index": ("index", "check webdataset shards and index them"),
     "convert": ("convert", "convert published weights to a preset"),
     "export": ("export", "export a captioner for runtimes without Keras: ONNX, LiteRT, ..."),
+    "push": ("push", "upload a preset to the Hugging Face hub"),
     "download": ("download", "download GPT-2 from OpenAI"),
     "list": ("listing", "list presets, variants and settings"),
 }

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcap.precision import ENGINES, check_engine, check_openvino
@@ -103,6 +104,20 @@ def start_engine(arguments: argparse.Namespace) -> None:
     start_keras()
 
 
+def find_preset(arguments: argparse.Namespace) -> Path:
+    """Returns the folder of --model, which is looked up or downloaded once for all of a command.
+
+    Raises:
+        FileNotFoundError: there is no such preset.
+        OSError: it is on the hub and cannot be read.
+    """
+    from effcap.presets import preset_folder
+
+    if getattr(arguments, "preset_folder", None) is None:
+        arguments.preset_folder = preset_folder(arguments.model or DEFAULT_PRESET)
+    return arguments.preset_folder
+
+
 def chosen_captioner(arguments: argparse.Namespace, preset: str | os.PathLike[str]) -> Any:
     """Returns the captioner of a preset with --prefix, for --engine and --precision."""
     return load_captioner(preset, arguments.prefix, arguments.precision, arguments.engine)
@@ -151,7 +166,7 @@ def make_sampler(arguments: argparse.Namespace) -> Sampler | None:
     if arguments.sampler is None and not fields:
         return None
     if arguments.sampler is None:
-        own = preset_sampler(arguments.model or DEFAULT_PRESET)
+        own = preset_sampler(find_preset(arguments))
         if own is not None and all(hasattr(own, name) for name in fields):
             return dataclasses.replace(own, **fields)
     return samplers.get(arguments.sampler or DEFAULT, **fields)

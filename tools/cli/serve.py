@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "presets",
         nargs="*",
         metavar="PRESET",
-        help=f"names or folders of presets; the first is the default (default: {DEFAULT_PRESET})",
+        help="names, folders or hf:// names of presets; the first is the default (default: "
+        f"{DEFAULT_PRESET})",
     )
     add_options(parser.add_argument_group("address"), ServeOptions, ADDRESS)
     add_options(parser, ServeOptions, MODEL)

@@ -12,11 +12,20 @@ from typing import Any, Literal, get_args
 from effcap.adapters.lora_config import LoraConfig
 from effcap.config import list_variants, load_hparams, merge_hparams
 from effcap.conversion.backbone_weights import adopt_backbone, check_backbone_weights
-from effcap.presets import BASE, BEST, find_base, list_presets, preset_folder, read_config
+from effcap.presets import (
+    BASE,
+    BEST,
+    find_base,
+    list_presets,
+    preset_folder,
+    preset_name,
+    read_config,
+)
 from effcap.trainers.data.augmentation import Augmentation
 from effcap.trainers.options.devices import DeviceOptions
 from effcap.trainers.options.scst import ScstOptions
 from effcap.trainers.options.training import TrainingOptions
+from effcap.utils.hub import is_hub_name
 from effcap.weights.captioner_config import adopt_captioner, is_captioner_folder
 
 CROSS_ENTROPY, SCST = "cross-entropy", "scst"
@@ -35,7 +44,7 @@ class RunOptions:
 
     Attributes:
         model: variant to train from scratch, or preset to fine-tune. A variant may be a JSON file,
-            and a preset a folder.
+            and a preset a folder or hf://USER/NAME.
         out: run folder (default: runs/MODEL). A folder with an earlier run requires `resume`.
         objective: training objective, "cross-entropy" or "scst". Self-critical sequence training
             (SCST) fine-tunes a trained captioner.
@@ -80,6 +89,7 @@ class RunOptions:
     Raises:
         FileExistsError: `out` is a file or holds an earlier run.
         FileNotFoundError: the model, a tokenizer or weights are missing.
+        OSError: a preset is on the hub and cannot be read.
         ValueError: an option is out of range or conflicts with another.
     """
 
@@ -114,7 +124,10 @@ class RunOptions:
     def __post_init__(self) -> None:
         self._check_numbers()
         if self.out is None:
-            object.__setattr__(self, "out", Path("runs", Path(self.model).stem))
+            name = Path(self.model).stem
+            if is_hub_name(self.model):
+                name = preset_name(self.model).rpartition("/")[2]
+            object.__setattr__(self, "out", Path("runs", name))
         self._check_folder()
         object.__setattr__(self, "preset", find_preset(self.model))
         self._check_weights()
@@ -325,7 +338,7 @@ def load_variant(model: str | PathLike[str]) -> dict[str, Any]:
     try:
         return load_hparams(model)
     except FileNotFoundError:
-        if is_captioner_folder(Path(model)):
+        if is_captioner_folder(preset_folder(model) if is_hub_name(model) else model):
             raise ValueError(
                 f"{model} is a folder of transformers: give it as weights, with a variant such as "
                 "vit-gpt2 or blip-base as model"
