@@ -1,11 +1,12 @@
 """Converts Parquet files to a memory-mapped Arrow table, whose rows are read in any order.
 
 Parquet is compressed by groups of rows: to read one photo, a hundred others would be decompressed
-with it. `datasets` converts the files once, in batches, and keeps the result in its cache.
+with it. The files are converted once, in batches, and `datasets` keeps the result in its cache.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from effcap.trainers.data.example import one_line
 from effcap.trainers.data.huggingface.split_files import SplitFiles, import_datasets
+from effcap.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
     import pyarrow
+
+    from effcap.trainers.data.huggingface.parquet_builder import StreamedParquet
 
 
 class ArrowTable(NamedTuple):
@@ -59,12 +63,18 @@ def read_table(split: SplitFiles, columns: Sequence[str]) -> ArrowTable:
         ValueError: there are no such rows, or the files are damaged or have different types.
         OSError: there is not enough disk space.
     """
-    datasets = import_datasets()
-    files = {name: [os.path.abspath(file) for file in files] for name, files in split.files.items()}
+    import_datasets()
+    from effcap.trainers.data.huggingface.parquet_builder import VERSION, StreamedParquet
+
+    files = {
+        name: [glob.escape(os.path.abspath(file)) for file in files]
+        for name, files in split.files.items()
+    }
+    if not _count_rows(split):
+        raise ValueError(f"There are no rows in {split.source}, split {split.split}")
     try:
-        # Only this builder is used: it reads Parquet and runs no code of the data.
-        builder = datasets.load_dataset_builder("parquet", data_files=files, columns=list(columns))
-        builder.download_and_prepare()
+        builder = StreamedParquet(data_files=files, columns=list(columns), hash=VERSION)
+        _convert(builder, split)
         dataset = builder.as_dataset(split=split.split)
     except OSError:
         raise
@@ -73,10 +83,33 @@ def read_table(split: SplitFiles, columns: Sequence[str]) -> ArrowTable:
         raise ValueError(
             f"Cannot read {split.source}, split {split.split}: {one_line(str(cause))}"
         ) from error
-    if len(dataset) == 0:
-        raise ValueError(f"There are no rows in {split.source}, split {split.split}")
     times = [os.stat(file["filename"]).st_mtime_ns for file in dataset.cache_files]
     return ArrowTable(dataset.data.table, max(times, default=0))
+
+
+def _convert(builder: StreamedParquet, split: SplitFiles) -> None:
+    """Converts Parquet files to Arrow files in the cache, with a progress bar, if they are not."""
+    datasets = import_datasets()
+    hidden = datasets.utils.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # they know no end
+    try:
+        if Path(builder.cache_dir).is_dir():
+            builder.download_and_prepare()
+            return
+        with ProgressBar(f"converting {split.source}", _count_rows(split)) as bar:
+            builder.advance = lambda rows: bar.advance(steps=rows)
+            builder.download_and_prepare()
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
+
+
+def _count_rows(split: SplitFiles) -> int:
+    from pyarrow import parquet
+
+    return sum(
+        parquet.read_metadata(file).num_rows for files in split.files.values() for file in files
+    )
 
 
 def _read_schema(file: Path) -> pyarrow.Schema:

@@ -99,9 +99,9 @@ def read_dataset(
 
 
 class _Row(NamedTuple):
-    """A row: its index, the path of the photo, the captions and their prefix."""
+    """A row: its number, the path of the photo, the captions and their prefix."""
 
-    index: int
+    number: int
     path: str | None
     captions: list[Any]
     prefix: Any
@@ -115,6 +115,11 @@ class _Group(NamedTuple):
     path: str | None
     prefix: str
     captions: list[str]
+
+    @property
+    def stored(self) -> RowPhoto | None:
+        """The photo, if it is in the data; None for a file."""
+        return self.photo if isinstance(self.photo, RowPhoto) else None
 
 
 class _ExampleTable:
@@ -134,7 +139,7 @@ class _ExampleTable:
             row: the row.
             folder: folder that paths are relative to; None if there can be no files.
         """
-        where = self.photos.name(row.index)
+        where = self.photos.name(row.number)
         if not row.captions:
             self.problems.append(Problem(where, "expected a caption. Received: none"))
             return
@@ -160,8 +165,8 @@ class _ExampleTable:
 
     def _find_photo(self, row: _Row, folder: Path | None) -> tuple[Path | RowPhoto | None, str]:
         """Returns the photo of a row, or None and why there is none."""
-        if self.photos.sizes[row.index] >= 0:
-            return self.photos.photo(row.index), ""
+        if self.photos.sizes[row.number] >= 0:
+            return self.photos.photo(row.number), ""
         path = (row.path or "").strip()
         if not path:
             return None, "expected a photo. Received: neither bytes nor a path"
@@ -181,30 +186,34 @@ class _ExampleTable:
         photos: dict[Hashable, tuple[_Group, list[str]]] = {}
         for key, group in zip(keys, self._groups, strict=True):
             photos.setdefault((key, group.prefix), (group, []))[1].extend(group.captions)
-        uses = Counter(path for path, _ in {*zip((x.path for x in self._groups), keys, strict=True)})
+        paths = {(group.path, key) for key, group in zip(keys, self._groups, strict=True)}
+        uses = Counter(path for path, _ in paths)
         examples = []
         for group, captions in photos.values():
             name = group.path if group.path and uses[group.path] == 1 else group.where
-            stored = group.photo if isinstance(group.photo, RowPhoto) else None
             path = Path(group.where) if isinstance(group.photo, RowPhoto) else group.photo
-            examples.append(Example(path, tuple(captions), name, group.prefix, stored))
+            examples.append(Example(path, tuple(captions), name, group.prefix, group.stored))
         return examples
 
     def _photo_keys(self) -> list[Hashable]:
         """Returns a key of each group's photo; rows with equal bytes and path have the same."""
-        stored = [x for x in self._groups if isinstance(x.photo, RowPhoto)]
-        sizes = Counter((x.path, x.photo.size) for x in stored)
-        similar = [x for x in stored if sizes[x.path, x.photo.size] > 1]
+        stored = [(group, group.stored) for group in self._groups if group.stored]
+        sizes = Counter((group.path, photo.size) for group, photo in stored)
+        similar = [(group, photo) for group, photo in stored if sizes[group.path, photo.size] > 1]
         title = "comparing photos of equal size" if similar else None
         with ThreadPoolExecutor() as pool:
-            digests = pool.map(lambda x: x.photo.digest(), similar)
+            digests = pool.map(lambda pair: pair[1].digest(), similar)
             keys: dict[str, Hashable] = {
-                x.where: (x.path, digest)
-                for x, digest in zip(similar, track(digests, len(similar), title), strict=True)
+                group.where: (group.path, digest)
+                for (group, _), digest in zip(
+                    similar, track(digests, len(similar), title), strict=True
+                )
             }
         return [
-            keys.get(x.where, x.where) if isinstance(x.photo, RowPhoto) else os.path.abspath(x.photo)
-            for x in self._groups
+            os.path.abspath(group.photo)
+            if isinstance(group.photo, Path)
+            else keys.get(group.where, group.where)
+            for group in self._groups
         ]
 
 

@@ -63,9 +63,7 @@ def find_columns(
     if caption_column is None:
         captions = _find_captions(schema, source)
     else:
-        captions = (
-            (caption_column,) if isinstance(caption_column, str) else tuple(caption_column)
-        )
+        captions = (caption_column,) if isinstance(caption_column, str) else tuple(caption_column)
     prefix = prefix_column if prefix_column != PREFIX or PREFIX in schema.names else None
     columns = RowColumns(image, captions, prefix)
     wanted = [image, *captions, *([] if prefix is None else [prefix])]

@@ -67,8 +67,9 @@ def find_split(source: str | os.PathLike[str], split: str | None = None) -> Spli
         ImportError: the package `datasets` is not installed.
     """
     text = os.fspath(source)
-    config, slash, name = (split or "").rpartition("/")
-    config, split = (config, name) if slash else (None, split)
+    config = None
+    if split is not None and "/" in split:
+        config, _, split = split.rpartition("/")
     if "://" in text:
         if not text.startswith(HUB):
             raise ValueError(f"Expected {EXPECTED}. Received: {text}")
@@ -160,11 +161,11 @@ def _files_by_split(
         ) from None
     except ValueError as error:  # an unknown or a missing configuration; the message lists them
         raise ValueError(f"Cannot read {source}: {one_line(str(error))}") from error
-    if type(builder).__name__ == "Cache":  # what `datasets` makes of a data set without the hub
+    kinds = [parent.__name__ for parent in type(builder).__mro__]
+    if "Cache" in kinds:  # what `datasets` makes of a data set without the hub
         raise ConnectionError("the hub cannot be reached, or has no such data set")
-    if type(builder).__name__ != "Parquet":
-        kind = type(builder).__name__
-        raise ValueError(f"Expected Parquet files in {source}. Received: data for {kind}{hint}")
+    if "Parquet" not in kinds:
+        raise ValueError(f"Expected Parquet files in {source}. Received: other files{hint}")
     return {str(name): list(map(str, files)) for name, files in builder.config.data_files.items()}
 
 
@@ -187,12 +188,13 @@ def _find_hub_split(source: str, split: str | None, config: str | None) -> Split
         write_text_atomically(listing, json.dumps(files))
         offline = False
     except datasets.exceptions.DatasetNotFoundError as error:
-        raise FileNotFoundError(
-            f"Cannot read {source}: {one_line(str(error))} Private and gated data sets need "
-            "`hf auth login` or the environment variable HF_TOKEN, and gated ones also consent to "
-            "their conditions on their page"
-        ) from error
-    except ConnectionError as error:
+        login = "" if "Revision" in str(error) else (
+            " Private and gated data sets need `hf auth login` or the environment variable HF_TOKEN"
+        )  # fmt: skip
+        raise FileNotFoundError(f"Cannot read {source}: {one_line(str(error))}{login}") from error
+    except (ValueError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # of the HTTP client, of which the hub's package has had several
         if not listing.is_file():
             raise ConnectionError(
                 f"Cannot read {source}: the hub cannot be reached, and the files were not "
@@ -227,7 +229,7 @@ def _download(source: str, url: str, offline: bool) -> Path:
         path = huggingface_hub.hf_hub_download(
             repo, name, repo_type="dataset", revision=commit, local_files_only=offline
         )
-    except Exception as error:  # of the HTTP client, of which the hub's package has had several
+    except Exception as error:  # as above
         raise ConnectionError(
             f"Cannot download {name} of {source}: {one_line(str(error))}"
         ) from error
