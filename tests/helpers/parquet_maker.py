@@ -25,13 +25,13 @@ def image_rows(folder: Path, data: Sequence[tuple[str, Sequence[str]]]) -> list[
 
 
 def parquet_bytes(rows: Sequence[Mapping[str, Any]], **types: pyarrow.DataType) -> bytes:
-    """Returns a Parquet file of rows in groups of 5, with types of some columns."""
+    """Returns a Parquet file of rows in groups of 5, or one group with types of some columns."""
     table = pyarrow.Table.from_pylist(rows)
     for name, kind in types.items():
         values = pyarrow.array([row.get(name) for row in rows], kind)
         table = table.set_column(table.schema.get_field_index(name), name, values)
     file = io.BytesIO()
-    pyarrow.parquet.write_table(table, file, row_group_size=5)
+    pyarrow.parquet.write_table(table, file, row_group_size=None if types else 5)
     return file.getvalue()
 
 

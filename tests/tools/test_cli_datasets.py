@@ -12,6 +12,7 @@ import pytest
 
 from effcap.tools import evaluate
 from effcap.tools.cli import main
+from effcap.tools.shards import write_shards
 from effcap.trainers import read_dataset
 from effcap.trainers.engine.callbacks import CheckpointSteps
 from helpers.cli_errors import fails
@@ -61,6 +62,7 @@ def scores(out: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k not in times} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_run_on_a_dataset_has_the_scores_of_one_on_files(trained_run, folder, tmp_path):
     splits = ("--split", "train", "--val-split", "validation")
     out = tmp_path / "run"
@@ -101,6 +103,7 @@ def test_features_of_a_dataset_are_computed_once(trained_run, folder, tmp_path, 
     assert scores(tmp_path / "one") == scores(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_a_captioner_is_scored_on_a_dataset(trained_run, folder, tmp_path):
     preset = trained_run.folder / "last"
     options = ("--model", preset, "--split", "validation", "--out", tmp_path / "scores")
@@ -153,6 +156,11 @@ def test_a_run_on_a_dataset_of_the_hub_has_the_scores_of_one_on_files(trained_ru
         (["--dataset", "data"], "Give a split: data has the splits train, validation"),
         (["--dataset", "none"], "There is no data set none"),
         (["--dataset", "data", "--split", "train", "--val-split", "train"], "other than the train"),
+        (["--dataset", "data", "--split", "train", "--val-split", "train[:9%]"], "other than the"),
+        (
+            ["--dataset", "data/*.parquet", "--val-dataset", "data/*.parquet"],
+            "other than the train",
+        ),
         (["--dataset", "data", "--json", "a.json"], "Give --json or --dataset, not both"),
         (["--dataset", "data", "--val-json", "a.json"], "Give --val-split or --val-dataset with"),
         (["--json", "a.json", "--split", "train"], "--split requires --dataset"),
@@ -167,6 +175,19 @@ def test_a_run_on_a_dataset_of_the_hub_has_the_scores_of_one_on_files(trained_ru
 def test_mistaken_options_are_one_line(trained_run, folder, monkeypatch, capsys, options, message):
     monkeypatch.chdir(folder.parent)
     assert message in fails(train(trained_run, Path("run"), *options), capsys)
+
+
+def test_parts_of_a_split_can_be_for_training_and_validation(trained_run, folder, monkeypatch):
+    received = []
+    monkeypatch.setattr("effcap.trainers.engine.run.run", lambda *data: received.extend(data))
+    splits = ("--split", "train[:9]+validation", "--val-split", "train[9:]")
+    assert main(train(trained_run, folder / "run", "--dataset", folder, *splits)) == 0
+    assert [len(dataset.examples) for dataset in received[:2]] == [9 + 5, 3]
+
+
+def test_stored_photos_are_not_packed_into_shards(folder, tmp_path):
+    with pytest.raises(ValueError, match="files of their own.* Received: .*, row 0"):
+        write_shards(read_dataset(folder, "train"), tmp_path / "shards")
 
 
 def test_splits_to_evaluate_on_need_a_dataset(capsys):

@@ -93,6 +93,25 @@ def test_photos_are_images_bytes_or_paths(tmp_path, rows, form):
         np.testing.assert_array_equal(load_photo(example.photo, (32, 32)), expected)
 
 
+@pytest.mark.parametrize("text", ("large_string", "string_view", "dictionary"))
+@pytest.mark.parametrize("image", ("large_binary", "binary_view"))
+def test_types_of_other_programs_are_read(tmp_path, image, text):
+    kinds = {
+        "image": pyarrow.struct([("bytes", getattr(pyarrow, image)()), ("path", "string")]),
+        "text": pyarrow.dictionary("int32", "string")
+        if text == "dictionary"
+        else getattr(pyarrow, text)(),
+    }
+    table = [
+        {"image": {"bytes": b"%d" % i * 99, "path": f"{i}.jpg"}, "text": f"Dog {i}."}
+        for i in range(250)
+    ]
+    dataset = read_rows(tmp_path, table, types=kinds)
+    assert captions(dataset) == {f"{i}.jpg": (f"Dog {i}.",) for i in range(250)}
+    photos = [example.stored.read() for example in dataset.examples]
+    assert photos == [row["image"]["bytes"] for row in table]
+
+
 def test_photos_written_by_datasets_are_read(tmp_path, data):
     features = {"image": datasets.Image(), "text": datasets.Value("string")}
     content = {

@@ -67,19 +67,34 @@ def read_training_splits(
     """Reads the training split and the validation split, if there is one.
 
     Raises:
-        ValueError: both are the same.
+        ValueError: photos would be in both.
     """
     sources = arguments.val_dataset or arguments.dataset
-    is_same = arguments.val_split == arguments.split and set(sources) & set(arguments.dataset)
-    if is_same and (arguments.val_split or arguments.val_dataset):
+    has_validation = bool(arguments.val_dataset or arguments.val_split)
+    is_same = set(sources) & set(arguments.dataset) and overlap(
+        arguments.split, arguments.val_split
+    )
+    if has_validation and is_same:
         raise ValueError(
             "Expected a validation split other than the training split. "
-            f"Received: {arguments.val_split or sources[0]} for both"
+            f"Received: {arguments.val_split or sources[0]} and {arguments.split or sources[0]}"
         )
     training = read_split(arguments, arguments.dataset, arguments.split)
-    if not (arguments.val_dataset or arguments.val_split):
+    if not has_validation:
         return training, None
     return training, read_split(arguments, sources, arguments.val_split)
+
+
+def overlap(one: str | None, other: str | None) -> bool:
+    """Returns whether two splits are the same, or a whole split is in one and a part in the other.
+
+    Two parts of a split, such as train[:90%] and train[90%:], count as different.
+    """
+    if one is None or other is None:
+        return one == other
+    parts = [[part.strip() for part in split.split("+")] for split in (one, other)]
+    names = [{part.partition("[")[0] for part in split} for split in parts]
+    return one == other or bool(set(parts[0]) & names[1] or set(parts[1]) & names[0])
 
 
 def check_dataset_options(arguments: argparse.Namespace, names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from effcap.trainers.data.example import one_line
+from effcap.trainers.data.huggingface.row_columns import plain_type
 from effcap.trainers.data.huggingface.split_files import SplitFiles, import_datasets
 from effcap.utils.progress import ProgressBar
 
@@ -35,11 +36,13 @@ class ArrowTable(NamedTuple):
 
 
 def read_schema(split: SplitFiles) -> pyarrow.Schema:
-    """Returns the names and types of the columns of Parquet files.
+    """Returns the names and plain types of the columns of Parquet files; see `plain_type`.
 
     Raises:
         ValueError: a file is damaged, or has other columns than the first one.
     """
+    import pyarrow
+
     files = [file for files in split.files.values() for file in files]
     first = _read_schema(files[0])
     for file in files[1:]:
@@ -49,21 +52,23 @@ def read_schema(split: SplitFiles) -> pyarrow.Schema:
                 f"Expected the columns {', '.join(first.names)} of {files[0]} in all files. "
                 f"Received: {', '.join(schema.names)} in {file}"
             )
-    return first
+    return pyarrow.schema([(field.name, plain_type(field.type)) for field in first])
 
 
-def read_table(split: SplitFiles, columns: Sequence[str]) -> ArrowTable:
+def read_table(split: SplitFiles, columns: Sequence[pyarrow.Field]) -> ArrowTable:
     """Reads columns of a split through the cache of `datasets`.
 
     Args:
         split: the Parquet files.
-        columns: names of the columns.
+        columns: names and types of the columns.
 
     Raises:
         ValueError: there are no such rows, or the files are damaged or have different types.
         OSError: there is not enough disk space.
     """
-    import_datasets()
+    datasets = import_datasets()
+    import pyarrow
+
     from effcap.trainers.data.huggingface.parquet_builder import VERSION, StreamedParquet
 
     files = {
@@ -73,7 +78,12 @@ def read_table(split: SplitFiles, columns: Sequence[str]) -> ArrowTable:
     if not _count_rows(split):
         raise ValueError(f"There are no rows in {split.source}, split {split.split}")
     try:
-        builder = StreamedParquet(data_files=files, columns=list(columns), hash=VERSION)
+        builder = StreamedParquet(
+            data_files=files,
+            columns=[field.name for field in columns],
+            features=datasets.Features.from_arrow_schema(pyarrow.schema(columns)),
+            hash=VERSION,
+        )
         _convert(builder, split)
         dataset = builder.as_dataset(split=split.split)
     except OSError:

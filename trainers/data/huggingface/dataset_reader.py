@@ -82,10 +82,9 @@ def read_dataset(
     table = _ExampleTable(edit)
     for item in items:
         files = find_split(item, split)
-        columns = find_columns(
-            read_schema(files), files.source, image_column, caption_column, prefix_column
-        )
-        content, time_ns = read_table(files, columns.names)
+        schema = read_schema(files)
+        columns = find_columns(schema, files.source, image_column, caption_column, prefix_column)
+        content, time_ns = read_table(files, [schema.field(name) for name in columns.names])
         table.photos = PhotoColumn(content.column(columns.image), _label(files), time_ns)
         folder = files.folder if images is None else Path(images)
         captions = [_values(content.column(name)) for name in columns.captions]

@@ -81,6 +81,24 @@ def find_columns(
     return columns
 
 
+def plain_type(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """Returns a type without views, as polars writes them, and dictionaries, as pandas does."""
+    import pyarrow
+
+    types = pyarrow.types
+    if types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if types.is_struct(kind):
+        fields = [kind[i] for i in range(kind.num_fields)]
+        return pyarrow.struct([(field.name, plain_type(field.type)) for field in fields])
+    if types.is_list(kind) or types.is_large_list(kind):
+        make = pyarrow.list_ if types.is_list(kind) else pyarrow.large_list
+        return make(plain_type(kind.value_type))
+    if types.is_string_view(kind):
+        return pyarrow.string()
+    return pyarrow.binary() if types.is_binary_view(kind) else kind
+
+
 def is_image(kind: pyarrow.DataType) -> bool:
     """Returns whether values of a type can be photos: bytes, paths, or both as on the hub."""
     import pyarrow
