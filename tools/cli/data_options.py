@@ -42,8 +42,9 @@ def add_columns(group: Any, table: str = "CSV ") -> None:
         group: parser or argument group.
         table: kind of the table before "column" in the help; "" for data sets.
     """
+    usual = {"image": "image, or another usual name", "caption": "text, caption or the like"}
     for column in ("image", "caption"):
-        default = column if table else f"{column}, or another usual name"
+        default = column if table else usual[column]
         group.add_argument(
             f"--{column}-column",
             metavar="NAME",
