@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from effcap.trainers.data.example import Example, Problem, TooManyProblems, subset
     from effcap.trainers.data.feature_cache import CachedFeatures, cache_features
     from effcap.trainers.data.folder_reader import read_folder
+    from effcap.trainers.data.huggingface.dataset_reader import read_dataset
     from effcap.trainers.data.json_reader import read_json
     from effcap.trainers.data.photos import PhotoDataset, PhotoFiles, check_photos
     from effcap.trainers.data.playlists.dataset import PlaylistDataset, read_playlist_dataset
@@ -68,6 +69,7 @@ _MODULES = {
     "read_clipcap_features": ".data.clipcap_file",
     "read_coco_ids": ".data.regions.dataset",
     "read_csv": ".data.csv_reader",
+    "read_dataset": ".data.huggingface.dataset_reader",
     "read_folder": ".data.folder_reader",
     "read_json": ".data.json_reader",
     "read_playlist_dataset": ".data.playlists.dataset",

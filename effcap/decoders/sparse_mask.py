@@ -63,7 +63,8 @@ class SparseMask(keras.layers.Layer):
     def call(self, prefix: Any) -> tuple[Any, Any]:
         keys, values = self.key(prefix), self.value(prefix)  # (B,P,P)
         query = ops.cast(self.query, keys.dtype)  # (P,)
-        weights = ops.einsum("q,bpq->bp", query, keys)  # (B,P)
-        mixed = ops.einsum("bp,bpq->bq", weights, values)  # (B,P)
+        weights = ops.matmul(keys, ops.expand_dims(query, 1))  # (B,P,1)
+        mixed = ops.matmul(ops.swapaxes(weights, 1, 2), values)  # (B,1,P)
+        mixed = ops.squeeze(mixed, 1)  # (B,P)
         scores = ops.sigmoid(self.norm(ops.cast(mixed, "float32")))  # (B,P)
         return scores > self.threshold, scores

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import keras
 import tensorflow as tf
 
-from effcap.engines.openvino_models import check_openvino, save_openvino
+from effcap.engines.openvino_models import save_openvino
 from effcap.exports.saved_model import SavedModelWriter
+from effcap.precision import check_openvino
 from effcap.utils.quiet import quiet
 
 if TYPE_CHECKING:

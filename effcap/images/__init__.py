@@ -15,6 +15,7 @@ from effcap.images.loading import (
     read_photo,
 )
 from effcap.images.opening import FORMATS, LARGEST_FILE, Photo, upright_size
+from effcap.images.stored_photo import StoredPhoto
 from effcap.images.unreadable_photo import UnreadablePhoto
 from effcap.utils.find_files import IMAGE_SUFFIXES
 
@@ -27,6 +28,7 @@ __all__ = [
     "Photo",
     "Region",
     "Resample",
+    "StoredPhoto",
     "UnreadablePhoto",
     "as_photos",
     "load_ahead",

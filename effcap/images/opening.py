@@ -16,10 +16,19 @@ import numpy as np
 from PIL import Image, features
 
 from effcap.images.pixels import from_array
+from effcap.images.stored_photo import StoredPhoto
 from effcap.images.unreadable_photo import UnreadablePhoto
 
 Photo = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | StoredPhoto
+    | Image.Image
+    | np.ndarray
 )
 EXPECTED = "expected a path, bytes, a file opened in binary mode, a Pillow image or an array"
 
@@ -74,6 +83,8 @@ def open_photo(photo: Any, name: str) -> Image.Image:
         photo = _read_file(photo, name)
     elif isinstance(photo, memoryview):
         photo = photo.tobytes()  # of any format and stride
+    elif isinstance(photo, StoredPhoto):
+        photo = photo.read()
     elif hasattr(photo, "read"):
         photo = _read_callers_file(photo, name)
     elif hasattr(photo, "__array__") and not isinstance(photo, bytes):  # as np.bytes_ is

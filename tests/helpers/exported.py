@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,11 @@ def run_exported(folder: Path, *words: str | Path) -> list[str]:
     command = [sys.executable, "-c", CODE, *map(str, words)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("PYTHONPATH", None)
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return [line.partition("\t")[2] for line in result.stdout.splitlines()]
+    result = subprocess.run(command, cwd=folder, capture_output=True, env=environment)
+    assert result.returncode == 0, result.stderr.decode()[-2000:]
+    names = "|".join(re.escape(str(word)) for word in words)
+    captions = re.split(f"^(?:{names})\t", result.stdout.decode(), flags=re.MULTILINE)[1:]
+    return [caption.removesuffix("\n") for caption in captions]  # which may have lines
 
 
 def input_files(inputs: dict[str, np.ndarray], folder: Path) -> list[Path]:

@@ -158,7 +158,7 @@ def test_too_many_unusable_references_are_an_error(files, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     (
-        (["--captions", "x.json"], "--csv, --references and --playlists. Received: none"),
+        (["--captions", "x.json"], "--references, --dataset and --playlists. Received: none"),
         (["--csv", "a.csv", "--references", "b.csv"], "Received: --csv and --references"),
         (["--csv", "a.csv", "--captions", "x", "--model", "m"], "--model cannot be used with"),
         (["--csv", "a.csv", "--captions", "x", "--num-beams", "3"], "--num-beams cannot be used"),

@@ -213,7 +213,7 @@ def test_captions_may_come_from_json(trained_run, tmp_path, is_list, train_calls
     options += ["--model", trained_run.data / "tiny.json", "--out", tmp_path / "run", "--tidy"]
     assert main(["train", "json", *map(str, options)]) == 0
     batches = train_calls[0][2].training
-    assert [path.name for path in batches.loader.paths] == [f"{i}.jpg" for i in range(5)]
+    assert [path.name for path in batches.loader.photos] == [f"{i}.jpg" for i in range(5)]
     assert batches.tokenizer.decode(batches.captions[3][0]) == "Photo 3."
 
 

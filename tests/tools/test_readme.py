@@ -90,6 +90,8 @@ def known_options() -> frozenset[str]:
 @pytest.fixture
 def fresh_folder(tmp_path, monkeypatch):
     """A folder with the repository's res/, for commands that write to out/."""
+    with contextlib.suppress(ImportError):
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "res").symlink_to(ROOT / "res")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from effcap.images import UnreadablePhoto, load_ahead, load_photo
+from effcap.images import StoredPhoto, UnreadablePhoto, load_ahead, load_photo
 from effcap.tools.captioning.caption_writer import CannotWrite, CaptionWriter, WritePlan
 from effcap.tools.captioning.results import (
     DEFAULT_PRESET,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from effcap.caption import Caption
     from effcap.caption_generator import CaptionGenerator
     from effcap.samplers import Sampler
+
+AnyPhoto = TypeVar("AnyPhoto", bound=Path | StoredPhoto)
 
 
 def caption_folder(
@@ -92,18 +94,18 @@ def expand(photos: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[
 
 
 def caption_paths(
-    paths: Sequence[Path],
+    paths: Sequence[AnyPhoto],
     captioner: CaptionGenerator,
     sampler: str | Sampler | None,
     batch_size: int,
     prefixes: Sequence[str | None] | None = None,
     plan: WritePlan | None = None,
     min_confidence: float = 0.0,
-) -> CaptionResults[Path]:
-    """Captions photo files; see `caption_folder`.
+) -> CaptionResults[AnyPhoto]:
+    """Captions photo files or stored photos; see `caption_folder`.
 
     Args:
-        paths: photo files.
+        paths: photo files, or without a `plan` stored photos.
         captioner: captioner of photos.
         sampler: sampler, or its name. None for that of the captioner.
         batch_size: photos per batch.
@@ -122,14 +124,15 @@ def caption_paths(
     ]
     captions: dict[int, list[Caption]] = {}
     uncertain: dict[int, list[Caption]] = {}
-    skipped: list[tuple[Path, str]] = []
+    skipped: list[tuple[AnyPhoto, str]] = []
     ordered = [paths[index] for index in order]
 
     def write(batch: dict[int, list[Caption]]) -> None:
         for index, photo_captions in batch.items():
             try:
-                if plan is not None:
-                    plan.writer.write(paths[index], photo_captions)
+                path = paths[index]
+                if plan is not None and isinstance(path, Path):
+                    plan.writer.write(path, photo_captions)
                 captions[index] = photo_captions
             except CannotWrite as error:
                 skipped.append((paths[index], str(error)))
@@ -162,15 +165,15 @@ def caption_paths(
 
 
 def load_batches(
-    paths: Sequence[Path],
+    paths: Sequence[AnyPhoto],
     encoder: Any,
     batch_size: int,
-    skipped: list[tuple[Path, str]],
+    skipped: list[tuple[AnyPhoto, str]],
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """Decodes photos in threads, a batch ahead, and yields those that can be read in batches.
 
     Args:
-        paths: photo files.
+        paths: photo files or stored photos.
         encoder: encoder whose image size, fit and filter are used; see `effcap.load_photo`.
         batch_size: photos per batch; only the last one is smaller.
         skipped: list to which photos that cannot be read are added, with the reason.

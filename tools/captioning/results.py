@@ -161,7 +161,7 @@ def check_batch_size(batch_size: int) -> None:
         raise ValueError(f"Expected batch_size of at least 1. Received: batch_size={batch_size}")
 
 
-def check_some_used(num_photos: int, skipped: Sequence[tuple[Path, str]]) -> None:
+def check_some_used(num_photos: int, skipped: Sequence[tuple[object, str]]) -> None:
     """Raises a `ValueError` if all photos were skipped."""
     if skipped and num_photos == len(skipped):
         path, reason = skipped[0]

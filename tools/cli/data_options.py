@@ -14,6 +14,9 @@ CLEANINGS = {
 }
 
 
+COLUMNS = ("image_column", "caption_column", "prefix_column")
+
+
 class Columns(TypedDict):
     """Column names as arguments of `read_csv`."""
 
@@ -32,20 +35,26 @@ def add_images(group: Any) -> None:
     )
 
 
-def add_columns(group: Any) -> None:
-    """Adds --image-column, --caption-column and --prefix-column."""
+def add_columns(group: Any, table: str = "CSV ") -> None:
+    """Adds --image-column, --caption-column and --prefix-column.
+
+    Args:
+        group: parser or argument group.
+        table: kind of the table before "column" in the help; "" for data sets.
+    """
+    usual = {"image": "image, or another usual name", "caption": "text, caption or the like"}
     for column in ("image", "caption"):
+        default = column if table else usual[column]
         group.add_argument(
             f"--{column}-column",
-            default=column,
             metavar="NAME",
-            help=f"name of the CSV column with the {column}s",
+            help=f"name of the {table}column with the {column}s (default: {default})",
         )
     group.add_argument(
         "--prefix-column",
-        default="prefix",
         metavar="NAME",
-        help="name of the CSV column with texts that the captions continue, if there is one",
+        help=f"name of the {table}column with texts that the captions continue, if there is one "
+        "(default: prefix)",
     )
 
 
@@ -66,12 +75,17 @@ def add_cleaning(group: Any, note: str = "") -> None:
 
 
 def columns(arguments: argparse.Namespace) -> Columns:
-    """Returns the values of --image-column, --caption-column and --prefix-column."""
+    """Returns the columns of CSV files, by their options or defaults."""
     return {
-        "image_column": arguments.image_column,
-        "caption_column": arguments.caption_column,
-        "prefix_column": arguments.prefix_column,
+        "image_column": arguments.image_column or "image",
+        "caption_column": arguments.caption_column or "caption",
+        "prefix_column": arguments.prefix_column or "prefix",
     }
+
+
+def given_columns(arguments: argparse.Namespace) -> dict[str, str]:
+    """Returns the values of --image-column, --caption-column and --prefix-column that are given."""
+    return {name: value for name in COLUMNS if (value := getattr(arguments, name)) is not None}
 
 
 def caption_edit(arguments: argparse.Namespace) -> Callable[[str], str] | None:

@@ -11,6 +11,7 @@ from effcap.metrics.tokenize import TOKENIZATIONS
 from effcap.tools.captioning.results import DEFAULT_PRESET, preset_sampler
 from effcap.tools.cli.caption_regions import add_features
 from effcap.tools.cli.data_options import add_columns, add_images, columns
+from effcap.tools.cli.dataset_options import add_dataset, read_split
 from effcap.tools.cli.evaluate_playlists import (
     add_playlists,
     check_playlist_options,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from effcap.tools.evaluation.evaluate import Evaluation
     from effcap.tools.evaluation.references import References
 
-REFERENCES = ("csv", "references", "playlists")
+REFERENCES = ("csv", "references", "dataset", "playlists")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV files, COCO's captions_*.json, JSON of photos, or folders as for effcap train "
         "folder, in place of --csv",
     )
+    add_dataset(data, "--csv", "; of --playlists, test by default")
     add_columns(data)
     add_images(data)
     add_playlists(parser.add_argument_group("playlists"))
@@ -156,7 +158,10 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     sources = [name for name in REFERENCES if getattr(arguments, name)]
     if len(sources) != 1:
         received = " and ".join(f"--{name}" for name in sources) or "none"
-        raise ValueError(f"Give one of --csv, --references and --playlists. Received: {received}")
+        *first, last = (f"--{name}" for name in REFERENCES)
+        raise ValueError(f"Give one of {', '.join(first)} and {last}. Received: {received}")
+    if arguments.split is not None and not (arguments.dataset or arguments.playlists):
+        raise ValueError("--split requires --dataset or --playlists")
     check_playlist_options(arguments)
     check_folder(arguments.out, "--out")
     check_file(arguments.json, "--json")
@@ -171,8 +176,11 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def find_references(arguments: argparse.Namespace) -> References:
-    """Reads the files of --csv or --references."""
-    from effcap.tools.evaluation.references import read_references
+    """Reads the files of --csv or --references, or the data of --dataset."""
+    from effcap.tools.evaluation.references import dataset_references, read_references
+
+    if arguments.dataset:
+        return dataset_references(read_split(arguments, arguments.dataset, arguments.split))
 
     return read_references(
         arguments.csv or arguments.references,

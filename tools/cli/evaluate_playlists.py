@@ -30,9 +30,9 @@ def add_playlists(group: Any) -> None:
     add_options(
         group,
         PlaylistReferences,
-        ("split", "features", "artists"),
+        ("features", "artists"),
         flags={"features": "embeddings"},
-        metavars={"split": "NAME", "features": "DIR|FILE", "artists": "FILE"},
+        metavars={"features": "DIR|FILE", "artists": "FILE"},
         unset="{}",
     )
     add_caption_format(group)
@@ -41,7 +41,7 @@ def add_playlists(group: Any) -> None:
 def check_playlist_options(arguments: argparse.Namespace) -> None:
     """Raises a `ValueError` for options that cannot be combined."""
     if not arguments.playlists:
-        for name in ("split", "embeddings", "artists", "format"):
+        for name in ("embeddings", "artists", "format"):
             if getattr(arguments, name) is not None:
                 raise ValueError(f"--{name} requires --playlists")
         return

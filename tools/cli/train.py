@@ -15,7 +15,8 @@ from effcap.tools.cli.train_options import add_run_options, run_options
 # Sources of data, one command each.
 COMMANDS = {
     "csv": "on photos in CSV files, one caption per line",
-    "json": "on photos in JSON files: COCO's captions, or a list of photos with captions",
+    "json": "on photos in JSON files (COCO's captions, or a list of photos with captions), in data "
+    "sets of the Hugging Face hub, or in Parquet files",
     "folder": "on folders of photos with metadata.jsonl, metadata.csv, or a text file per photo",
     "dali": "on webdataset shards, decoded by NVIDIA DALI or Pillow",
     "regions": "on features of photos, such as VisualGPT's detections.hdf5 or CLIP's vectors",

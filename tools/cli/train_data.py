@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from effcap.tools.cli.caption_regions import add_features
 from effcap.tools.cli.data_options import (
+    COLUMNS,
     add_cleaning,
     add_columns,
     add_images,
     caption_edit,
     columns,
+)
+from effcap.tools.cli.dataset_options import (
+    add_dataset,
+    add_validation_dataset,
+    check_dataset_options,
+    read_training_splits,
 )
 from effcap.tools.cli.options import add_options, option_flag
 from effcap.tools.cli.train_playlists import add_playlist_data, read_playlist_data
@@ -27,7 +34,7 @@ Datasets = tuple["CaptionDataset", "CaptionDataset | None"]
 # Sources of data with the options that name files to train on; one of them is required.
 SOURCES = {
     "csv": ("csv",),
-    "json": ("json",),
+    "json": ("json", "dataset"),
     "folder": ("folder",),
     "dali": ("shards",),
     "regions": ("csv", "json"),
@@ -50,6 +57,9 @@ def add_data(parser: argparse.ArgumentParser, source: str) -> None:
     for name in SOURCES[source]:
         if name == "shards":
             add_shards(group)
+        elif name == "dataset":
+            add_dataset(group, "--json")
+            add_validation_dataset(group)
         else:
             add_files(group, name, FILES[name], annotations=source == "regions")
             validation = "validation folders" if name == "folder" else "validation files"
@@ -64,6 +74,8 @@ def add_data(parser: argparse.ArgumentParser, source: str) -> None:
         add_images(group)
     if source in ("csv", "dali", "regions"):
         add_columns(group)
+    if source == "json":
+        add_columns(group, table="")
     add_cleaning(group, INDEXED if source == "dali" else "")
     add_prefix(group)
     add_fractions(group)
@@ -162,6 +174,12 @@ def read_json_data(arguments: argparse.Namespace) -> Datasets:
     """Reads the data of `effcap train json`."""
     from effcap.trainers import read_json
 
+    check_one(arguments, ("json", "dataset"))
+    check_dataset_options(arguments, ("split", "val_dataset", "val_split", *COLUMNS))
+    if arguments.dataset:
+        if arguments.val_json:
+            raise ValueError("Give --val-split or --val-dataset with --dataset, not --val-json")
+        return read_training_splits(arguments)
     edit = caption_edit(arguments)
     training = read_json(arguments.json, arguments.images, edit=edit)
     if not arguments.val_json:

@@ -19,7 +19,8 @@ from effcap.tools.evaluation.caption_files import (
     match_captions,
     read_captions,
 )
-from effcap.tools.evaluation.references import References, read_references
+from effcap.tools.evaluation.references import References, dataset_references, read_references
+from effcap.trainers.data.dataset import ExampleDataset
 from effcap.trainers.data.example import Example, first_names
 from effcap.utils.progress import track
 
@@ -73,7 +74,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     captions: CaptionGenerator | str | PathLike[str] | Mapping[str, str | Sequence[str]],
-    references: References | str | PathLike[str] | Sequence[str | PathLike[str]],
+    references: References | ExampleDataset | str | PathLike[str] | Sequence[str | PathLike[str]],
     sampler: str | Sampler | None = None,
     *,
     features: RegionFile | str | PathLike[str] | None = None,
@@ -90,7 +91,8 @@ def evaluate(
     Args:
         captions: captioner to score, or the name or folder of a preset; or captions to score: a
             JSON file (see `read_captions`), or captions by name of the photo.
-        references: files (see `read_references`), or `References`.
+        references: files (see `read_references`), `References`, or a dataset, such as that of
+            `effcap.trainers.read_dataset`.
         sampler: sampler, or its name (default: that of the captioner).
         features: region features to caption in place of photos; see `caption_regions`.
         batch_size: photos captioned per batch.
@@ -112,7 +114,9 @@ def evaluate(
     check_extra(metrics, check_tokenization(tokenization))
     for metric in metrics:
         check_available(metric)
-    if not isinstance(references, References):
+    if isinstance(references, ExampleDataset):
+        references = dataset_references(references)
+    elif not isinstance(references, References):
         references = read_references(references)
     if isinstance(captions, Mapping):
         caption_set = match_set(as_captions(captions), references)
@@ -187,25 +191,25 @@ def caption_photo_set(
     photos = references.photos
     check_photos_exist(references)
     results = caption_paths(
-        [photo.path for photo in photos],
+        [photo.photo for photo in photos],
         load_captioner(captioner),
         sampler,
         batch_size,
         [photo.prefix or None for photo in photos],
     )
-    skipped = {path for path, _ in results.skipped}
-    readable = [photo for photo in photos if photo.path not in skipped]
+    skipped = {photo for photo, _ in results.skipped}
+    readable = [photo for photo in photos if photo.photo not in skipped]
     captions = [captions for _, captions in results.captions]
     return captioned_set(
         list(zip(readable, captions, strict=True)),
         counts={"unreadable photos": len(results.skipped)},
-        notes=[f"skipped: {path}: {reason}" for path, reason in results.skipped],
+        notes=[f"skipped: {photo}: {reason}" for photo, reason in results.skipped],
     )
 
 
 def check_photos_exist(references: References) -> None:
     """Raises a `FileNotFoundError` if none of the photos exists."""
-    if not any(photo.path.is_file() for photo in references.photos):
+    if not any(photo.has_photo for photo in references.photos):
         raise FileNotFoundError(
             f"None of the photos exists, such as {references.photos[0].path}; set their folder "
             "(images)"

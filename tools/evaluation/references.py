@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from effcap.trainers.data.csv_reader import read_csv
+from effcap.trainers.data.dataset import ExampleDataset
 from effcap.trainers.data.example import Example, Problem, check_problems
 from effcap.trainers.data.folder_reader import read_folder
 from effcap.trainers.data.json_reader import coco_names, read_json
@@ -108,12 +109,28 @@ def read_references(
         return dataset.examples, dataset.problems
 
     photos, problems = read_files(read, paths)
+    summary = _summarize(photos, problems, ", ".join(map(str, as_paths(paths))))
+    return References(photos, find_ids(photos, texts, images), summary)
+
+
+def dataset_references(dataset: ExampleDataset) -> References:
+    """Returns the captions of a dataset, such as that of `read_dataset`, as references.
+
+    Raises:
+        ValueError: there are no references.
+        TooManyProblems: more than 1 % of the references cannot be used.
+    """
+    summary = _summarize(dataset.examples, dataset.problems, "the data set")
+    return References(dataset.examples, {}, summary)
+
+
+def _summarize(photos: Sequence[Example], problems: Sequence[Problem], source: str) -> str:
+    """Returns a summary of the problems; raises an error without references."""
     total = sum(len(photo.captions) for photo in photos)
     total += sum(problem.num_captions for problem in problems)
     if not total:
-        raise ValueError(f"There are no references in {', '.join(map(str, as_paths(paths)))}")
-    summary = check_problems("reference", problems, total, MAX_BAD)
-    return References(photos, find_ids(photos, texts, images), summary)
+        raise ValueError(f"There are no references in {source}")
+    return check_problems("reference", problems, total, MAX_BAD)
 
 
 def find_ids(

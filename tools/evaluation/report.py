@@ -75,7 +75,7 @@ def write_evaluation_page(evaluation: Evaluation, path: Path, title: str) -> Pat
     captions, cider = evaluation.captions, evaluation.scores.images["CIDEr"].tolist()
     sections = sections_by(cider)
     chosen = [index for indices in sections.values() for index in indices]
-    if not any(captions.photos[i].path.is_file() for i in chosen):
+    if not any(captions.photos[i].has_photo for i in chosen):
         return None
     headings, start = {}, 0
     for heading, indices in sections.items():
@@ -92,7 +92,7 @@ def write_evaluation_page(evaluation: Evaluation, path: Path, title: str) -> Pat
     scores = ", ".join(f"{name} {format_score(name, corpus[name])}" for name in ("CIDEr", "BLEU-4"))
     return write_page(
         path,
-        [captions.photos[i].path for i in chosen],
+        [captions.photos[i].photo for i in chosen],
         columns,
         title,
         f"{scores} on {len(captions.photos):,} photos",

@@ -108,8 +108,8 @@ def write_shards(
 
     Raises:
         TooManyProblems: more than `max_bad` of the captions cannot be used.
-        ValueError: there are no photos, or they have prefixes; a limit is too small; or a photo
-            changes while writing.
+        ValueError: there are no photos, they have prefixes or are stored in a table; a limit is
+            too small; or a photo changes while writing.
         FileExistsError: the folder holds other shards.
         OSError: a photo cannot be read or a shard cannot be written.
         ImportError: webdataset is not installed.
@@ -123,6 +123,11 @@ def write_shards(
         raise ValueError(
             "Expected photos without prefixes, which shards do not store; remove them, and train "
             f"with one prefix for all. Received: {prefixed.name} with {prefixed.prefix!r}"
+        )
+    stored = next((example for example in dataset.examples if example.stored), None)
+    if stored is not None:
+        raise ValueError(
+            f"Expected photos in files of their own to pack into shards. Received: {stored.path}"
         )
     out = Path(out)
     examples, problems = check_photos(

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from effcap.images import UnreadablePhoto
+from effcap.images import StoredPhoto, UnreadablePhoto
 from effcap.tokenizers import Tokenizer
 from effcap.trainers.batching.buckets import ROUNDING, row_lengths
 from effcap.trainers.batching.packed import (
@@ -105,6 +105,7 @@ class CaptionBatches(PackedBatches):
         encoded, dtype = iter(self.tokenizer.encode_captions(texts)), token_dtype(self.tokenizer)
         self.indices: list[int] = []  # for each row, the example's index in the loader
         self.paths: list[Path] = []
+        self.photos: list[Path | StoredPhoto] = []
         self.names: list[str] = []
         self.captions: list[list[np.ndarray]] = []
         self.prefix_texts: list[str] = []
@@ -125,6 +126,7 @@ class CaptionBatches(PackedBatches):
             if usable and not isinstance(prefix, ValueError):
                 self.indices.append(index)
                 self.paths.append(example.path)
+                self.photos.append(example.photo)
                 self.names.append(example.name)
                 self.captions.append(usable)
                 self.prefix_texts.append(self._prefix(example))
@@ -277,10 +279,10 @@ class CaptionBatches(PackedBatches):
         member = int(members[self.own_rows().start + row]) % len(self.names)
         return Source(self.names[member], lambda: self._photo(member))
 
-    def _photo(self, member: int) -> Path | None:
+    def _photo(self, member: int) -> Path | StoredPhoto | None:
         """Returns the photo of an example; None if there is no file, as with features."""
-        path = self.paths[member]
-        return path if path.is_file() else None
+        photo = self.photos[member]
+        return photo if isinstance(photo, StoredPhoto) or photo.is_file() else None
 
     @property
     def fingerprint(self) -> str:

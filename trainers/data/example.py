@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from effcap.images import StoredPhoto
+
 MAX_SHOWN = 10  # problems listed in a summary; the file lists all
 SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 MAX_LINE = 500  # characters of a problem's place, and of its reason
@@ -18,21 +20,33 @@ class Example:
     """A photo with its captions.
 
     Attributes:
-        path: file of the photo.
+        path: file of the photo; of a stored photo, its name.
         captions: all captions of the photo.
         name: name of the photo in the data; the file name by default.
         prefix: text that the captions continue, such as the prompt "a picture of". It is not part
             of them, and a photo with several prefixes is several examples.
+        stored: the photo, if it is stored in a data file; None for a file of its own.
     """
 
     path: Path
     captions: tuple[str, ...]
     name: str = ""
     prefix: str = ""
+    stored: StoredPhoto | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.path.name)
+
+    @property
+    def photo(self) -> Path | StoredPhoto:
+        """Returns the photo as `effcap.load_photo` takes it."""
+        return self.path if self.stored is None else self.stored
+
+    @property
+    def has_photo(self) -> bool:
+        """Returns whether there is a photo: its file exists, or it is stored in a data file."""
+        return self.stored is not None or self.path.is_file()
 
     @property
     def can_flip(self) -> bool:

@@ -13,9 +13,10 @@ import keras
 import numpy as np
 
 from effcap.backbones.backbone import Backbone
+from effcap.images import StoredPhoto
 from effcap.trainers.data.augmentation import Augmentation
 from effcap.trainers.data.dataset import CaptionDataset
-from effcap.trainers.data.photos import PhotoDataset, PhotoFiles
+from effcap.trainers.data.photos import PhotoDataset, PhotoFiles, photo_key
 from effcap.utils.files import check_free_space
 from effcap.utils.progress import print_line, track
 
@@ -72,7 +73,7 @@ class FeatureExtractor(keras.Model):
 
 def cache_features(
     backbone: Backbone,
-    paths: Sequence[Path],
+    photos: Sequence[Path | StoredPhoto],
     folder: str | PathLike[str],
     flipped: bool = False,
     batch_size: int = 32,
@@ -85,7 +86,7 @@ def cache_features(
 
     Args:
         backbone: a frozen backbone.
-        paths: files of the photos, all of them readable.
+        photos: files of the photos, or stored photos, all of them readable.
         folder: folder of the features, which take 2 * S * C bytes per photo and view.
         flipped: whether features of the flipped photos are needed too.
         batch_size: photos per step.
@@ -100,13 +101,13 @@ def cache_features(
     index: dict[str, Any] = {
         "backbone": backbone_fingerprint(backbone),
         "flipped": flipped,
-        "photos": [_file_key(path) for path in paths],
+        "photos": [_cache_key(photo) for photo in photos],
     }
     rows, reason = _find_rows(folder, index)
     if rows is None:
         if title is not None:
             print_line(f"{title}: {reason} in {folder}; computing them")
-        compute_features(backbone, paths, folder, flipped, batch_size, title)
+        compute_features(backbone, photos, folder, flipped, batch_size, title)
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
     # Without paths and modification times: copies of the photos have the same features.
     content = [index["backbone"], flipped, [size for _, size, _ in index["photos"]]]
@@ -165,7 +166,7 @@ def check_frozen(backbone: Backbone | None) -> None:
 
 def compute_features(
     backbone: Backbone,
-    paths: Sequence[Path],
+    photos: Sequence[Path | StoredPhoto],
     folder: Path,
     flipped: bool,
     batch_size: int,
@@ -176,15 +177,15 @@ def compute_features(
     (folder / INDEX).unlink(missing_ok=True)
     (folder / FEATURES).unlink(missing_ok=True)
     num_views = 2 if flipped else 1
-    shape = (num_views, len(paths), *backbone.feature_shape)
+    shape = (num_views, len(photos), *backbone.feature_shape)
     check_free_space(folder, 2 * int(np.prod(shape)))
     features = np.lib.format.open_memmap(folder / FEATURES, "w+", np.float16, shape)  # (V,N,S,C)
     extractor = FeatureExtractor(backbone)
-    loader = PhotoFiles(paths, backbone.image_size, backbone.fit, resample=backbone.resample)
-    starts = range(0, len(paths), batch_size)
+    loader = PhotoFiles(photos, backbone.image_size, backbone.fit, resample=backbone.resample)
+    starts = range(0, len(photos), batch_size)
     steps = [(view, start) for view in range(num_views) for start in starts]
     for view, start in track(steps, len(steps), title):
-        indices = np.arange(start, min(start + batch_size, len(paths)))
+        indices = np.arange(start, min(start + batch_size, len(photos)))
         filled = np.resize(indices, batch_size)  # (B,) repeats photos to fill the batch
         images = loader.load(filled, np.full(batch_size, view, bool))["images"]  # (B,h,w,3)
         with np.errstate(over="ignore"):
@@ -223,10 +224,9 @@ def _find_rows(folder: Path, index: dict[str, Any]) -> tuple[np.ndarray | None, 
     return np.array([rows[tuple(key)] for key in index["photos"]], np.intp), ""
 
 
-def _file_key(path: Path) -> list[Any]:
-    """Returns path, size and modification time of a file."""
-    status = path.stat()
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+def _cache_key(photo: Path | StoredPhoto) -> list[Any]:
+    """Returns resolved path, or name of a stored photo, size and modification time."""
+    return list(photo_key(photo if isinstance(photo, StoredPhoto) else photo.resolve()))
 
 
 def backbone_fingerprint(backbone: Backbone) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effcap.images import Fit, Resample, UnreadablePhoto, load_photo, read_photo
+from effcap.images import Fit, Resample, StoredPhoto, UnreadablePhoto, load_photo, read_photo
 from effcap.trainers.data.augmentation import Augmentation, View
 from effcap.trainers.data.dataset import CheckedExamples, ExampleDataset, photo_encoder
 from effcap.trainers.data.example import Example, Problem
@@ -30,7 +30,7 @@ class PhotoFiles:
     """Decodes and resizes the photos of each batch; an `InputLoader`.
 
     Args:
-        paths: files of the photos.
+        photos: files of the photos, or stored photos.
         image_size: height and width in pixels.
         fit: how photos of other shapes are fitted to that size; see `effcap.load_photo`.
         augmentation: random changes of the photos; none by default.
@@ -39,13 +39,13 @@ class PhotoFiles:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        photos: Sequence[Path | StoredPhoto],
         image_size: tuple[int, int],
         fit: Fit = "squash",
         augmentation: Augmentation | None = None,
         resample: Resample | None = None,
     ):
-        self.paths, self.image_size, self.fit = paths, image_size, fit
+        self.photos, self.image_size, self.fit = photos, image_size, fit
         self.resample = resample
         self.augmentation = augmentation or Augmentation()
 
@@ -56,8 +56,8 @@ class PhotoFiles:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the file sizes and of all arguments except the paths."""
-        sizes = [os.path.getsize(path) for path in self.paths]
+        """A hash of the photos' sizes in bytes and of all arguments except the photos."""
+        sizes = [photo_key(photo)[1] for photo in self.photos]
         state: tuple[Any, ...] = (sizes, self.image_size, self.fit, self.augmentation)
         if self.resample is not None:
             state = (*state, self.resample)
@@ -84,7 +84,7 @@ class PhotoFiles:
         for i, index in enumerate(indices):
             view = View() if draws is None else self.augmentation.view(draws[i])
             image = read_photo(
-                self.paths[index], self.image_size, self.fit, view.region, self.resample
+                self.photos[index], self.image_size, self.fit, view.region, self.resample
             )
             images[i] = np.asarray(view.adjust_colors(image))
         images[flip] = images[flip, :, ::-1]
@@ -93,7 +93,7 @@ class PhotoFiles:
 
 @dataclass(frozen=True)
 class PhotoDataset(ExampleDataset):
-    """Photo files with captions; `read_csv`, `read_json` and `read_folder` return it.
+    """Photos with captions; `read_csv`, `read_json`, `read_folder` and `read_dataset` return it.
 
     Example:
         >>> dataset = read_csv("train.csv", "photos")
@@ -109,9 +109,9 @@ class PhotoDataset(ExampleDataset):
             title=f"checking {options.name} photos",
             record=options.record_file(".bin"),
         )
-        paths = [example.path for example in examples]
+        photos = [example.photo for example in examples]
         loader = PhotoFiles(
-            paths, encoder.image_size, encoder.fit, options.augmentation, encoder.resample
+            photos, encoder.image_size, encoder.fit, options.augmentation, encoder.resample
         )
         return CheckedExamples(examples, loader, problems)
 
@@ -142,8 +142,8 @@ def check_photos(
     known = _read_record(record)
 
     def check(example: Example) -> tuple[bytes, Problem | None]:
-        key = b"" if record is None else _record_key(example.path)  # before the file may change
-        reason = None if key in known else _find_fault(example.path, image_size)
+        key = b"" if record is None else _record_key(example.photo)  # before a file may change
+        reason = None if key in known else _find_fault(example.photo, image_size)
         if reason is None:
             return key, None
         return key, Problem(str(example.path), reason, len(example.captions))
@@ -162,25 +162,37 @@ def check_photos(
     return readable, problems
 
 
-def _find_fault(path: Path, image_size: tuple[int, int]) -> str | None:
+def photo_key(photo: Path | StoredPhoto) -> tuple[str, int, int]:
+    """Returns path, or name of a stored photo, size in bytes and time of modification.
+
+    Raises:
+        OSError: the file does not exist.
+    """
+    if isinstance(photo, StoredPhoto):
+        return photo.name, photo.size, photo.time_ns
+    status = photo.stat()
+    return str(photo.absolute()), status.st_size, status.st_mtime_ns
+
+
+def _find_fault(photo: Path | StoredPhoto, image_size: tuple[int, int]) -> str | None:
     """Returns why a photo cannot be used, or None."""
     try:
-        pixels = load_photo(path, image_size)
+        content = photo.read() if isinstance(photo, StoredPhoto) else photo
+        pixels = load_photo(content, image_size)
     except UnreadablePhoto as error:
         return error.reason
-    if ends_early(path, pixels):
+    if ends_early(content, pixels):
         return TRUNCATED
     return None
 
 
-def _record_key(path: Path) -> bytes:
-    """Returns a hash of path, size and modification time; b"" if the file does not exist."""
+def _record_key(photo: Path | StoredPhoto) -> bytes:
+    """Returns a hash of `photo_key`; b"" if the file does not exist."""
     try:
-        status = path.stat()
+        key = " ".join(map(str, photo_key(photo)))
     except OSError:
         return b""
-    key = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}".encode(errors="replace")
-    return hashlib.blake2b(key, digest_size=KEY_BYTES).digest()
+    return hashlib.blake2b(key.encode(errors="replace"), digest_size=KEY_BYTES).digest()
 
 
 def _read_record(record: Path | None) -> set[bytes]:

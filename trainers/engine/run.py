@@ -176,7 +176,7 @@ def make_batches(
         for name, photo_batches in batches.items():
             photo_batches.loader = cache_features(
                 captioner.encoder.backbone,
-                photo_batches.loader.paths,
+                photo_batches.loader.photos,
                 cache / name,
                 photo_batches.loader.can_flip,
                 title=f"features of {name} photos",
