@@ -63,8 +63,7 @@ class SparseMask(keras.layers.Layer):
     def call(self, prefix: Any) -> tuple[Any, Any]:
         keys, values = self.key(prefix), self.value(prefix)  # (B,P,P)
         query = ops.cast(self.query, keys.dtype)  # (P,)
-        weights = ops.matmul(keys, ops.expand_dims(query, 1))  # (B,P,1)
-        mixed = ops.matmul(ops.swapaxes(weights, 1, 2), values)  # (B,1,P)
-        mixed = ops.squeeze(mixed, 1)  # (B,P)
+        weights = ops.expand_dims(ops.sum(keys * query, axis=-1), 1)  # (B,1,P)
+        mixed = ops.squeeze(ops.matmul(weights, values), 1)  # (B,1,P) -> (B,P)
         scores = ops.sigmoid(self.norm(ops.cast(mixed, "float32")))  # (B,P)
         return scores > self.threshold, scores
