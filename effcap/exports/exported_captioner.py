@@ -197,7 +197,11 @@ def describe(parts: ExportedParts) -> dict[str, Any]:
         }
     beams = sampler.num_beams if isinstance(sampler, Beam) else 1
     penalty = sampler.length_penalty if isinstance(sampler, Beam) else 1.0
-    models = {"encoder": parts.encoder, "keys_values": parts.keys_values, "decoder": parts.decoder}
+    models: dict[str, Any] = {
+        "encoder": parts.encoder,
+        "keys_values": parts.keys_values,
+        "decoder": parts.decoder,
+    }
     graphs = {
         name: {key: [spec.dtype, list(spec.shape)] for key, spec in model.signature()[0].items()}
         for name, model in models.items()
