@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from effcap.config import read_json
 from effcap.engines.openvino_models import output_tokens
 from effcap.exports.exported_models import (
     ExportedParts,
@@ -53,7 +54,7 @@ def export_captioner(
 
     Args:
         captioner: the captioner, with a tokenizer.
-        folder: folder to write; files of an earlier export are replaced.
+        folder: folder to write; an earlier export in it is replaced.
         format: "savedmodel", "litert", "onnx" (which requires `pip install 'effcap[onnx]'`) or
             "openvino" (`pip install 'effcap[openvino]'`).
         dtype: "float32" for the same captions, or "int8" for weights in 8 bits, with which some
@@ -66,7 +67,7 @@ def export_captioner(
 
     Raises:
         ImportError: what the format requires is not installed.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or holds something else than an earlier export.
         ValueError: there is no such format or type, the captioner has no tokenizer or is not in
             float32, Keras runs on another backend than TensorFlow, or the runner cannot do what
             the sampler asks for.
@@ -83,6 +84,7 @@ def export_captioner(
             f"Expected a captioner in float32. Received: {captioner.decoder.compute_dtype}"
         )
     path = Path(folder)
+    earlier = earlier_files(path)
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path, prefix=".new-") as temporary:
         new = Path(temporary)
@@ -97,13 +99,36 @@ def export_captioner(
         for source, name in sources.items():
             shutil.copyfile(RUNNERS / f"{source}.py", new / f"{name}.py")
         (path / MANIFEST).unlink(missing_ok=True)
+        for name in earlier:
+            if (path / name).is_dir():
+                shutil.rmtree(path / name)
+            else:
+                (path / name).unlink(missing_ok=True)
         for file in sorted(new.iterdir(), key=lambda file: file.name == MANIFEST):
             if file.is_dir():
-                shutil.rmtree(path / file.name, ignore_errors=True)
                 file.rename(path / file.name)
             else:
                 replace_file(file, path / file.name)
     return path
+
+
+def earlier_files(folder: Path) -> list[str]:
+    """Returns the names of the graphs and the tokenizer of an earlier export in a folder.
+
+    Raises:
+        FileExistsError: the folder holds something else.
+        NotADirectoryError: it is a file.
+    """
+    if not folder.exists():
+        return []
+    if not folder.is_dir():
+        raise NotADirectoryError(f"Expected a folder to export to. Received: the file {folder}")
+    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    if "runtime" not in manifest and any(not x.name.startswith(".") for x in folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is not empty, and holds no earlier export: choose another folder"
+        )
+    return [name for name in manifest.get("files", []) if Path(name).name == name]
 
 
 def check_format(format: str, dtype: str) -> GraphFormat:

@@ -268,8 +268,29 @@ def test_a_missing_package_is_named(captioner, tmp_path, monkeypatch):
         export_captioner(captioner, tmp_path, "onnx")
 
 
+def test_folders_of_something_else_are_left_alone(captioner, trained_run, tmp_path):
+    preset = trained_run.folder / "last"
+    before = {path: path.read_bytes() for path in preset.iterdir() if path.is_file()}
+    with pytest.raises(FileExistsError, match="holds no earlier export"):
+        export_captioner(captioner, preset, "litert")
+    assert before == {path: path.read_bytes() for path in preset.iterdir() if path.is_file()}
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="Expected a folder"):
+        export_captioner(captioner, tmp_path / "file", "litert")
+
+
+@pytest.mark.slow
+def test_a_new_export_replaces_the_files_of_an_earlier_one(captioner, tmp_path):
+    pytest.importorskip("openvino")
+    for format in ("litert", "openvino"):
+        export_captioner(captioner, tmp_path, format, sampler=SAMPLER)
+        (tmp_path / "notes.txt").write_text("of the user")
+    kinds = {path.suffix for path in tmp_path.iterdir()}
+    assert kinds == {".xml", ".bin", ".json", ".py", ".txt"}
+
+
 def test_an_export_that_fails_leaves_the_earlier_one(captioner, tmp_path, monkeypatch):
-    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "manifest.json").write_text('{"runtime": "onnx"}')
     fail = partial(pytest.fail, "cut off", False)
     monkeypatch.setattr(graph_formats.LiteRtWriter, "add", lambda *_: fail())
     with pytest.raises(pytest.fail.Exception):
