@@ -95,7 +95,7 @@ def _errors_of(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # as h5py raises
         raise ValueError(f"{path} does not hold the weights of its config: {error}") from error
 
 
@@ -130,6 +130,10 @@ def _check_place(weights: dict[str, h5py.Group | h5py.Dataset]) -> None:
         ValueError: they are not.
     """
     for item in weights.values():
+        if isinstance(item, h5py.Group):
+            links = [item.get(name, getlink=True) for name in (VALUES, SCALES) if name in item]
+            if len(links) < 2 or not all(isinstance(link, h5py.HardLink) for link in links):
+                raise ValueError(f"{item.name} has no {VALUES} and {SCALES}, or elsewhere")
         for array in _arrays(item):
             if not isinstance(array, h5py.Dataset):
                 raise ValueError(f"Expected an array. Received: {array.name}")
@@ -163,7 +167,7 @@ def dequantize_weights(path: Path, target: Path) -> None:
     with h5py.File(path) as source, h5py.File(target, "w") as new:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if name.rpartition("/")[0] in int8:
+            if name.rpartition("/")[0] in int8 or name.partition("/")[0] == "optimizer":
                 return
             if is_int8(item):
                 int8.add(name)

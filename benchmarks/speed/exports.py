@@ -124,8 +124,8 @@ def load_runner(folder: Path) -> tuple[Caption, float]:
     tokenizer = run.Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def caption(photos: list[str], beams: int) -> list[str]:
-        images = np.stack([run.load_photo(photo, run.MANIFEST["photo"]) for photo in photos])
-        found = run.search(graphs, {"images": images}, beams)
+        loaded = [run.load_inputs(photo, run.MANIFEST)["images"] for photo in photos]
+        found = run.search(graphs, {"images": np.concatenate(loaded)}, beams)
         return [tokenizer.decode(tokens).strip() for _, tokens, _ in found]
 
     return caption, seconds

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from workers import Answer, Worker, serve
 
 SIDE, VOCABULARY = 224, 50257
 Step = Callable[[], Any]
@@ -113,29 +113,22 @@ PEER = "transformers-float32"
 CHOICES = [f"{name}-{precision}" for name in STEPS for precision in ("float32", "bfloat16")]
 
 
-def serve(name: str, sizes: tuple[int, int, int]) -> None:
-    """Answers each line of the input, the name of a step, with its seconds."""
+def create(name: str, sizes: tuple[int, int, int]) -> tuple[Answer, dict[str, Any]]:
+    """Returns the function of a process that takes the name of a step and measures it."""
     library, _, precision = name.partition("-")
     steps = STEPS[library](*sizes, precision)
-    for line in sys.stdin:
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
         started = time.perf_counter()
-        steps[line.strip()]()
-        print(f"seconds {time.perf_counter() - started}", flush=True)
+        steps[request["step"]]()
+        return {"seconds": time.perf_counter() - started}
+
+    return answer, {}
 
 
-def start(command: list[Any]) -> subprocess.Popen:
-    """Starts a process that answers."""
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def ask(process: subprocess.Popen, step: str = "step") -> float:
+def ask(worker: Worker, step: str = "step") -> float:
     """Returns the seconds that a process needs for a step."""
-    assert process.stdin is not None and process.stdout is not None
-    print(step, file=process.stdin, flush=True)
-    for line in process.stdout:
-        if line.startswith("seconds "):
-            return float(line.split()[1])
-    raise RuntimeError("a process ended early; see its messages above")
+    return worker.ask({"step": step})["seconds"]
 
 
 def main() -> None:
@@ -156,18 +149,19 @@ def main() -> None:
     parser.add_argument("--serve", choices=CHOICES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, (arguments.batch_size, arguments.length, arguments.captions))
+        given = (arguments.batch_size, arguments.length, arguments.captions)
+        serve(lambda: create(arguments.serve, given))
         return
     if arguments.python is None:
         parser.error("--python is required")
     sizes = [f"--batch-size={arguments.batch_size}", f"--length={arguments.length}"]
     sizes.append(f"--captions={arguments.captions}")
-    processes: dict[str, subprocess.Popen] = {}
+    processes: dict[str, Worker] = {}
     first: dict[str, float] = {}
     optimizers: dict[str, float] = {}
     for name in arguments.choices:  # one after the other, so that none disturbs a first step
         python = arguments.python if name.startswith("transformers") else sys.executable
-        processes[name] = start([python, __file__, *sizes, "--serve", name])
+        processes[name] = Worker([python, __file__, *sizes, "--serve", name])
         if name.startswith("effcap"):
             ask(processes[name], "optimizer")  # compiles it, once the captioner is made
         first[name] = ask(processes[name])
@@ -178,7 +172,7 @@ def main() -> None:
         if name.startswith("effcap"):
             seconds = [ask(process, "optimizer") for _ in range(arguments.rounds)]
             optimizers[name] = float(np.median(seconds))
-        process.kill()
+        process.close()
     print(f"{'':22} {'first':>7} {'step':>7} {'optimizer':>9} {'ratio':>7}")
     for name in processes:
         step = np.median([one[name] for one in rounds])

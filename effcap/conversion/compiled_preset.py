@@ -24,7 +24,8 @@ from effcap.engines.compiled_captioner import (
     check_compiled,
     compile_captioner,
 )
-from effcap.presets import BASE, RECORD, find_base, portable_name, preset_folder, preset_name
+from effcap.preset_files import BASE, OWN_FILES, RECORD, TRANSFORMERS_FILES
+from effcap.presets import find_base, portable_name, preset_folder, preset_name
 from effcap.utils.progress import print_line
 from effcap.version import __version__
 
@@ -111,7 +112,8 @@ def compiled_folders(folder: Path, engine: str, precision: str) -> list[Path]:
 def preset_files(folder: Path) -> Iterator[Path]:
     """Yields the files that a captioner is loaded from, those of the base of an adapter too."""
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != RECORD and not path.name.startswith("."):
+        is_read = path.name in OWN_FILES or TRANSFORMERS_FILES.fullmatch(path.name)
+        if is_read and path.is_file() and path.name != RECORD:
             yield path
     config = read_json(folder / "config.json")
     if BASE in config:

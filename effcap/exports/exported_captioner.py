@@ -21,9 +21,10 @@ from effcap.exports.exported_models import (
     ScoredDecoderModel,
 )
 from effcap.exports.graph_formats import FORMATS, GraphFormat
+from effcap.exports.saved_model import SAVED_MODEL
 from effcap.generation_call import suppress_undecodable
 from effcap.samplers import Beam, Greedy, Sampler
-from effcap.utils.files import replace_file
+from effcap.utils.files import replace_file, write_text_atomically
 from effcap.utils.progress import ProgressBar
 from effcap.version import __version__
 
@@ -34,6 +35,7 @@ MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 RUNNERS = Path(__file__).parent / "runners"
 FORMAT = 1  # of the folder
 BACKEND = "tensorflow"  # by which Keras writes all formats
+GRAPHS, SUFFIXES = ("encoder", "keys_values", "decoder"), (".onnx", ".tflite", ".xml", ".bin")
 SEARCH_FIELDS = ("max_new_tokens", "min_new_tokens", "no_repeat_ngram_size")
 
 
@@ -54,7 +56,7 @@ def export_captioner(
 
     Args:
         captioner: the captioner, with a tokenizer.
-        folder: folder to write; an earlier export in it is replaced.
+        folder: folder to write; an earlier export in it is replaced, with changes of its runner.
         format: "savedmodel", "litert", "onnx" (which requires `pip install 'effcap[onnx]'`) or
             "openvino" (`pip install 'effcap[openvino]'`).
         dtype: "float32" for the same captions, or "int8" for weights in 8 bits, with which some
@@ -76,8 +78,8 @@ def export_captioner(
         >>> captioner = effcap.Captioner.from_preset("flickr8k-lite0")
         >>> effcap.export_captioner(captioner, "dogs-onnx", "onnx")
     """
-    kind = check_format(format, dtype)
-    if captioner.tokenizer is None:
+    kind, tokenizer = check_format(format, dtype), captioner.tokenizer
+    if tokenizer is None:
         raise ValueError("This captioner has no tokenizer, so it cannot generate text.")
     if captioner.decoder.compute_dtype != "float32":
         raise ValueError(
@@ -89,8 +91,7 @@ def export_captioner(
     with tempfile.TemporaryDirectory(dir=path, prefix=".new-") as temporary:
         new = Path(temporary)
         parts = write_graphs(captioner, new, kind, dtype, sampler)
-        assert captioner.tokenizer is not None
-        (new / TOKENIZER).write_text(captioner.tokenizer.to_json(), encoding="utf-8")
+        (new / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
         files = sorted(str(file.name) for file in new.iterdir())
         manifest = {"effcap": __version__, "format": FORMAT, "runtime": format, "dtype": dtype}
         manifest |= {"files": files, **describe(parts)}
@@ -98,12 +99,11 @@ def export_captioner(
         sources = {"runner": "run", "photos": "photos", kind.runner: "graphs"}
         for source, name in sources.items():
             shutil.copyfile(RUNNERS / f"{source}.py", new / f"{name}.py")
-        (path / MANIFEST).unlink(missing_ok=True)
+        # Until all files are there, the manifest only says that this is an export.
+        started = {name: manifest[name] for name in ("effcap", "format", "runtime")}
+        write_text_atomically(path / MANIFEST, json.dumps(started))
         for name in earlier:
-            if (path / name).is_dir():
-                shutil.rmtree(path / name)
-            else:
-                (path / name).unlink(missing_ok=True)
+            remove(path / name)
         for file in sorted(new.iterdir(), key=lambda file: file.name == MANIFEST):
             if file.is_dir():
                 file.rename(path / file.name)
@@ -112,8 +112,16 @@ def export_captioner(
     return path
 
 
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def earlier_files(folder: Path) -> list[str]:
-    """Returns the names of the graphs and the tokenizer of an earlier export in a folder.
+    """Returns the names that graphs of an earlier export in a folder may have.
 
     Raises:
         FileExistsError: the folder holds something else.
@@ -124,11 +132,14 @@ def earlier_files(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise NotADirectoryError(f"Expected a folder to export to. Received: the file {folder}")
     manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    if "runtime" not in manifest and any(not x.name.startswith(".") for x in folder.iterdir()):
+    is_export = isinstance(manifest, dict) and {"effcap", "format", "runtime"} <= set(manifest)
+    if is_export:
+        return [f"{graph}{suffix}" for graph in GRAPHS for suffix in SUFFIXES] + [SAVED_MODEL]
+    if any(not x.name.startswith(".") for x in folder.iterdir()):
         raise FileExistsError(
             f"{folder} is not empty, and holds no earlier export: choose another folder"
         )
-    return [name for name in manifest.get("files", []) if Path(name).name == name]
+    return []
 
 
 def check_format(format: str, dtype: str) -> GraphFormat:
@@ -163,7 +174,8 @@ def write_graphs(
     assert tokenizer is not None
     prompt = [tokenizer.bos_id, *tokenizer.encode_prefix(captioner.prefix)]
     search = search_of(captioner.find_sampler(sampler, len(prompt) - 1))
-    suppressed = suppress_undecodable(search, captioner.decoder, tokenizer).suppress_tokens
+    suppressed = {*suppress_undecodable(search, captioner.decoder, tokenizer).suppress_tokens}
+    suppressed.discard(tokenizer.eos_id)  # which ends captions that cannot go on
     writer = kind.writer(folder, dtype)
     with ProgressBar("exporting", 3) as progress:
 
@@ -188,7 +200,7 @@ def search_of(sampler: Sampler) -> Beam | Greedy:
     Raises:
         ValueError: it cannot.
     """
-    advice = "Pass sampler=effcap.Beam(...) or effcap.Greedy(...) to `export_captioner`"
+    advice = "Pass sampler=effcap.Beam(...) or effcap.Greedy(...), --sampler beam or greedy"
     if not isinstance(sampler, Beam | Greedy):
         raise ValueError(f"The runner has beam search and greedy decoding. {advice}: {sampler}")
     plain = type(sampler)(
@@ -244,6 +256,7 @@ def describe(parts: ExportedParts) -> dict[str, Any]:
         "search": {
             "num_beams": beams,
             "length_penalty": penalty,
+            "suppress_eos": tokenizer.eos_id in sampler.suppress_tokens,
             **{name: getattr(sampler, name) for name in SEARCH_FIELDS},
         },
         "graphs": graphs,

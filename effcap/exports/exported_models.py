@@ -128,14 +128,14 @@ class ScoredDecoderModel(DecoderModel):
         decoder: Decoder,
         memory_specs: Any,
         output_tokens: list[int] | None,
-        suppressed: tuple[int, ...],
+        suppressed: set[int],
     ):
         super().__init__(decoder, memory_specs, output_tokens)
         size = decoder.vocabulary_size
         tokens = np.arange(size) if output_tokens is None else np.array(output_tokens)
         numbers = np.full(size, len(tokens), np.int32)  # (V,), of the output tokens
         numbers[tokens] = np.arange(len(tokens))
-        numbers[list(suppressed)] = len(tokens)
+        numbers[sorted(suppressed)] = len(tokens)
         self._numbers = numbers
 
     def call(self, inputs: dict) -> dict:

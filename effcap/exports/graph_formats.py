@@ -75,7 +75,7 @@ class FileWriter(ABC):
 
 
 class OnnxWriter(FileWriter):
-    """Writes ONNX graphs, through tf2onnx; "int8" is that of embeddings, too."""
+    """Writes ONNX graphs, through tf2onnx; "int8" also rounds embeddings."""
 
     def add(self, name: str, model: Any) -> None:
         check_size(model, "onnx")
@@ -94,7 +94,7 @@ class OnnxWriter(FileWriter):
 
 
 class LiteRtWriter(FileWriter):
-    """Writes graphs of LiteRT, once TensorFlow Lite; "int8" is that of convolutions, too."""
+    """Writes graphs of LiteRT, once TensorFlow Lite; "int8" also rounds convolutions."""
 
     def add(self, name: str, model: Any) -> None:
         check_size(model, "litert")

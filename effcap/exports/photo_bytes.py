@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from effcap.images.framing import REDUCING_GAP
 
-EXIF, HEAD = b"Exif\0\0", 1 << 16  # the segment is within the first bytes of a JPEG
+HEAD = 1 << 16  # bytes that EXIF is searched in
+MARKER = {0: 0xFF, 1: 0xE1, **dict(enumerate(b"Exif\0\0", 4))}  # of its segment in a JPEG
+TIFF = 10  # where its contents begin
 ORIENTATION_TAG = 0x0112
 ALONG = ("nN,NWc->nWc", "nN,HNc->Hnc")  # sums along the first and the second axis
 RATIOS = (1, 2, 4, 8)  # by which a JPEG is reduced while it is decoded
@@ -51,7 +53,7 @@ def load_photo_bytes(
     """Decodes a photo, makes it upright and resizes it, as `effcap.load_photo` does.
 
     A few values differ by a step from those of `load_photo`, and those of files with a palette by
-    more.
+    more. Orientations are read from the EXIF segment of JPEGs only.
 
     Args:
         data: scalar, bytes of a JPEG, PNG, GIF or BMP file.
@@ -77,10 +79,10 @@ def exif_orientation(data: Any) -> Any:
     head = tf.cast(tf.pad(head, [[0, 64]]), tf.int32)
     is_jpeg = tf.logical_and(head[0] == 0xFF, head[1] == 0xD8)
     last = tf.shape(head)[0] - 32  # within the padding
-    starts = [head[i : last + i] == value for i, value in enumerate(EXIF)]  # (N,) each
+    starts = [head[i : last + i] == value for i, value in MARKER.items()]  # (N,) each
     found = tf.where(tf.reduce_all(starts, axis=0))[:, 0]  # (M,)
     has_exif = tf.logical_and(is_jpeg, tf.size(found) > 0)
-    tiff = tf.cond(has_exif, lambda: tf.cast(found[0], tf.int32) + len(EXIF), lambda: 0)
+    tiff = tf.cond(has_exif, lambda: tf.cast(found[0], tf.int32) + TIFF, lambda: 0)
     is_little = head[tiff] == ord("I")
 
     def number(start: Any, length: int) -> Any:

@@ -19,7 +19,7 @@ from effcap.utils.quiet import quiet
 if TYPE_CHECKING:
     from effcap.exports.exported_models import ExportedParts
 
-FOLDER = "saved_model"
+SAVED_MODEL = "saved_model"
 
 
 class SavedModelWriter:
@@ -49,7 +49,7 @@ class SavedModelWriter:
         with quiet():
             for name, sampler in (("greedy", Greedy(**common)), ("beam", beam)):
                 self._signatures[name] = caption_function(parts, sampler)
-            tf.saved_model.save(module, str(self._folder / FOLDER), self._signatures)
+            tf.saved_model.save(module, str(self._folder / SAVED_MODEL), self._signatures)
 
 
 def tensor_spec(spec: keras.InputSpec) -> tf.TensorSpec:

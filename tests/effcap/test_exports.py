@@ -75,6 +75,31 @@ def test_runners_without_keras_give_the_same_captions(format, export, captioner,
 
 
 @pytest.mark.slow
+def test_files_that_cannot_be_read_are_skipped(export, photos, tmp_path):
+    folder = export("onnx")
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    given = [photos[0], tmp_path / "broken.jpg", tmp_path / "missing.jpg", photos[1]]
+    assert run_exported(folder, *given) == run_exported(folder, *photos[:2])
+
+
+@pytest.mark.slow
+def test_a_suppressed_end_token_ends_captions_that_cannot_go_on(captioner, photos, tmp_path):
+    pytest.importorskip("onnxruntime")
+    eos = captioner.tokenizer.eos_id
+    others = set(range(captioner.tokenizer.vocabulary_size)) - {eos}
+    kept = sorted(others)[40:43]
+    sampler = Greedy(
+        max_new_tokens=6,
+        no_repeat_ngram_size=1,
+        suppress_tokens=tuple(others - set(kept)) + (eos,),
+    )
+    folder = export_captioner(captioner, tmp_path, "onnx", sampler=sampler)
+    expected = captions(captioner, photos, sampler)
+    assert run_exported(folder, *photos) == expected
+    assert all(len(captioner.tokenizer.encode(text)) <= 3 for text in expected)
+
+
+@pytest.mark.slow
 def test_signatures_caption_the_bytes_of_photos(export, captioner, photos):
     import tensorflow as tf
 
@@ -166,9 +191,10 @@ def example_photo(kind: str, folder: Path) -> Path:
     channels = [127 + 120 * np.sin(x / 17 + y / 31 + shift) for shift in range(3)]
     image = Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
     path = folder / f"photo.{'jpg' if kind.isdigit() or kind == 'large' else 'png'}"
-    if kind.isdigit():
+    if kind.isdigit() or kind == "tiff":
         exif = Image.Exif()
-        exif[274] = int(kind)
+        exif[274] = 6 if kind == "tiff" else int(kind)
+        path = path.with_suffix(".tif") if kind == "tiff" else path
         image.save(path, exif=exif, quality=95)
         return path
     if kind == "large":
@@ -184,7 +210,7 @@ def example_photo(kind: str, folder: Path) -> Path:
 KINDS = [*map(str, range(1, 9)), "large", "alpha", "gray", "palette", "color"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "tiff", "9"])
 def test_the_runner_loads_photos_as_effcap_does(kind, tmp_path):
     path = example_photo(kind, tmp_path)
     for fit in ("squash", "crop", "pad"):
@@ -199,7 +225,7 @@ def test_the_runner_loads_photos_as_effcap_does(kind, tmp_path):
 def test_the_runner_refuses_photos_of_16_bits(tmp_path):
     path = tmp_path / "deep.png"
     Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(path)
-    with pytest.raises(SystemExit, match="expected 8 bits"):
+    with pytest.raises(ValueError, match="expected 8 bits"):
         photo = {"image_size": [8, 8], "fit": "squash", "resample": None}
         runner_photos.load_photo(path, photo)
 
@@ -218,7 +244,9 @@ def test_photos_are_resized_in_the_graph_as_by_pillow(kind, tmp_path):
         if kind == "palette":  # TensorFlow decodes it to other colors by a step
             assert difference.mean() < 1
             continue
-        assert difference.max() <= 1 and difference.mean() < 0.05, (fit, resample)
+        assert difference.max() <= 1, (fit, resample)
+        if kind != "large":  # versions of Pillow round its reduction by whole factors differently
+            assert difference.mean() < 0.05, (fit, resample)
 
 
 def test_bytes_that_only_look_like_exif_turn_nothing(tmp_path):
@@ -227,7 +255,9 @@ def test_bytes_that_only_look_like_exif_turn_nothing(tmp_path):
     path = example_photo("1", tmp_path)
     data = path.read_bytes()
     start = data.index(b"Exif\0\0")
-    damaged = [data[: start + 6], data[:start] + b"Exif\0\0II*\0" + b"\xff" * 40, b"", b"\xff\xd8"]
+    comment = b"\xff\xfe\0\x22Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0"
+    damaged = [data[:2] + comment + data[2 : start - 4] + data[start + 30 :]]
+    damaged += [data[: start + 6], data[:start] + b"Exif\0\0II*\0" + b"\xff" * 40, b"", b"\xff\xd8"]
     for broken in damaged:
         assert int(exif_orientation(broken)) == 1
 
@@ -274,6 +304,9 @@ def test_folders_of_something_else_are_left_alone(captioner, trained_run, tmp_pa
     with pytest.raises(FileExistsError, match="holds no earlier export"):
         export_captioner(captioner, preset, "litert")
     assert before == {path: path.read_bytes() for path in preset.iterdir() if path.is_file()}
+    (tmp_path / "manifest.json").write_text('{"runtime": "onnx", "files": [".."]}')
+    with pytest.raises(FileExistsError, match="holds no earlier export"):
+        export_captioner(captioner, tmp_path, "litert")
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="Expected a folder"):
         export_captioner(captioner, tmp_path / "file", "litert")
@@ -290,7 +323,8 @@ def test_a_new_export_replaces_the_files_of_an_earlier_one(captioner, tmp_path):
 
 
 def test_an_export_that_fails_leaves_the_earlier_one(captioner, tmp_path, monkeypatch):
-    (tmp_path / "manifest.json").write_text('{"runtime": "onnx"}')
+    manifest = {"effcap": "", "format": 1, "runtime": "onnx"}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     fail = partial(pytest.fail, "cut off", False)
     monkeypatch.setattr(graph_formats.LiteRtWriter, "add", lambda *_: fail())
     with pytest.raises(pytest.fail.Exception):

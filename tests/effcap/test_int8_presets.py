@@ -254,7 +254,7 @@ def lie_elsewhere(file: h5py.File) -> None:
         (lambda f: f.__delitem__(f"{NAME}/values"), "values"),
         (lambda f: f.__delitem__(f"{NAME}/scales"), "scales"),
         (lambda f: f.__delitem__(NAME), "weights for a model with"),
-        (lie_elsewhere, "in the file itself"),
+        (lie_elsewhere, "is stored in another file"),
     ],
 )
 def test_damaged_files_are_refused(preset, harm, message):

@@ -56,10 +56,11 @@ class Chromium:
     def __init__(
         self, profile: Path, width: int = 1280, height: int = 900, *, dark: bool = False
     ) -> None:
+        program = find_chromium()
         to_browser, self._commands = os.pipe()
         self._messages, from_browser = os.pipe()
         command = [
-            *(sys.executable, "-c", START, str(to_browser), str(from_browser), find_chromium()),
+            *(sys.executable, "-c", START, str(to_browser), str(from_browser), program),
             *("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"),
             *("--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage"),
             *(f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"),

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effcap.config import SECTIONS
+from effcap.config import SECTIONS, read_json
 from effcap.precision import STORED_DTYPES
 from effcap.tools.cli.options import option_flag
 from effcap.tools.cli.parsing import add_config, add_settings, parse_sections
@@ -81,17 +81,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Runs `effcap convert`."""
     from effcap.conversion.backbone_weights import is_preset
-    from effcap.presets import list_presets
+    from effcap.preset_files import BASE, CONFIG
+    from effcap.presets import list_presets, preset_folder
+    from effcap.utils.hub import is_hub_name
     from effcap.utils.progress import print_line
     from effcap.weights.captioner_config import is_captioner_folder
     from effcap.weights.swin_checkpoint import find_swin
 
+    if is_hub_name(arguments.weights):
+        arguments.weights = preset_folder(arguments.weights)
     preset = arguments.preset
     if preset.exists() and not (preset.is_dir() and next(preset.iterdir(), None) is None):
         raise FileExistsError(f"The folder {preset} exists and is not empty; choose another folder")
     if arguments.weights.is_file() and (checkpoint := find_swin(arguments.weights)) is not None:
         convert_swin(arguments, checkpoint)
         return
+    config = arguments.weights / CONFIG
+    if config.is_file() and BASE in read_json(config):
+        raise ValueError(
+            f"{arguments.weights} holds an adapter alone, in PEFT's format, whose type stays: "
+            f"convert its base {read_json(config)[BASE]}"
+        )
     if is_preset(str(arguments.weights)) or str(arguments.weights) in list_presets():
         convert_preset(arguments)
         return

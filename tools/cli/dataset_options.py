@@ -74,6 +74,11 @@ def read_training_splits(
     is_same = set(sources) & set(arguments.dataset) and overlap(
         arguments.split, arguments.val_split
     )
+    if is_same and arguments.val_split and arguments.split is None:
+        raise ValueError(
+            f"--val-split {arguments.val_split} of the training data requires --split, so that no "
+            "photo is in both: such as --split 'train[:90%]' --val-split 'train[90%:]'"
+        )
     if has_validation and is_same:
         raise ValueError(
             "Expected a validation split other than the training split. "
@@ -90,8 +95,8 @@ def overlap(one: str | None, other: str | None) -> bool:
 
     Two parts of a split, such as train[:90%] and train[90%:], count as different.
     """
-    if one is None or other is None:
-        return one == other
+    if one is None or other is None:  # the only split
+        return True
     parts = [[part.strip() for part in split.split("+")] for split in (one, other)]
     names = [{part.partition("[")[0] for part in split} for split in parts]
     return one == other or bool(set(parts[0]) & names[1] or set(parts[1]) & names[0])

@@ -50,7 +50,6 @@ def run(arguments: argparse.Namespace) -> None:
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "tensorflow"  # the only one that writes all formats
     start_keras()
-    from effcap import samplers
     from effcap.captioner import Captioner
     from effcap.exports.exported_captioner import check_format, export_captioner
     from effcap.utils.progress import print_line
@@ -59,13 +58,13 @@ def run(arguments: argparse.Namespace) -> None:
     captioner = Captioner.from_preset(arguments.preset)
     if arguments.prefix is not None:
         captioner.prefix = arguments.prefix
-    if arguments.sampler is None and captioner.sampler is not None:
-        check_fields(type(captioner.sampler), "sampler", settings)
-        sampler = dataclasses.replace(captioner.sampler, **settings)
-    else:
-        name = arguments.sampler or "beam"
-        check_fields(type(samplers.get(name)), "sampler", settings)
-        sampler = samplers.get(name, **settings)
+    sampler = None
+    if arguments.sampler is not None or settings:
+        tokenizer = captioner.tokenizer
+        length = 0 if tokenizer is None else len(tokenizer.encode_prefix(captioner.prefix))
+        sampler = captioner.find_sampler(arguments.sampler, length)
+        check_fields(type(sampler), "sampler", settings)
+        sampler = dataclasses.replace(sampler, **settings)
     folder = export_captioner(captioner, arguments.out, arguments.format, arguments.dtype, sampler)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print_line(f"{folder}: {arguments.format}, {arguments.dtype}, {size / 1e6:.1f} MB")

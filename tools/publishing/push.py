@@ -98,6 +98,8 @@ def push_to_hub(
         with hub_errors(repository):
             url = create_repository(repository, private)
             remote = HubRepository(HubName(repository.repository, branch))
+        if remote.commit is None:
+            raise HubError(f"Cannot read {repository} before pushing to it: try again")
         check_repository(remote)
         files: dict[str, bytes | str] = {
             file: str(source / file) for file in OWN_FILES if (source / file).is_file()
@@ -146,8 +148,13 @@ def check_repository(remote: HubRepository) -> None:
     Raises:
         ValueError: the repository holds another model.
     """
-    if CONFIG not in remote.files:
+    if not set(OWN_FILES) & set(remote.files):
         return
+    if CONFIG not in remote.files:
+        raise ValueError(
+            f"{remote.name} has {' and '.join(sorted(set(OWN_FILES) & set(remote.files)))} without "
+            f"{CONFIG}, of another model: choose another repository"
+        )
     try:
         config = read_json(remote.fetch([CONFIG], is_quiet=True) / CONFIG)
     except ValueError:
