@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import h5py
 import keras
@@ -238,6 +239,14 @@ def lie_elsewhere(file: h5py.File) -> None:
     file[NAME].create_virtual_dataset("values", layout)
 
 
+def lead_elsewhere(file: h5py.File) -> None:
+    other = Path(file.filename).with_name("other.h5")
+    with h5py.File(other, "w") as data:
+        data["values"] = file[f"{NAME}/values"][()]
+    del file[f"{NAME}/values"]
+    file[f"{NAME}/values"] = h5py.ExternalLink(other, "/values")
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -255,6 +264,7 @@ def lie_elsewhere(file: h5py.File) -> None:
         (lambda f: f.__delitem__(f"{NAME}/scales"), "scales"),
         (lambda f: f.__delitem__(NAME), "weights for a model with"),
         (lie_elsewhere, "is stored in another file"),
+        (lead_elsewhere, "has no values and scales, or elsewhere"),
     ],
 )
 def test_damaged_files_are_refused(preset, harm, message):

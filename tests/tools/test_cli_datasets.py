@@ -157,6 +157,7 @@ def test_a_run_on_a_dataset_of_the_hub_has_the_scores_of_one_on_files(trained_ru
         (["--dataset", "none"], "There is no data set none"),
         (["--dataset", "data", "--split", "train", "--val-split", "train"], "other than the train"),
         (["--dataset", "data", "--split", "train", "--val-split", "train[:9%]"], "other than the"),
+        (["--dataset", "data", "--val-split", "train[90%:]"], "requires --split, so that no photo"),
         (
             ["--dataset", "data/*.parquet", "--val-dataset", "data/*.parquet"],
             "other than the train",

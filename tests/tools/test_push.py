@@ -17,6 +17,7 @@ from effcap.presets import BASE, CONFIG, preset_folder
 from effcap.samplers import Greedy
 from effcap.tools import CardOptions, model_card, push_to_hub
 from effcap.tools.cli import main
+from effcap.tools.publishing import push
 from effcap.trainers.options import RunOptions
 from effcap.utils.hub import HubError
 from helpers.captioner_folders import write_captioner
@@ -138,10 +139,28 @@ def test_what_is_no_preset_or_would_replace_another_model_is_refused(hub, preset
     hub.add("user/other", **{CONFIG: b'{"model_type": "gpt2"}'})
     with pytest.raises(ValueError, match="user/other.* holds another model"):
         push_to_hub(preset, "hf://user/other")
+    hub.add("user/words", **{"tokenizer.json": b"{}"})
+    with pytest.raises(ValueError, match="user/words.* has tokenizer.json without config.json"):
+        push_to_hub(preset, "hf://user/words")
     (preset / "model.weights.h5").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="does not hold the weights"):
         push_to_hub(preset, NAME)
-    assert list(hub.repositories) == ["user/other"]
+    assert list(hub.repositories) == ["user/other", "user/words"]
+
+
+def test_a_repository_that_is_only_in_the_cache_is_not_pushed_to(hub, preset, monkeypatch):
+    push_to_hub(preset, NAME)
+    before = dict(hub.repositories["user/tiny"].commits)
+    real = push.HubRepository.__init__
+
+    def cached(self, name):
+        real(self, name)
+        self.commit = None
+
+    monkeypatch.setattr(push.HubRepository, "__init__", cached)
+    with pytest.raises(HubError, match="Cannot read hf://user/tiny before pushing"):
+        push_to_hub(preset, NAME)
+    assert dict(hub.repositories["user/tiny"].commits) == before
 
 
 def test_a_public_repository_is_no_private_one(hub, preset):
