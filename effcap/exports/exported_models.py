@@ -150,7 +150,7 @@ class ScoredDecoderModel(DecoderModel):
 
 @dataclass(frozen=True)
 class ExportedParts:
-    """What the graphs of a captioner are made of.
+    """Holds what the graphs of a captioner are made of.
 
     Attributes:
         captioner: the captioner.

@@ -97,10 +97,11 @@ def run(arguments: argparse.Namespace) -> None:
         convert_swin(arguments, checkpoint)
         return
     config = arguments.weights / CONFIG
-    if config.is_file() and BASE in read_json(config):
+    contents = read_json(config) if config.is_file() else {}
+    if BASE in contents:
         raise ValueError(
             f"{arguments.weights} holds an adapter alone, in PEFT's format, whose type stays: "
-            f"convert its base {read_json(config)[BASE]}"
+            f"convert its base {contents[BASE]}"
         )
     if is_preset(str(arguments.weights)) or str(arguments.weights) in list_presets():
         convert_preset(arguments)

@@ -50,7 +50,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a model card states of a preset.
+    """Holds what a model card states of a preset.
 
     Attributes:
         folder: folder of the preset.
@@ -68,7 +68,7 @@ class CardFacts:
 
     @property
     def inputs(self) -> str:
-        """What it captions: "photos", "regions" or "playlists"; "" for a backbone."""
+        """Names what it captions: "photos", "regions" or "playlists"; "" for a backbone."""
         if isinstance(self.model, Backbone):
             return ""
         keys = self.model.encoder.input_keys
